@@ -1,0 +1,49 @@
+# Holdfast: the two commands of the README are `make run` and `make test`.
+# Every target uses the one release profile, because RocksDB takes ten minutes to build.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
+
+.PHONY: build run test verify fix bench demo tools clean
+
+# RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
+tools:
+	@if ! ls /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing clang for RocksDB's bindings"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq clang libclang-dev >/dev/null; \
+	  else echo "missing: libclang (Debian: apt-get install -y clang libclang-dev)"; exit 1; fi; fi
+	@command -v g++ >/dev/null || { echo "missing: a C++ compiler (Debian: apt-get install -y build-essential)"; exit 1; }
+	@command -v $(CARGO) >/dev/null || { echo "missing: Rust 1.95 (https://rustup.rs)"; exit 1; }
+
+build: tools
+	$(CARGO) build --release --locked --bins
+	@if [ -n "$(CARGO_TARGET_DIR)" ] && [ "$(CARGO_TARGET_DIR)" != target ]; then mkdir -p target/release && cp -f $(HOLDFAST) target/release/holdfast; fi
+
+run: build
+	exec $(HOLDFAST) dev $(ARGS)
+
+test: tools
+	@if command -v cargo-nextest >/dev/null; then \
+	  $(CARGO) nextest run --release --locked --workspace && $(CARGO) test --release --locked --workspace --doc -q; \
+	else $(CARGO) test --release --locked --workspace; fi
+
+# Never writes.
+verify: tools
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO) test --release --locked --test tidy
+
+fix:
+	$(CARGO) fmt --all
+	HOLDFAST_FIX=1 $(CARGO) test --release --test tidy -q the_requirement_map || true
+
+bench: build
+	$(HOLDFAST) --version
+	$(CARGO) run --release --locked -p chaos --bin bench -- --holdfast $(HOLDFAST) $(ARGS)
+
+demo: build
+	$(CARGO) run --release --locked -p chaos --bin demo -- --holdfast $(HOLDFAST) $(ARGS)
+
+clean:
+	$(CARGO) clean

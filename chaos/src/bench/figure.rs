@@ -1,0 +1,147 @@
+//! One figure of the cluster: how fast, how late, and what it took.
+
+use super::limit;
+use super::watch::ClusterWatch;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Which bound a figure is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Direction {
+    Put,
+    Get,
+    /// No content moves.
+    Metadata,
+}
+
+/// What a phase showed.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Figure {
+    pub(super) name: String,
+    pub(super) direction: Direction,
+    pub(super) at_once: usize,
+    pub(super) operations: usize,
+    /// User bytes that moved; 0 for metadata.
+    pub(super) bytes: u64,
+    pub(super) wall_s: f64,
+    pub(super) operations_per_s: f64,
+    pub(super) bytes_per_s: f64,
+    /// Of an operation from the first byte sent to the last received, repeats included.
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) cluster_cpu_s: f64,
+    pub(super) load_cpu_s: f64,
+    pub(super) cluster_peak_bytes: u64,
+    /// False where the kernel did not let the peak be reset: it is then the one since the cluster's start.
+    pub(super) peak_is_of_this_phase: bool,
+    /// Operations that were answered Busy or Unavailable and sent again.
+    pub(super) repeats: usize,
+    /// Share of the bound; set by the report, absent for metadata.
+    pub(super) percent_of_bound: Option<f64>,
+}
+
+/// One finished operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    pub(super) took: Duration,
+    pub(super) bytes: u64,
+    pub(super) repeats: usize,
+}
+
+/// A phase under way.
+pub(super) struct Phase<'a> {
+    watch: &'a ClusterWatch,
+    name: String,
+    direction: Direction,
+    at_once: usize,
+    peak_is_of_this_phase: bool,
+    cluster_cpu_s: f64,
+    load_cpu: Duration,
+    begun: Instant,
+}
+
+impl<'a> Phase<'a> {
+    /// Starts the clocks.
+    pub(super) fn begin(
+        watch: &'a ClusterWatch,
+        name: String,
+        direction: Direction,
+        at_once: usize,
+    ) -> anyhow::Result<Self> {
+        let peak_is_of_this_phase = watch.reset_peak();
+        let cluster_cpu_s = watch.cpu_s()?;
+        let (load_cpu, begun) = (limit::process_cpu(), Instant::now());
+        Ok(Self {
+            watch,
+            name,
+            direction,
+            at_once,
+            peak_is_of_this_phase,
+            cluster_cpu_s,
+            load_cpu,
+            begun,
+        })
+    }
+
+    /// Stops the clocks.
+    pub(super) fn end(self, samples: &[Sample]) -> anyhow::Result<Figure> {
+        let wall_s = self.begun.elapsed().as_secs_f64();
+        let load_cpu_s = (limit::process_cpu() - self.load_cpu).as_secs_f64();
+        let cluster_cpu_s = self.watch.cpu_s()? - self.cluster_cpu_s;
+        let mut took: Vec<Duration> = samples.iter().map(|sample| sample.took).collect();
+        took.sort_unstable();
+        let bytes: u64 = samples.iter().map(|sample| sample.bytes).sum();
+        let figure = Figure {
+            name: self.name,
+            direction: self.direction,
+            at_once: self.at_once,
+            operations: samples.len(),
+            bytes,
+            wall_s,
+            operations_per_s: samples.len() as f64 / wall_s,
+            bytes_per_s: bytes as f64 / wall_s,
+            p50_ms: percentile(&took, 50).as_secs_f64() * 1e3,
+            p99_ms: percentile(&took, 99).as_secs_f64() * 1e3,
+            cluster_cpu_s,
+            load_cpu_s,
+            cluster_peak_bytes: self.watch.peak_bytes()?,
+            peak_is_of_this_phase: self.peak_is_of_this_phase,
+            repeats: samples.iter().map(|sample| sample.repeats).sum(),
+            percent_of_bound: None,
+        };
+        Ok(figure)
+    }
+}
+
+/// The smallest sample that at least `percent` of `sorted` do not exceed (nearest rank); zero of none.
+pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+    use std::time::Duration;
+
+    fn check(count: u64, percent: usize, expected: u64) {
+        let samples: Vec<Duration> = (1..=count).map(Duration::from_millis).collect();
+        assert_eq!(
+            percentile(&samples, percent),
+            Duration::from_millis(expected),
+            "p{percent} of {count}"
+        );
+    }
+
+    #[test]
+    fn a_percentile_is_a_sample_by_nearest_rank() {
+        check(0, 50, 0);
+        check(1, 50, 1);
+        check(1, 99, 1);
+        check(4, 50, 2);
+        check(100, 99, 99);
+        check(1_000, 99, 990);
+        check(50, 99, 50);
+    }
+}

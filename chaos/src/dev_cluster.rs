@@ -1,0 +1,172 @@
+//! A `holdfast dev` cluster as a child process, for the demo and the bench.
+//!
+//! Invariant: the child is ended by its id when the value is dropped, whatever happened in between.
+//! Not here: `--processes`, which comes with the chaos that kills single roles.
+
+use anyhow::{Context, bail};
+use client_sdk::client::Client;
+use serde::Deserialize;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a first start may take: keys, three elections, a demo user with argon2id. A guess with room for a loaded machine.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What `holdfast dev` writes about itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DevFacts {
+    /// Scheme, host and port of the gateway.
+    pub url: String,
+    /// The demo user.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// For the admin calls.
+    pub admin_token: String,
+    /// The durability profile.
+    pub profile: String,
+    /// Every role that runs.
+    pub processes: Vec<DevProcess>,
+}
+
+/// One role of the cluster.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DevProcess {
+    /// `node`, `metadata` or `gateway`.
+    pub role: String,
+    /// Its number within the role.
+    pub id: u64,
+    /// Its region.
+    pub region: String,
+    /// The process it runs in.
+    pub pid: u32,
+}
+
+/// A running cluster.
+pub struct DevCluster {
+    child: Child,
+    /// What it wrote about itself.
+    pub facts: DevFacts,
+}
+
+impl DevCluster {
+    /// Starts `holdfast dev` on `data_dir` and waits until it is ready for requests.
+    pub async fn start(holdfast: &Path, data_dir: &Path, more: &[&str]) -> anyhow::Result<Self> {
+        fs::create_dir_all(data_dir)?;
+        let facts_path = data_dir.join("dev.json");
+        if facts_path.exists() {
+            fs::remove_file(&facts_path)?;
+        }
+        let log_path: PathBuf = data_dir.join("dev.log");
+        let log = File::options().create(true).append(true).open(&log_path)?;
+        let child = Command::new(holdfast)
+            .arg("dev")
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(["--listen", "127.0.0.1:0"])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", holdfast.display()))?;
+        let mut cluster = Self {
+            child,
+            facts: DevFacts {
+                url: String::new(),
+                user: String::new(),
+                password: String::new(),
+                admin_token: String::new(),
+                profile: String::new(),
+                processes: Vec::new(),
+            },
+        };
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = cluster.child.try_wait()? {
+                bail!(
+                    "holdfast dev ended with {status}; see {}:\n{}",
+                    log_path.display(),
+                    last_lines(&log_path)
+                );
+            }
+            if let Some(facts) = read_facts(&facts_path) {
+                let is_ready = Client::new(&facts.url)?.text("/readyz").await.is_ok();
+                cluster.facts = facts;
+                if is_ready {
+                    return Ok(cluster);
+                }
+            }
+            if begun.elapsed() > START_TIMEOUT {
+                bail!(
+                    "holdfast dev is not ready after {START_TIMEOUT:?}; see {}:\n{}",
+                    log_path.display(),
+                    last_lines(&log_path)
+                );
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The process id of the cluster.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A client signed in as the demo user.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.facts.url)?
+            .login(&self.facts.user, &self.facts.password)
+            .await?)
+    }
+
+    /// A client with the admin token.
+    pub fn admin(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.facts.url)?.with_token(&self.facts.admin_token))
+    }
+
+    /// Asks the cluster to stop and waits for it.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        signal(&self.child, rustix::process::Signal::TERM);
+        let begun = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begun.elapsed() > STOP_TIMEOUT {
+                self.child.kill()?;
+                self.child.wait()?;
+                bail!("holdfast dev did not stop within {STOP_TIMEOUT:?} of SIGTERM");
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DevCluster {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure while dropping; an ended child answers with one.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        // A child that is gone already cannot be signalled, and that is what was wanted.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+fn read_facts(path: &Path) -> Option<DevFacts> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn last_lines(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}

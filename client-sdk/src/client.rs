@@ -1,0 +1,238 @@
+//! One signed-in connection to a cluster's gateway.
+//!
+//! Place in the picture: what `hf`, the demo and the bench stand on. Streams both ways; nothing is held whole in memory.
+//! Invariants: the token is sent in the Authorization header only; no call is repeated here, callers decide by
+//! `ClientError::is_retryable`.
+//! Not here: cutting and delta (later), retries, the local database.
+
+use crate::error::ClientError;
+use api::entry::Entry;
+use api::me::Me;
+use api::metadata::Listing;
+use api::token::TokenAnswer;
+use api::upload::Uploaded;
+use bytes::Bytes;
+use futures_util::Stream;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A dead peer is noticed this fast while connecting; a guess that fits loopback and WAN.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client of one cluster under one account. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: Option<String>,
+}
+
+/// Where an upload goes and what it expects to find there.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Absolute path in the home drive.
+    pub path: String,
+    /// The version that the bytes replace; `None` makes a new file.
+    pub base_version: Option<u64>,
+    /// Makes the folders above that are missing.
+    pub parents: bool,
+}
+
+impl Target {
+    /// A new file at `path`, with the folders above it.
+    #[must_use]
+    pub fn new_file(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            base_version: None,
+            parents: true,
+        }
+    }
+}
+
+impl Client {
+    /// A client that is not signed in yet. `url` is scheme, host and port.
+    pub fn new(url: &str) -> Result<Self, ClientError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self {
+            http,
+            url: url.trim_end_matches('/').to_owned(),
+            token: None,
+        })
+    }
+
+    /// The same client with an access token that the caller already has.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Signs in by password; the access token lives an hour.
+    pub async fn login(&self, username: &str, password: &str) -> Result<Self, ClientError> {
+        let form = [
+            ("grant_type", "password"),
+            ("username", username),
+            ("password", password),
+        ];
+        let answer = self
+            .http
+            .post(format!("{}/api/v1/auth/token", self.url))
+            .form(&form)
+            .send()
+            .await?;
+        let token: TokenAnswer = read(answer).await?;
+        Ok(self.clone().with_token(&token.access_token))
+    }
+
+    /// A request below the server's address, with the token.
+    #[must_use]
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Puts bytes that are in memory.
+    pub async fn put(&self, target: &Target, bytes: Bytes) -> Result<Uploaded, ClientError> {
+        read(self.upload(target).body(bytes).send().await?).await
+    }
+
+    /// Puts a stream whose length is known; the server refuses another length.
+    pub async fn put_stream<S>(&self, target: &Target, length_bytes: u64, stream: S) -> Result<Uploaded, ClientError>
+    where
+        S: Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
+    {
+        let body = reqwest::Body::wrap_stream(stream);
+        read(
+            self.upload(target)
+                .header(reqwest::header::CONTENT_LENGTH, length_bytes)
+                .body(body)
+                .send()
+                .await?,
+        )
+        .await
+    }
+
+    fn upload(&self, target: &Target) -> RequestBuilder {
+        let mut query = vec![("uploadType", "media".to_owned()), ("path", target.path.clone())];
+        if let Some(version) = target.base_version {
+            query.push(("base_version", version.to_string()));
+        }
+        if target.parents {
+            query.push(("parents", "true".to_owned()));
+        }
+        self.request(Method::POST, "/api/v1/files/upload")
+            .query(&query)
+            .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")
+    }
+
+    /// Opens a file's content for streaming; `range` is first and last byte, both included.
+    pub async fn get(&self, id: &str, range: Option<(u64, u64)>) -> Result<Response, ClientError> {
+        let mut request = self.request(Method::GET, &format!("/api/v1/files/{id}/content"));
+        if let Some((first, last)) = range {
+            request = request.header(reqwest::header::RANGE, format!("bytes={first}-{last}"));
+        }
+        accept(request.send().await?).await
+    }
+
+    /// One page of a folder's listing, in name order.
+    pub async fn list(&self, path: &str, limit: usize, page_token: Option<&str>) -> Result<Listing, ClientError> {
+        let mut query = vec![("path", path.to_owned()), ("limit", limit.to_string())];
+        if let Some(token) = page_token {
+            query.push(("page_token", token.to_owned()));
+        }
+        read(
+            self.request(Method::GET, "/api/v1/metadata")
+                .query(&query)
+                .send()
+                .await?,
+        )
+        .await
+    }
+
+    /// Makes a folder and the missing ones above it.
+    pub async fn make_folder(&self, path: &str) -> Result<Entry, ClientError> {
+        let body = json!({"type": "folder", "path": path, "parents": true});
+        read(
+            self.request(Method::POST, "/api/v1/metadata")
+                .json(&body)
+                .send()
+                .await?,
+        )
+        .await
+    }
+
+    /// Puts an entry into the trash.
+    pub async fn trash(&self, id: &str) -> Result<(), ClientError> {
+        accept(
+            self.request(Method::DELETE, &format!("/api/v1/metadata/{id}"))
+                .send()
+                .await?,
+        )
+        .await
+        .map(drop)
+    }
+
+    /// The account, its drive and its usage.
+    pub async fn me(&self) -> Result<Me, ClientError> {
+        read(self.request(Method::GET, "/api/v1/me").send().await?).await
+    }
+
+    /// Any call with a JSON answer.
+    pub async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        let request = self.request(method, path);
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        let answer = accept(request.send().await?).await?.bytes().await?;
+        if answer.is_empty() {
+            Ok(Value::Null)
+        } else {
+            Ok(serde_json::from_slice(&answer)?)
+        }
+    }
+
+    /// The text of an unauthenticated page such as `/metrics`.
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        Ok(accept(self.http.get(format!("{}{path}", self.url)).send().await?)
+            .await?
+            .text()
+            .await?)
+    }
+}
+
+async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, ClientError> {
+    let bytes = accept(answer).await?.bytes().await?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+async fn accept(answer: Response) -> Result<Response, ClientError> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let bytes = answer.bytes().await.unwrap_or_default();
+    let problem: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let word = |field: &str, other: &str| {
+        problem
+            .get(field)
+            .or_else(|| problem.get(other))
+            .and_then(Value::as_str)
+            .unwrap_or("unknown")
+            .to_owned()
+    };
+    Err(ClientError::Refused {
+        status: status.as_u16(),
+        code: word("code", "error"),
+        detail: word("detail", "error_description"),
+    })
+}

@@ -1,0 +1,6 @@
+//! Client library of Holdfast: sign in, put, get, list, organise, over the HTTP API.
+//!
+//! Everything here goes through `Client`; answers are the types of `api`. The sync engine comes with a later issue.
+
+pub mod client;
+pub mod error;

@@ -1,0 +1,16 @@
+//! Request and answer types of the HTTP API, one file per resource, each with its OpenAPI schema.
+//!
+//! Pure. Requests refuse unknown fields; answers may grow, and clients ignore what they do not know.
+//! Not here: routes and statuses (`gateway::http`).
+
+pub mod admin;
+pub mod entry;
+pub mod me;
+pub mod metadata;
+pub mod problem;
+pub mod receipt;
+pub mod timestamp;
+pub mod token;
+pub mod upload;
+pub mod user;
+pub mod version;

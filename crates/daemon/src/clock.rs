@@ -1,0 +1,206 @@
+//! The clock seam: wall time for showing, monotonic time for measuring, and sleeping.
+//!
+//! `SystemClock` is the machine's, `ManualClock` stands still until a test or a simulation moves it.
+//! Invariant: monotonic time never goes back; wall time may jump either way, and nothing but links and tokens expires by it.
+//! Not here: a slot's age (metadata-raft), which is what destroys.
+
+use async_trait::async_trait;
+use model::time::WallTime;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+/// Where a process gets its time from.
+#[async_trait]
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock, in milliseconds since 1970; a clock set before 1970 reads as 0.
+    fn wall(&self) -> WallTime;
+
+    /// Time since some fixed moment of this clock; never goes back. Only differences mean anything.
+    fn monotonic(&self) -> Duration;
+
+    /// Returns once monotonic time has advanced by `span`. May be dropped midway.
+    async fn sleep(&self, span: Duration);
+}
+
+/// The machine's own clock.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock {
+    origin: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic time starts at zero now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { origin: Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn wall(&self) -> WallTime {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        WallTime(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    async fn sleep(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+}
+
+/// A clock that moves only when told; clones share one time.
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    inner: Arc<Mutex<ManualTime>>,
+}
+
+#[derive(Debug)]
+struct ManualTime {
+    wall_ms: u64,
+    monotonic: Duration,
+    /// Who sleeps, by the time to wake at and the order of falling asleep.
+    sleepers: BTreeMap<(Duration, u64), oneshot::Sender<()>>,
+    sleepers_ever: u64,
+}
+
+impl ManualClock {
+    /// A clock that shows `wall` and whose monotonic time is zero.
+    #[must_use]
+    pub fn new(wall: WallTime) -> Self {
+        let time = ManualTime {
+            wall_ms: wall.0,
+            monotonic: Duration::ZERO,
+            sleepers: BTreeMap::new(),
+            sleepers_ever: 0,
+        };
+        Self {
+            inner: Arc::new(Mutex::new(time)),
+        }
+    }
+
+    /// Moves both times forward by `span` and wakes, in order of their times, those whose sleep is over.
+    pub fn advance(&self, span: Duration) {
+        let mut time = self.time();
+        time.monotonic = time.monotonic.saturating_add(span);
+        time.wall_ms = time
+            .wall_ms
+            .saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let first_later = (time.monotonic.saturating_add(Duration::from_nanos(1)), 0);
+        let later = time.sleepers.split_off(&first_later);
+        let due = std::mem::replace(&mut time.sleepers, later);
+        drop(time);
+        for sleeper in due.into_values() {
+            // A sleeper that was dropped in the meantime has nobody left to wake.
+            let _ = sleeper.send(());
+        }
+    }
+
+    /// Sets the wall clock, forwards or backwards, and leaves monotonic time alone.
+    pub fn set_wall(&self, wall: WallTime) {
+        self.time().wall_ms = wall.0;
+    }
+
+    /// How many sleep at this moment, those dropped since included until their time comes.
+    #[must_use]
+    pub fn sleepers(&self) -> usize {
+        self.time().sleepers.len()
+    }
+
+    fn time(&self) -> MutexGuard<'_, ManualTime> {
+        // Each change under the lock is complete on its own, so a panic elsewhere leaves nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Clock for ManualClock {
+    fn wall(&self) -> WallTime {
+        WallTime(self.time().wall_ms)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.time().monotonic
+    }
+
+    async fn sleep(&self, span: Duration) {
+        let woken = {
+            let mut time = self.time();
+            if span.is_zero() {
+                return;
+            }
+            let (wake, woken) = oneshot::channel();
+            let key = (time.monotonic.saturating_add(span), time.sleepers_ever);
+            time.sleepers_ever += 1;
+            time.sleepers.insert(key, wake);
+            woken
+        };
+        if woken.await.is_err() {
+            // The clock itself is gone, so its time will never come.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Clock, ManualClock, SystemClock};
+    use model::time::WallTime;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn sleepers_wake_when_their_time_has_come_and_not_before() {
+        let clock = ManualClock::new(WallTime(1_000));
+        let short = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep(Duration::from_secs(1)).await }
+        });
+        let long = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep(Duration::from_secs(2)).await }
+        });
+        while clock.sleepers() < 2 {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_secs(1));
+        short.await.unwrap();
+        assert!(!long.is_finished());
+        assert_eq!(clock.sleepers(), 1);
+        clock.advance(Duration::from_secs(1));
+        long.await.unwrap();
+        assert_eq!(
+            (clock.monotonic(), clock.wall()),
+            (Duration::from_secs(2), WallTime(3_000))
+        );
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_back_leaves_monotonic_time_alone() {
+        let clock = ManualClock::new(WallTime(10_000));
+        clock.advance(Duration::from_millis(5));
+        clock.set_wall(WallTime(3));
+        assert_eq!(
+            (clock.monotonic(), clock.wall()),
+            (Duration::from_millis(5), WallTime(3))
+        );
+    }
+
+    #[test]
+    fn the_system_clock_never_goes_back() {
+        let clock = SystemClock::new();
+        let first = clock.monotonic();
+        assert!(clock.monotonic() >= first);
+        assert!(clock.wall() > WallTime(1_600_000_000_000));
+    }
+}

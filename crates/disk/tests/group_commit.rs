@@ -1,0 +1,219 @@
+//! Group commit with many callers: order, batching, limits, stop.
+
+#![allow(clippy::unwrap_used)] // Test code: a panic is the report.
+
+use bytes::Bytes;
+use disk::sim::{Faults, Survivors};
+use disk::{
+    Completion, Disk, Draft, GroupCommit, Journal, JournalError, JournalHealth, JournalOptions, LimboScope, Purpose,
+    SimDisk, Submission, TailPolicy,
+};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+fn open(disk: &SimDisk) -> Journal {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut options = JournalOptions::new(TailPolicy::StopAtFirstBad, Arc::new(|| 7));
+    options.segment_bytes = 256 << 10;
+    options.batch_bytes_max = 64 << 10;
+    Journal::open(shared, "j", options).unwrap().0
+}
+
+fn draft(text: &str) -> Draft {
+    Draft::new(16, Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn contents(journal: &Journal) -> Vec<String> {
+    let mut texts = Vec::new();
+    let visit = &mut |record: disk::Record| {
+        texts.push(String::from_utf8(record.checked.to_vec()).unwrap());
+        ControlFlow::Continue(())
+    };
+    assert_eq!(journal.reader().visit(None, LimboScope::With, visit).unwrap(), []);
+    texts
+}
+
+/// shows: F21
+#[test]
+fn many_threads_append_and_each_finds_its_own_in_order() {
+    const THREADS: usize = 8;
+    const APPENDS: usize = 200;
+    let disk = SimDisk::new(1 << 30);
+    let journal = Arc::new(GroupCommit::start(open(&disk), "test-journal").unwrap());
+    let answers = Arc::new(Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (journal, answers) = (Arc::clone(&journal), Arc::clone(&answers));
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                for number in 0..APPENDS {
+                    let text = format!("{thread:02} {number:04}");
+                    let mut append = Box::pin(journal.append(vec![draft(&text)], Purpose::Foreground));
+                    if number % 7 == 3 {
+                        // Polled once and dropped: it was submitted, so it happens, and nobody's buffer is touched.
+                        runtime.block_on(std::future::poll_fn(|context| {
+                            let _ = append.as_mut().poll(context);
+                            std::task::Poll::Ready(())
+                        }));
+                    } else {
+                        let places = runtime.block_on(append).unwrap();
+                        assert_eq!(journal.reader().payload(places[0]).unwrap(), text);
+                        answers.lock().unwrap().insert(text, places[0]);
+                    }
+                }
+            });
+        }
+    });
+    journal.stop().unwrap();
+    journal.stop().unwrap();
+    assert_eq!(disk.unsynced().count(), 0);
+    assert_eq!(disk.overwritten_bytes(), 0);
+    let texts = contents(&open(&disk.crash(Survivors::None)));
+    assert_eq!(texts.len(), THREADS * APPENDS, "each once");
+    for thread in 0..THREADS {
+        let own: Vec<&String> = texts
+            .iter()
+            .filter(|text| text.starts_with(&format!("{thread:02} ")))
+            .collect();
+        assert!(own.is_sorted(), "one caller's records keep their order");
+    }
+    assert!(answers.lock().unwrap().keys().all(|text| texts.contains(text)));
+    assert!(
+        disk.sync_count() < (THREADS * APPENDS) as u64 + 40,
+        "never more syncs than submissions and segments"
+    );
+}
+
+#[test]
+fn completions_and_closures_come_in_the_order_of_submission() {
+    let disk = SimDisk::new(1 << 30);
+    let journal = GroupCommit::start(open(&disk), "test-journal").unwrap();
+    let (sender, receiver) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        for number in 0..100_u64 {
+            let sender = sender.clone();
+            let done: Completion = Box::new(move |answer| sender.send((number, answer.unwrap()[0])).unwrap());
+            let purpose = if number % 10 == 0 {
+                Purpose::Compaction
+            } else {
+                Purpose::Foreground
+            };
+            journal
+                .submit(Submission {
+                    drafts: vec![draft(&number.to_string())],
+                    purpose,
+                    done,
+                })
+                .await
+                .unwrap();
+        }
+        let next = journal.with(|journal| journal.next_sequence()).await.unwrap();
+        assert_eq!(next, 101, "a closure runs after what was submitted before it");
+    });
+    let seen: Vec<_> = receiver.try_iter().collect();
+    assert_eq!(
+        seen.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
+        (0..100).collect::<Vec<_>>()
+    );
+    assert!(seen.is_sorted_by_key(|(_, place)| *place));
+    let syncs = disk.sync_count();
+    assert!(syncs <= 104, "{syncs}");
+}
+
+#[test]
+fn one_callers_fault_is_that_callers_alone() {
+    let disk = SimDisk::new(1 << 30);
+    let journal = GroupCommit::start(open(&disk), "test-journal").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut foreign = draft("foreign");
+        foreign.sequence = Some(999);
+        let (good, bad, large, own) = tokio::join!(
+            journal.append(vec![draft("good")], Purpose::Foreground),
+            journal.append(vec![foreign], Purpose::Foreground),
+            journal.append(vec![draft(&"x".repeat(70_000))], Purpose::Foreground),
+            journal.append(vec![Draft::new(1, Bytes::new())], Purpose::Foreground),
+        );
+        assert_eq!(good.unwrap().len(), 1);
+        assert!(matches!(bad, Err(JournalError::BadDraft(_))));
+        assert!(matches!(large, Err(JournalError::TooLarge { .. })));
+        assert!(matches!(own, Err(JournalError::BadDraft(_))));
+    });
+    journal.stop().unwrap();
+    assert_eq!(
+        runtime.block_on(journal.append(vec![draft("late")], Purpose::Foreground)),
+        Err(JournalError::Stopped)
+    );
+}
+
+/// shows: F23
+#[test]
+fn after_a_failed_sync_every_later_append_is_refused() {
+    let disk = SimDisk::new(1 << 30);
+    let journal = GroupCommit::start(open(&disk), "test-journal").unwrap();
+    disk.set_faults(Faults {
+        failing_sync: Some(disk.sync_count()),
+        ..Faults::default()
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let first = journal.append(vec![draft("lost")], Purpose::Foreground).await;
+        assert!(matches!(first, Err(JournalError::Failed { .. })));
+        for _ in 0..3 {
+            let later = journal.append(vec![draft("later")], Purpose::Compaction).await;
+            assert!(matches!(later, Err(JournalError::ReadOnly { .. })));
+        }
+    });
+    assert!(matches!(journal.reader().health(), JournalHealth::ReadOnly { .. }));
+    journal.stop().unwrap();
+}
+
+#[test]
+fn a_full_queue_is_busy_and_drains() {
+    let disk = SimDisk::new(1 << 30);
+    let journal = GroupCommit::start(open(&disk), "test-journal").unwrap();
+    let (gate, wait) = channel::<()>();
+    let (started, is_started) = channel::<()>();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
+    let journal = Arc::new(journal);
+    let blocked = Arc::clone(&journal);
+    let closure = runtime.spawn(async move {
+        blocked
+            .with(move |_| {
+                started.send(()).unwrap();
+                wait.recv().unwrap();
+            })
+            .await
+    });
+    is_started.recv().unwrap();
+    let (sender, receiver) = channel();
+    let mut accepted = 0;
+    let busy = loop {
+        let sender = sender.clone();
+        let done: Completion = Box::new(move |answer| sender.send(answer.is_ok()).unwrap());
+        match journal.try_submit(Submission {
+            drafts: vec![draft(&"y".repeat(60_000))],
+            purpose: Purpose::Foreground,
+            done,
+        }) {
+            Ok(()) => accepted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(busy, JournalError::Busy);
+    assert!(accepted > 100);
+    gate.send(()).unwrap();
+    journal.stop().unwrap();
+    runtime.block_on(closure).unwrap().unwrap();
+    assert_eq!(
+        receiver.try_iter().filter(|is_ok| *is_ok).count(),
+        accepted,
+        "a stop drains the queue"
+    );
+}

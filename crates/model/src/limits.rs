@@ -1,0 +1,82 @@
+//! Every limit that a user or operator can meet, in one place; docs/limits.md is written from these.
+//!
+//! Invariant: a limit is checked before memory is taken or bytes are stored.
+
+use std::time::Duration;
+
+/// Largest file: 10 GiB.
+pub const FILE_BYTES_MAX: u64 = 10 << 30;
+/// Default quota of a drive.
+pub const QUOTA_BYTES_DEFAULT: u64 = 10 << 30;
+/// Quota of drives made by `holdfast dev`.
+pub const QUOTA_BYTES_DEV: u64 = 1 << 40;
+/// A name of an entry, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 255;
+/// A path, in bytes of UTF-8.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Folders above an entry, counting the root.
+pub const DEPTH_MAX: u16 = 100;
+/// A username, in bytes.
+pub const USERNAME_BYTES_MAX: usize = 64;
+/// A password, in bytes: argon2id's work does not grow with it, memory does.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+/// Fewest bytes of a password.
+pub const PASSWORD_BYTES_MIN: usize = 8;
+/// Header lines of a request, together.
+pub const HEADER_BYTES_MAX: usize = 16 << 10;
+/// A JSON body.
+pub const JSON_BYTES_MAX: usize = 1 << 20;
+/// A JSON body of the sync calls.
+pub const SYNC_JSON_BYTES_MAX: usize = 4 << 20;
+/// A command of a Raft group.
+pub const COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Sub-operations of a command of a Raft group.
+pub const COMMAND_OPERATIONS_MAX: usize = 1000;
+/// A file of at most this many bytes lies inline in the metadata.
+pub const INLINE_BYTES_MAX: usize = 4 << 10;
+/// Entries of one page of a listing, at most and by default.
+pub const LIST_PAGE_MAX: usize = 1000;
+/// Stripes and tails of at most this many bytes use the profile `copies`.
+pub const COPIES_BYTES_MAX: usize = 16 << 10;
+/// The content type of a file, in bytes.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+/// An `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Shortest block, except a file's last.
+pub const BLOCK_BYTES_MIN: usize = 256 << 10;
+/// The length that the cutter aims for.
+pub const BLOCK_BYTES_AVG: usize = 1 << 20;
+/// Longest block.
+pub const BLOCK_BYTES_MAX: usize = 4 << 20;
+/// A page of a manifest may end once it has this many blocks.
+pub const PAGE_BLOCKS_MIN: usize = 32;
+/// A page of a manifest ends at this many blocks.
+pub const PAGE_BLOCKS_MAX: usize = 512;
+/// A page ends after a block whose digest has this many low bits zero.
+pub const PAGE_END_BITS: u32 = 7;
+
+/// An upload of at most this many bytes that ends within `DIRECT_COMMIT_AFTER` needs no session.
+pub const DIRECT_COMMIT_BYTES: usize = 12 << 20;
+/// See `DIRECT_COMMIT_BYTES`.
+pub const DIRECT_COMMIT_AFTER: Duration = Duration::from_secs(5);
+/// A plain upload's session lives this long, in age, after its last command.
+pub const PLAIN_SESSION_AGE: Duration = Duration::from_secs(3600);
+/// A resumable upload's session lives this long, in age, after its last command.
+pub const RESUMABLE_SESSION_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// An entry stays in the trash this long, in age.
+pub const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// An access token lives this long.
+pub const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// A refresh token lives this long.
+pub const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// A stripe's birth epoch lasts this long.
+pub const BIRTH_EPOCH: Duration = Duration::from_secs(3600);
+/// The same in `holdfast dev`.
+pub const BIRTH_EPOCH_DEV: Duration = Duration::from_secs(2);
+
+const _: () = assert!(
+    BLOCK_BYTES_MAX <= crate::stripe::STRIPE_TARGET_BYTES,
+    "a whole block fits the longest stripe with its seal"
+);
+const _: () = assert!(INLINE_BYTES_MAX < BLOCK_BYTES_MIN, "an inline file is one block");

@@ -1,0 +1,137 @@
+//! Every code that a metadata group, a node or a gateway answers with: word, kind, and the sentence for docs/errors.md.
+//!
+//! Invariant: a word has one kind for ever; clients decide by kind and word, people read the sentence.
+//! Not here: the HTTP status (each front's table) and the fields of single failures (where they arise).
+
+use crate::wire_error::Failure;
+use model::error_kind::ErrorKind;
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// The stable word.
+    pub word: &'static str,
+    /// What it means for the caller.
+    pub kind: ErrorKind,
+    /// What is wrong and what to do about it.
+    pub sentence: &'static str,
+}
+
+impl Code {
+    /// A failure of this code that says its sentence.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure::new(self.kind, self.word, self.sentence)
+    }
+
+    /// A failure of this code that says something more exact.
+    #[must_use]
+    pub fn because(&self, detail: impl Into<String>) -> Failure {
+        Failure::new(self.kind, self.word, detail)
+    }
+
+    /// Whether `failure` is of this code.
+    #[must_use]
+    pub fn is(&self, failure: &Failure) -> bool {
+        failure.code == self.word
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident $word:literal $kind:ident $sentence:literal)*) => {
+        $(
+            #[doc = $sentence]
+            pub const $name: Code = Code { word: $word, kind: ErrorKind::$kind, sentence: $sentence };
+        )*
+        /// Every code, in the order of the table.
+        pub const ALL: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    NOT_FOUND "not_found" NotFound "It does not exist, or you may not know that it does; check the id or path."
+    PARENT_NOT_FOUND "parent_not_found" NotFound "The folder that should hold it does not exist; make it first or ask for missing parents."
+    VERSION_NOT_FOUND "version_not_found" NotFound "The file has no such version; list its versions."
+    SESSION_NOT_FOUND "session_not_found" NotFound "The upload session is unknown or has ended; start a new one."
+    STRIPE_NOT_FOUND "stripe_not_found" NotFound "The group does not know this stripe."
+    JOB_NOT_FOUND "job_not_found" NotFound "The job is unknown or done."
+    USER_NOT_FOUND "user_not_found" NotFound "There is no such user."
+    DEVICE_NOT_FOUND "device_not_found" NotFound "The user has no such device."
+    NODE_NOT_FOUND "node_not_found" NotFound "The cluster map has no such node or disk."
+    NAME_TAKEN "name_taken" Exists "Something of that name is there already; take another name or give its base version."
+    USER_EXISTS "user_exists" Exists "The username is taken; take another."
+    CLUSTER_EXISTS "cluster_exists" Exists "The group already serves another cluster; check the data directory."
+    VERSION_CONFLICT "version_conflict" Conflict "Somebody committed another version first; read it and decide."
+    REVISION_CONFLICT "revision_conflict" Conflict "The entry changed since you read it; read it again and decide."
+    STALE_ROW "stale_row" Conflict "The stripe was counted under an older row version; fetch the row and count again."
+    STALE_MAP "stale_map" Conflict "The layout was planned from another cluster map or over newer rows; plan again."
+    WRONG_POSITION "wrong_position" Conflict "The session has another number of rows; go on from the position given."
+    NEED_BLOCKS "need_blocks" Conflict "The drive lacks blocks that the content names; send those listed."
+    BIRTH_EPOCH_CLOSED "birth_epoch_closed" Conflict "The stripe's birth epoch is closed or ahead; write it again under a new id."
+    STRIPE_EXISTS "stripe_exists" Conflict "The stripe id is known with another content; draw a new id."
+    NOT_IN_TRASH "not_in_trash" Conflict "The entry is not in the trash itself; restore the folder that was trashed."
+    IN_TRASH "in_trash" Conflict "The entry or a folder above it is in the trash; restore it first."
+    PAGE_OPEN "page_open" Conflict "The session's last page is not ended; end it before the commit."
+    CYCLE "cycle" Invalid "A folder cannot be moved into itself or below itself."
+    TOO_DEEP "too_deep" Invalid "The tree would pass 100 folders; keep it flatter."
+    CROSS_DRIVE "cross_drive" Invalid "The entry and the folder lie in different drives; copy it instead."
+    ROOT_FIXED "root_fixed" Invalid "The root of a drive cannot be renamed, moved, trashed or removed."
+    PARENT_NOT_FOLDER "parent_not_folder" Invalid "What should hold it is a file; name a folder."
+    NOT_A_FILE "not_a_file" Invalid "It is a folder; this works on files."
+    NOT_A_FOLDER "not_a_folder" Invalid "It is a file; this works on folders."
+    PATH_TOO_LONG "path_too_long" Invalid "The path passes 4096 bytes; use shorter names."
+    BASE_VERSION_MISSING "base_version_missing" Invalid "A new content of a known file needs the version that it follows."
+    REQUEST_ID_REUSED "request_id_reused" Invalid "The request id was used for another request; draw a new one."
+    SIZE_MISMATCH "size_mismatch" Invalid "The lengths given do not add up; send the content again."
+    MALFORMED_STRIPE "malformed_stripe" Invalid "The stripe's profile, slot, lengths or blocks do not fit together."
+    MALFORMED_PAGE "malformed_page" Invalid "The page has no row, too many rows, or other rows than one of the same digest."
+    MALFORMED_COMMAND "malformed_command" Invalid "A part of the command is missing or does not fit the others."
+    MALFORMED_MESSAGE "malformed_message" Invalid "The bytes are no message of this protocol."
+    BAD_PAGE_TOKEN "bad_page_token" Invalid "The page token is none that was given out; list from the start."
+    BAD_LIMIT "bad_limit" Invalid "The limit must be 1 to 1000."
+    BAD_RANGE "bad_range" Invalid "The range lies outside the content."
+    COMMAND_TOO_LARGE "command_too_large" TooLarge "The command passes 1 MiB or 1,000 sub-operations; send it in parts."
+    FILE_TOO_LARGE "file_too_large" TooLarge "A file has at most 10 GiB."
+    QUOTA_EXCEEDED "quota_exceeded" Exhausted "The drive's quota is used up; delete something for good or ask for more."
+    DENIED "denied" Denied "You may see it and not do this."
+    USER_DISABLED "user_disabled" Denied "The account is disabled; ask an administrator."
+    TOKEN_UNKNOWN "token_unknown" Denied "The token is unknown or was revoked; log in again."
+    TOKEN_EXPIRED "token_expired" Denied "The token has expired; refresh it or log in again."
+    DEVICE_REVOKED "device_revoked" Denied "The device was revoked; log in as a new one."
+    ID_TAKEN "id_taken" Busy "A random id is taken; draw another and try again."
+    NOT_MINE "not_mine" Unavailable "The group does not own this slot; fetch the routes and ask their group."
+    NOT_CONFIGURED "not_configured" Unavailable "The group has not been told its settings yet; try again."
+    OUTCOME_UNKNOWN "outcome_unknown" Ambiguous "The request is too old to tell whether it happened; read before trying again."
+    CORRUPT_RECORD "corrupt_record" Corrupt "A stored record cannot be read; an administrator must look at this replica."
+    BUG "bug" Bug "Something happened that must not; report it with the request id."
+}
+
+/// The row of a word; `None` for a word that no release knows.
+#[must_use]
+pub fn find(word: &str) -> Option<&'static Code> {
+    ALL.iter().find(|code| code.word == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+
+    #[test]
+    fn every_word_is_there_once_and_says_a_sentence() {
+        for (at, code) in ALL.iter().enumerate() {
+            assert!(
+                ALL[at + 1..].iter().all(|other| other.word != code.word),
+                "{} is doubled",
+                code.word
+            );
+            assert!(code.sentence.ends_with('.'), "{}", code.word);
+            assert!(
+                code.word
+                    .bytes()
+                    .all(|letter| letter.is_ascii_lowercase() || letter == b'_'),
+                "{}",
+                code.word
+            );
+        }
+    }
+}

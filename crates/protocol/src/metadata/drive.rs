@@ -1,0 +1,199 @@
+//! Commands and answers about the tree of a drive: folders, names, places, trash.
+//!
+//! Invariants: every command of a user carries the principal and is authorised in `apply`; new entries' numbers are drawn by the
+//! gateway, and a number that is taken is `Busy` (`id_taken`): draw again.
+//! Not here: contents (`upload`).
+
+use model::authorize::Principal;
+use model::entry::Entry;
+use model::id::{DriveId, EntryId, Incarnation};
+use model::name::{DrivePath, EntryName};
+use serde::{Deserialize, Serialize};
+
+/// Where an entry is or is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// From the root downwards.
+    Path(DrivePath),
+    /// A name in a folder.
+    In {
+        /// The folder.
+        parent: EntryId,
+        /// The name.
+        name: EntryName,
+    },
+}
+
+/// Which entry is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryRef {
+    /// By its id, in the trash too.
+    Id(EntryId),
+    /// By its path; what is in the trash has none.
+    Path(DrivePath),
+}
+
+/// A command about the tree of a drive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DriveCommand {
+    /// Makes a folder.
+    CreateFolder {
+        /// Who asks.
+        principal: Principal,
+        /// In which drive.
+        drive: DriveId,
+        /// Where.
+        place: Place,
+        /// Whether missing folders of a path are made too.
+        with_parents: bool,
+        /// Random numbers for new entries: one, or as many as the path has names with `with_parents`.
+        fresh: Vec<u64>,
+    },
+    /// Renames, moves or both in one.
+    PatchEntry {
+        /// Who asks.
+        principal: Principal,
+        /// Which.
+        entry: EntryId,
+        /// Refused as `revision_conflict` when the entry has another one.
+        base_revision: Option<u64>,
+        /// The new place.
+        to: PatchTo,
+    },
+    /// Puts an entry into the trash with all below it.
+    TrashEntry {
+        /// Who asks.
+        principal: Principal,
+        /// Which.
+        entry: EntryId,
+        /// Refused as `revision_conflict` when the entry has another one.
+        base_revision: Option<u64>,
+    },
+    /// Takes an entry out of the trash, to where it was or where it is told.
+    RestoreEntry {
+        /// Who asks.
+        principal: Principal,
+        /// Which; it must be in the trash itself.
+        entry: EntryId,
+        /// Another folder than the one it was in.
+        parent: Option<EntryId>,
+        /// Another name than the one it had.
+        name: Option<EntryName>,
+    },
+    /// Removes an entry for good, from the tree or the trash; what is below it is swept by a job.
+    PurgeEntry {
+        /// Who asks.
+        principal: Principal,
+        /// Which.
+        entry: EntryId,
+        /// Refused as `revision_conflict` when the entry has another one.
+        base_revision: Option<u64>,
+        /// A random number for the job, if one is needed.
+        job: u64,
+    },
+    /// Works a job on by at most 1,000 sub-operations; by a worker of the group's leader.
+    SweepJob {
+        /// In which drive.
+        drive: DriveId,
+        /// Which job.
+        job: u64,
+    },
+    /// Purges what has been in the trash for its age, by at most 1,000 sub-operations.
+    SweepTrash {
+        /// In which drive.
+        drive: DriveId,
+        /// A random number for a job, if one is needed.
+        job: u64,
+    },
+    /// Gives up the block references of pages that nobody counts, at most 1,000 references.
+    ReapPages {
+        /// In which drive.
+        drive: DriveId,
+    },
+    /// Forgets request ids whose life is over, at most 1,000.
+    SweepRequests {
+        /// A drive of the slot that is meant.
+        drive: DriveId,
+    },
+}
+
+impl DriveCommand {
+    /// The drive that it is about.
+    #[must_use]
+    pub fn drive(&self) -> DriveId {
+        match self {
+            Self::CreateFolder { drive, .. }
+            | Self::SweepJob { drive, .. }
+            | Self::SweepTrash { drive, .. }
+            | Self::ReapPages { drive }
+            | Self::SweepRequests { drive } => *drive,
+            Self::PatchEntry { entry, .. }
+            | Self::TrashEntry { entry, .. }
+            | Self::RestoreEntry { entry, .. }
+            | Self::PurgeEntry { entry, .. } => entry.drive,
+        }
+    }
+}
+
+/// The new place of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PatchTo {
+    /// What is `Some` changes; another drive's folder is `cross_drive`.
+    Parts {
+        /// The new name.
+        name: Option<EntryName>,
+        /// The new folder.
+        parent: Option<EntryId>,
+    },
+    /// The whole new path; its folder must exist.
+    Path(DrivePath),
+}
+
+/// An entry with its path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryView {
+    /// The entry.
+    pub entry: Entry,
+    /// Absolute, from the root; of what is in the trash, the path that it had.
+    pub path: String,
+    /// Whether it or a folder above it is in the trash.
+    pub is_in_trash: bool,
+}
+
+/// The answer to a change of the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryChanged {
+    /// The entry after the change.
+    pub view: EntryView,
+    /// Where the root scope's feed stands after it.
+    pub position: FeedPosition,
+}
+
+/// A place in the feed of a drive's root scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedPosition {
+    /// Which scope: its entry.
+    pub scope: EntryId,
+    /// The drive's incarnation.
+    pub incarnation: Incarnation,
+    /// The scope's sequence of the last change.
+    pub sequence: u64,
+}
+
+/// The answer to a removal for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// The job that sweeps what is left; `None` when nothing is.
+    pub job: Option<u64>,
+    /// Where the root scope's feed stands after it.
+    pub position: FeedPosition,
+}
+
+/// What one sweep did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swept {
+    /// Sub-operations of this command.
+    pub operations: u32,
+    /// Whether nothing is left to do.
+    pub is_done: bool,
+}

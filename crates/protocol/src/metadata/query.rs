@@ -1,0 +1,342 @@
+//! Queries and their answers: what gateways and workers read from groups, after a read-index.
+//!
+//! Invariant: a query of a user carries the principal and is authorised where the state lies; answers are bounded.
+
+use crate::metadata::drive::{EntryRef, EntryView, FeedPosition};
+use crate::metadata::user::{CutParameters, TokenHash};
+use bytes::Bytes;
+use model::authorize::Principal;
+use model::digest::Digest;
+use model::entry::{BlockRow, Entry, EntryType, PlacedBlock, PlacedStripe, Version};
+use model::id::{DeviceId, DriveId, EntryId, Incarnation, RowVersion, Slot, UploadId, UserId};
+use model::name::Username;
+use model::profile::ProfileId;
+use model::stripe::{Astray, StripeForm, StripeId};
+use model::time::WallTime;
+use serde::{Deserialize, Serialize};
+
+/// Most blocks of one `Manifest`.
+pub const MANIFEST_BLOCKS_MAX: usize = 1024;
+/// Most digests of one `FindBlocks`.
+pub const FIND_BLOCKS_MAX: usize = 1024;
+/// Most rows of an answer that lists changes, jobs, stripes, trash, versions or users.
+pub const ROWS_MAX: usize = 1000;
+
+/// A query to the control group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlQuery {
+    /// Id, settings and map.
+    Cluster,
+    /// All tables, or one profile's.
+    Layout(Option<ProfileId>),
+    /// Which group serves which slot.
+    Slots,
+    /// Metadata replicas, gateways and admins.
+    Processes,
+    /// Groups and their voters.
+    Groups,
+}
+
+/// A query about users; asked by a gateway for itself, so without a principal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserQuery {
+    /// By the folded name.
+    ByName(Username),
+    /// By id.
+    ById(UserId),
+    /// By the folded name, with the password's hash.
+    Login(Username),
+    /// The living token of this hash; `token_unknown` or `token_expired` otherwise.
+    Token {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        hash: TokenHash,
+        /// The gateway's wall clock.
+        now: WallTime,
+    },
+    /// The installed clients of a user.
+    Devices(UserId),
+    /// Users of a slot, ascending by id, behind `after`; at most `ROWS_MAX`.
+    List {
+        /// Which slot.
+        slot: Slot,
+        /// Begin behind this user.
+        after: Option<UserId>,
+    },
+}
+
+impl UserQuery {
+    /// The slot that it lies in.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        match self {
+            Self::ByName(name) | Self::Login(name) => Slot::of_username(name.as_str()),
+            Self::ById(user) | Self::Token { user, .. } | Self::Devices(user) => user.slot(),
+            Self::List { slot, .. } => *slot,
+        }
+    }
+}
+
+/// A query about a drive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveQuery {
+    /// Which.
+    pub drive: DriveId,
+    /// Who asks; `None` for workers of the cluster, who get answers only to what is not a user's.
+    pub principal: Option<Principal>,
+    /// What.
+    pub ask: DriveAsk,
+}
+
+/// What is asked about a drive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DriveAsk {
+    /// One entry with its path.
+    Get(EntryRef),
+    /// A page of a folder, in the order of name keys.
+    List {
+        /// The folder.
+        folder: EntryRef,
+        /// 1 to 1000.
+        limit: u16,
+        /// The `next_page_token` of the page before.
+        page_token: Option<String>,
+    },
+    /// What is in the trash itself, oldest first.
+    Trash {
+        /// 1 to 1000.
+        limit: u16,
+        /// The last (aged milliseconds, entry) of the page before.
+        after: Option<(u64, EntryId)>,
+    },
+    /// Versions of a file, newest first, below `before`; at most `ROWS_MAX`.
+    Versions {
+        /// The file.
+        entry: EntryId,
+        /// Only lower numbers than this.
+        before: Option<u64>,
+    },
+    /// What the drive holds against its quota.
+    Usage,
+    /// What a gateway needs to cut, seal and open.
+    Facts,
+    /// Which of these blocks the drive has; at most `FIND_BLOCKS_MAX`.
+    FindBlocks(Vec<Digest>),
+    /// A version's blocks with their places.
+    ReadManifest {
+        /// The file.
+        entry: EntryId,
+        /// Which version; `None` for the current one.
+        version: Option<u64>,
+        /// First wanted byte and the byte behind the last; `None` for everything.
+        range: Option<(u64, u64)>,
+    },
+    /// An upload session of this principal.
+    Session(UploadId),
+    /// Changes by the drive's sequence, above `after`; for workers.
+    Changes {
+        /// Greatest sequence already known.
+        after: u64,
+        /// 1 to `ROWS_MAX`.
+        limit: u16,
+    },
+    /// Changes of one scope by its own sequence, above `after`.
+    ScopeChanges {
+        /// The scope's entry.
+        scope: EntryId,
+        /// Greatest scope sequence already known.
+        after: u64,
+        /// 1 to `ROWS_MAX`.
+        limit: u16,
+    },
+    /// Jobs of the drive.
+    Jobs,
+    /// Stripes of the drive's slot with a fragment missing or astray, fewest fragments first.
+    DegradedStripes {
+        /// 1 to `ROWS_MAX`.
+        limit: u16,
+    },
+    /// Stripes of the drive's slot without a living byte.
+    DyingStripes {
+        /// 1 to `ROWS_MAX`.
+        limit: u16,
+    },
+}
+
+/// A page of a folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// The folder.
+    pub folder: EntryView,
+    /// Its children in the order of name keys; their paths are the folder's and their name.
+    pub entries: Vec<Entry>,
+    /// Where the next page begins; `None` when this is the last.
+    pub next_page_token: Option<String>,
+}
+
+/// A page of the trash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashListing {
+    /// Oldest first, each with the aged milliseconds at which it was trashed.
+    pub entries: Vec<(u64, EntryView)>,
+    /// Whether more follow.
+    pub has_more: bool,
+}
+
+/// What a drive holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes that count against the quota.
+    pub charged_bytes: u64,
+    /// Bytes of blocks that lost their last reference and wait their grace.
+    pub released_bytes: u64,
+    /// The quota.
+    pub quota_bytes: u64,
+    /// Files, those in the trash or being purged included.
+    pub files: u64,
+    /// Folders, those in the trash or being purged included; without the root.
+    pub folders: u64,
+}
+
+/// What a gateway needs of a drive to cut, seal and open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveFacts {
+    /// Which.
+    pub drive: DriveId,
+    /// Whose.
+    pub owner: UserId,
+    /// Its key, sealed under the KEK.
+    pub wrapped_key: Bytes,
+    /// The name of that KEK.
+    pub kek_id: String,
+    /// Its durability scheme.
+    pub profile: ProfileId,
+    /// How it is cut.
+    pub cut: CutParameters,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+}
+
+/// Blocks that a drive has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundBlocks {
+    /// One for each block that is there, in the order asked; absent, dead and damaged ones are left out.
+    pub found: Vec<FoundBlock>,
+    /// The stripes of those blocks, ascending by (profile, id), for the receipt.
+    pub stripes: Vec<StripeFacts>,
+}
+
+/// A block that a drive has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundBlock {
+    /// Digest and plain length.
+    pub row: BlockRow,
+    /// Its stripe; `None` when it lies inline.
+    pub stripe: Option<StripeId>,
+}
+
+/// A stripe as receipts and repair need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StripeFacts {
+    /// Its name.
+    pub id: StripeId,
+    /// Its scheme.
+    pub profile: ProfileId,
+    /// The drive whose blocks it holds.
+    pub drive: DriveId,
+    /// Lengths and hash.
+    pub form: StripeForm,
+    /// The row version under which its fragments were counted.
+    pub row_version: RowVersion,
+    /// Fragments that are missing or lie outside the row.
+    pub astray: Vec<Astray>,
+    /// Whether fewer than k fragments are left.
+    pub is_damaged: bool,
+    /// Sealed bytes of blocks (or a tail) that somebody may still want.
+    pub living_bytes: u32,
+}
+
+/// A block at its place in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestBlock {
+    /// First byte in the file.
+    pub offset: u64,
+    /// The block.
+    pub block: PlacedBlock,
+}
+
+/// A version's blocks with their places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The file.
+    pub view: EntryView,
+    /// The version that was read.
+    pub version: Version,
+    /// To open the blocks.
+    pub drive: DriveFacts,
+    /// Those that overlap the range, in order; at most `MANIFEST_BLOCKS_MAX`.
+    pub blocks: Vec<ManifestBlock>,
+    /// Their stripes, ascending by (profile, id).
+    pub stripes: Vec<PlacedStripe>,
+    /// The byte at which to ask again; `None` when the range is covered.
+    pub next_offset: Option<u64>,
+}
+
+/// What happened to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeType {
+    /// It came into being, or into the scope.
+    Created,
+    /// It has another content.
+    Updated,
+    /// It has another name or folder.
+    Moved,
+    /// It went into the trash.
+    Trashed,
+    /// It came out of the trash.
+    Restored,
+    /// It is gone for good, or out of the scope.
+    Deleted,
+}
+
+/// A change as a follower is told it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The scope's sequence in answer to `ScopeChanges`, the drive's in answer to `Changes`; both count from 1 without holes.
+    pub sequence: u64,
+    /// What happened, as seen from the scope.
+    pub change: ChangeType,
+    /// To which entry.
+    pub entry: EntryId,
+    /// What it is.
+    pub entry_type: EntryType,
+    /// Its version then.
+    pub version: u64,
+    /// Who did it.
+    pub actor: UserId,
+    /// With which device.
+    pub device: Option<DeviceId>,
+    /// When, for showing.
+    pub time: WallTime,
+}
+
+/// A run of changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Ascending by sequence.
+    pub changes: Vec<Change>,
+    /// Where the scope stands at present.
+    pub position: FeedPosition,
+    /// Whether more follow.
+    pub has_more: bool,
+}
+
+/// A job of a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobFacts {
+    /// Its number.
+    pub job: u64,
+    /// Sub-operations so far.
+    pub operations: u64,
+}

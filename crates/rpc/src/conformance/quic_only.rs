@@ -1,0 +1,231 @@
+//! What only the QUIC transport can show: certificates, foreign bytes on its port, restarts.
+
+use super::{CLUSTER, DAY, LONG, OTHER, SERVER, SHORT, Scripted, authority, bind, call, identity};
+use crate::authority::ClusterAuthority;
+use crate::identity::{Identity, Revocations};
+use crate::limits::RpcLimits;
+use crate::quic::{BindError, QuicOptions, QuicTransport};
+use crate::transport::{Peer, RpcError, Transport};
+use crate::wire::encode_request;
+use bytes::Bytes;
+use daemon::clock::{Clock, SystemClock};
+use model::id::ClusterId;
+use model::process::{ProcessId, Role};
+use model::time::WallTime;
+use protocol::frame::{Method, RequestHead};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const CALLER: ProcessId = ProcessId {
+    role: Role::Gateway,
+    number: 9,
+};
+
+async fn ping(caller: &QuicTransport, address: SocketAddr) -> Result<(), RpcError> {
+    let peer = Peer {
+        process: SERVER,
+        address,
+    };
+    caller
+        .call(&peer, call(Method::Ping, b"", Bytes::new()), LONG)
+        .await
+        .map(drop)
+}
+
+/// What becomes of a call when the caller and the server have these identities; with the number of handlers begun.
+async fn check(caller: Identity, server: Identity) -> (Result<(), RpcError>, usize) {
+    let handler = Arc::new(Scripted::default());
+    let (_server, address) = bind(server, handler.clone());
+    let (caller, _) = bind(caller, Arc::new(Scripted::default()));
+    let result = ping(&caller, address).await;
+    (result, handler.begun.load(Ordering::SeqCst))
+}
+
+fn assert_untrusted((result, begun): (Result<(), RpcError>, usize), what: &str) {
+    assert!(matches!(result, Err(RpcError::Untrusted { .. })), "{what}: {result:?}");
+    assert_eq!(begun, 0, "{what}");
+}
+
+/// shows: QAS-017 scale=1/2
+/// shows: F38 scale=1/2
+#[tokio::test]
+async fn other_authorities_expired_and_future_certificates_are_refused_on_both_sides() {
+    let (ours, theirs) = (authority(), authority());
+    assert_eq!(check(identity(&ours, CALLER), identity(&ours, SERVER)).await.0, Ok(()));
+    assert_untrusted(
+        check(identity(&theirs, CALLER), identity(&ours, SERVER)).await,
+        "caller of another authority",
+    );
+    assert_untrusted(
+        check(identity(&ours, CALLER), identity(&theirs, SERVER)).await,
+        "server of another authority",
+    );
+    let now = SystemClock::new().wall().0;
+    let ten_days_ms = 10 * 86_400_000;
+    for (issued, what) in [(now - ten_days_ms, "expired"), (now + ten_days_ms, "not yet valid")] {
+        let at = |process| Identity::from_pem(&ours.issue(process, WallTime(issued), DAY).unwrap()).unwrap();
+        assert_untrusted(check(at(CALLER), identity(&ours, SERVER)).await, what);
+        assert_untrusted(check(identity(&ours, CALLER), at(SERVER)).await, what);
+    }
+}
+
+/// shows: F38 scale=1/2
+#[tokio::test]
+async fn a_certificate_is_refused_once_it_is_revoked_on_open_connections_too() {
+    let authority = authority();
+    let caller_identity = identity(&authority, CALLER);
+    let serial = caller_identity.serial().unwrap();
+    let revocations = Revocations::default();
+    let options = QuicOptions {
+        identity: identity(&authority, SERVER),
+        listen: ([127, 0, 0, 1], 0).into(),
+        clock: Arc::new(SystemClock::new()),
+        limits: RpcLimits::default(),
+        revocations: revocations.clone(),
+    };
+    let handler = Arc::new(Scripted::default());
+    let (_server, address) = QuicTransport::bind(options, handler.clone()).unwrap();
+    let (caller, _) = bind(caller_identity, Arc::new(Scripted::default()));
+    ping(&caller, address).await.unwrap();
+    revocations.revoke(serial);
+    ping(&caller, address).await.unwrap_err();
+    ping(&caller, address).await.unwrap_err();
+    assert_eq!(handler.begun.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_message_for_another_target_or_cluster_is_refused_by_the_listener() {
+    let authority = authority();
+    let handler = Arc::new(Scripted::default());
+    let (_server, address) = bind(identity(&authority, SERVER), handler.clone());
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    for (cluster, target, code) in [
+        (ClusterId(99), SERVER, "other_cluster"),
+        (CLUSTER, OTHER, "other_target"),
+    ] {
+        let head = RequestHead {
+            cluster,
+            target,
+            method: Method::Ping,
+            deadline_ms: 30_000,
+            request_id: 0,
+        };
+        let frame = encode_request(&head, &call(Method::Ping, b"", Bytes::new())).unwrap();
+        let answer = send_raw(&caller, address, &frame.front).await;
+        assert!(String::from_utf8_lossy(&answer).contains(code), "{code}");
+    }
+    assert_eq!(handler.begun.load(Ordering::SeqCst), 0);
+}
+
+/// shows: F42 scale=1/2
+#[tokio::test]
+async fn foreign_bytes_on_a_stream_are_refused_and_the_listener_goes_on() {
+    let authority = authority();
+    let handler = Arc::new(Scripted::default());
+    let (_server, address) = bind(identity(&authority, SERVER), handler.clone());
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let large = [&b"HFQ1"[..], &[0xff; 8]].concat();
+    let short = [&b"HFQ1"[..], &[9, 0, 0, 0, 0, 0, 0, 0, 1]].concat();
+    for bytes in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &large, &short, &[0; 4_096]] {
+        let answer = send_raw(&caller, address, bytes).await;
+        assert!(answer.starts_with(b"HFA1"), "{bytes:?}");
+    }
+    ping(&caller, address).await.unwrap();
+    assert_eq!(handler.begun.load(Ordering::SeqCst), 1);
+}
+
+async fn send_raw(caller: &QuicTransport, address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let connection = caller
+        .dial(&Peer {
+            process: SERVER,
+            address,
+        })
+        .await
+        .unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    // The listener may have answered and stopped reading before everything is written.
+    let _ = send.write_all(bytes).await;
+    let _ = send.finish();
+    recv.read_to_end(1 << 20).await.unwrap()
+}
+
+/// shows: QAS-017 scale=1/2
+#[tokio::test]
+async fn a_caller_without_certificate_and_plain_tcp_get_nothing() {
+    let authority = authority();
+    let handler = Arc::new(Scripted::default());
+    let (_server, address) = bind(identity(&authority, SERVER), handler.clone());
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(identity(&authority, SERVER).authority).unwrap();
+    let config = quinn::ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
+    let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    assert!(
+        endpoint
+            .connect_with(config, address, "holdfast")
+            .unwrap()
+            .await
+            .is_err()
+    );
+    assert_eq!(handler.begun.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_dead_address_misses_its_deadline_with_nothing_sent() {
+    let authority = authority();
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let peer = Peer {
+        process: SERVER,
+        address: silent.local_addr().unwrap(),
+    };
+    for _ in 0..2 {
+        let error = caller
+            .call(&peer, call(Method::Ping, b"", Bytes::new()), SHORT)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error,
+            RpcError::DeadlineMissed {
+                peer: SERVER,
+                was_sent: false
+            }
+        );
+        assert!(error.is_surely_not_executed());
+    }
+    let error = caller
+        .call(&peer, call(Method::Ping, b"", Bytes::new()), SHORT)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RpcError::BreakerOpen { .. }));
+    assert_eq!(caller.open_breakers(), [SERVER]);
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_is_called_again_and_a_port_in_use_is_named() {
+    let authority: ClusterAuthority = authority();
+    let (server, address) = bind(identity(&authority, SERVER), Arc::new(Scripted::default()));
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    ping(&caller, address).await.unwrap();
+    let options = || QuicOptions {
+        identity: identity(&authority, SERVER),
+        listen: address,
+        clock: Arc::new(SystemClock::new()),
+        limits: RpcLimits::default(),
+        revocations: Revocations::default(),
+    };
+    let error = QuicTransport::bind(options(), Arc::new(Scripted::default())).unwrap_err();
+    assert!(matches!(error, BindError::Address { .. }) && error.to_string().contains("choose a free address"));
+    server.close(LONG).await;
+    drop(server);
+    // The endpoint's task lets go of its socket a little after the last handle is gone.
+    let again = loop {
+        match QuicTransport::bind(options(), Arc::new(Scripted::default())) {
+            Ok((server, _)) => break server,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    ping(&caller, address).await.unwrap();
+    drop(again);
+}

@@ -1,0 +1,415 @@
+//! The transport over QUIC: one endpoint both listens and dials, one stream for each call.
+//!
+//! Invariants: the other end of a connection is the process that was called before anything is sent to it; dropping a call resets
+//! its stream; a deadline is kept on both sides.
+//! Not here: who may connect (trust.rs), serving (listener.rs), keeping connections (pool.rs).
+
+use crate::breaker::PeerBreakers;
+use crate::frame_stream::{FrameError, read_head, read_payload, write_frame};
+use crate::identity::{Identity, IdentityError, Revocations};
+use crate::limits::{DEADLINE_MAX, IDLE_MAX, KEEP_ALIVE, RpcLimits, SOCKET_BUFFER_BYTES};
+use crate::listener::{CLOSE_DONE, CLOSE_UNTRUSTED, Listener, RESET_CANCELLED};
+use crate::pool::ConnectionPool;
+use crate::transport::{Handler, Peer, RpcError, Transport};
+use crate::trust::{TLS_NAME, Trust};
+use crate::wire::{Frame, decode_answer_head, encode_request};
+use async_trait::async_trait;
+use daemon::clock::Clock;
+use model::id::ClusterId;
+use model::process::ProcessId;
+use protocol::frame::{ANSWER_MAGIC, Answer, AnswerHead, Call, RequestHead};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt, WriteError,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::time::timeout;
+
+/// Window of one stream: the largest payload flows without a pause.
+const STREAM_WINDOW: u32 = 16 << 20;
+/// Window of one connection: four of the largest payloads.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+/// Unacknowledged bytes a connection may have on their way; bounds the sender's memory.
+const SEND_WINDOW: u64 = 32 << 20;
+
+/// What an endpoint needs.
+pub struct QuicOptions {
+    /// Who we are; decides the cluster and what we may call.
+    pub identity: Identity,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The clock that certificates and breakers go by.
+    pub clock: Arc<dyn Clock>,
+    /// Bounds for what peers may use.
+    pub limits: RpcLimits,
+    /// Certificates that are refused.
+    pub revocations: Revocations,
+}
+
+/// Why an endpoint cannot be opened.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// The address cannot be listened on: in use, not ours, or not permitted.
+    #[error("listen on {address}: {error}; choose a free address of this machine")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The identity cannot be used.
+    #[error("use identity: {0}")]
+    Identity(#[from] IdentityError),
+}
+
+/// Calls over QUIC. Closes its endpoint when dropped.
+pub struct QuicTransport {
+    process: ProcessId,
+    cluster: ClusterId,
+    clock: Arc<dyn Clock>,
+    endpoint: Endpoint,
+    client_config: ClientConfig,
+    trust: Arc<Trust>,
+    pool: ConnectionPool,
+    breakers: PeerBreakers,
+    listener: Arc<Listener>,
+}
+
+impl std::fmt::Debug for QuicTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QuicTransport({})", self.process)
+    }
+}
+
+impl QuicTransport {
+    /// Opens an endpoint that listens for `handler` and dials; returns it with the address it listens on.
+    /// Must be called inside a tokio runtime.
+    ///
+    /// Errors: the address cannot be listened on, or the identity cannot be used.
+    pub fn bind(options: QuicOptions, handler: Arc<dyn Handler>) -> Result<(Arc<Self>, SocketAddr), BindError> {
+        let QuicOptions {
+            identity,
+            listen,
+            clock,
+            limits,
+            revocations,
+        } = options;
+        let trust = Arc::new(Trust::new(&identity, revocations));
+        let transport_config = Arc::new(transport_config(limits));
+        let mut server_config =
+            ServerConfig::with_crypto(Arc::new(trust.server_config(&identity, Arc::clone(&clock))?));
+        server_config
+            .transport_config(Arc::clone(&transport_config))
+            .migration(false);
+        let mut client_config = ClientConfig::new(Arc::new(trust.client_config(&identity, Arc::clone(&clock))?));
+        client_config.transport_config(transport_config);
+        let open = || -> io::Result<(Endpoint, SocketAddr)> {
+            let socket = open_socket(listen)?;
+            let runtime = Arc::new(TokioRuntime);
+            let endpoint = Endpoint::new(EndpointConfig::default(), Some(server_config), socket, runtime)?;
+            let address = endpoint.local_addr()?;
+            Ok((endpoint, address))
+        };
+        let (endpoint, address) = open().map_err(|error| BindError::Address { address: listen, error })?;
+        let listener = Arc::new(Listener::new(&identity, Arc::clone(&trust), handler, limits));
+        tokio::spawn(Arc::clone(&listener).run(endpoint.clone()));
+        let transport = Self {
+            process: identity.process,
+            cluster: identity.cluster,
+            clock,
+            endpoint,
+            client_config,
+            trust,
+            pool: ConnectionPool::default(),
+            breakers: PeerBreakers::default(),
+            listener,
+        };
+        Ok((Arc::new(transport), address))
+    }
+
+    /// Who this transport is.
+    #[must_use]
+    pub fn process(&self) -> ProcessId {
+        self.process
+    }
+
+    /// Ends all connections, tells their peers, and waits at most `patience` until they know.
+    pub async fn close(&self, patience: Duration) {
+        self.endpoint.close(CLOSE_DONE, b"stopping");
+        // Peers that are gone already cannot be told; they are not waited for longer.
+        let _ = timeout(patience, self.endpoint.wait_idle()).await;
+    }
+
+    /// The peers whose breaker is open, ordered: for status and metrics.
+    #[must_use]
+    pub fn open_breakers(&self) -> Vec<ProcessId> {
+        self.breakers.open()
+    }
+
+    /// Connections open at the moment, ours and those of others: for status and metrics.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
+    /// Bytes of request payloads in memory: for status and metrics.
+    #[must_use]
+    pub fn inbound_bytes(&self) -> usize {
+        self.listener.inbound_bytes()
+    }
+
+    pub(crate) async fn dial(&self, peer: &Peer) -> Result<Connection, RpcError> {
+        let unreachable = |detail: String| RpcError::Unreachable {
+            peer: peer.process,
+            detail,
+        };
+        let connecting = self
+            .endpoint
+            .connect_with(self.client_config.clone(), peer.address, TLS_NAME)
+            .map_err(|error| unreachable(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| unsent(peer, &error))?;
+        match self.trust.peer_of(&connection) {
+            Ok((found, _)) if found == peer.process => Ok(connection),
+            Ok((found, _)) => {
+                connection.close(CLOSE_DONE, b"another process was meant");
+                Err(RpcError::WrongPeer {
+                    expected: peer.process,
+                    found,
+                })
+            }
+            Err(error) => {
+                connection.close(CLOSE_UNTRUSTED, b"no identity");
+                Err(RpcError::Untrusted {
+                    peer: peer.process,
+                    detail: error.to_string(),
+                })
+            }
+        }
+    }
+
+    /// Opens a stream to the peer. A pooled connection may turn out to be dead: then one more is dialed, nothing being sent yet.
+    async fn open_stream(&self, peer: &Peer, progress: &Progress) -> Result<CallStream, RpcError> {
+        let mut attempts_left = 2;
+        loop {
+            attempts_left -= 1;
+            let connection = self.pool.connection(peer, || self.dial(peer)).await?;
+            progress.connected(&connection);
+            match connection.open_bi().await {
+                Ok((send, recv)) => {
+                    return Ok(CallStream {
+                        send,
+                        recv,
+                        is_done: false,
+                    });
+                }
+                Err(error) if attempts_left == 0 => return Err(unsent(peer, &error)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn exchange(&self, peer: &Peer, frame: Frame, progress: &Progress) -> Result<Answer, RpcError> {
+        let mut stream = self.open_stream(peer, progress).await?;
+        progress.sending();
+        match write_frame(&mut stream.send, frame).await {
+            // Stopped: the peer has read enough to answer with a refusal, which is read below.
+            Ok(()) | Err(WriteError::Stopped(_)) => {}
+            Err(WriteError::ConnectionLost(error)) => return Err(lost(peer, &error)),
+            Err(error) => {
+                return Err(RpcError::Lost {
+                    peer: peer.process,
+                    detail: error.to_string(),
+                });
+            }
+        }
+        let failed = |error: FrameError| match error {
+            FrameError::Reset => RpcError::Lost {
+                peer: peer.process,
+                detail: "the peer gave the call up".to_owned(),
+            },
+            FrameError::Lost(error) => lost(peer, &error),
+            FrameError::Malformed(failure) => RpcError::Malformed {
+                peer: peer.process,
+                detail: failure.detail,
+            },
+        };
+        let (head, lengths) = read_head(&mut stream.recv, ANSWER_MAGIC).await.map_err(failed)?;
+        let payload = read_payload(&mut stream.recv, lengths.payload).await.map_err(failed)?;
+        stream.is_done = true;
+        match decode_answer_head(&head) {
+            Ok(AnswerHead::Done(message)) => Ok(Answer { message, payload }),
+            Ok(AnswerHead::Failed(failure)) => Err(RpcError::Refused(failure)),
+            Err(failure) => Err(RpcError::Malformed {
+                peer: peer.process,
+                detail: failure.detail,
+            }),
+        }
+    }
+}
+
+impl Drop for QuicTransport {
+    fn drop(&mut self) {
+        self.endpoint.close(CLOSE_DONE, b"stopping");
+    }
+}
+
+#[async_trait]
+impl Transport for QuicTransport {
+    async fn call(&self, peer: &Peer, call: Call, deadline: Duration) -> Result<Answer, RpcError> {
+        let method = call.method;
+        let deadline = deadline.min(DEADLINE_MAX);
+        let head = RequestHead {
+            cluster: self.cluster,
+            target: peer.process,
+            method,
+            deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
+            request_id: call.request_id,
+        };
+        let frame = encode_request(&head, &call)?;
+        self.breakers.ask(peer, method, self.clock.monotonic())?;
+        let progress = Progress::default();
+        let result = timeout(deadline, self.exchange(peer, frame, &progress))
+            .await
+            .unwrap_or_else(|_| {
+                if progress.is_silent() {
+                    // Nothing at all came back: the next call proves with a handshake of its own that somebody is there.
+                    self.pool.forget(peer.process);
+                }
+                Err(RpcError::DeadlineMissed {
+                    peer: peer.process,
+                    was_sent: progress.was_sent(),
+                })
+            });
+        self.breakers.tell(peer, method, self.clock.monotonic(), &result);
+        result
+    }
+}
+
+/// How far a call has come, to be read when its deadline cuts it off.
+#[derive(Default)]
+struct Progress {
+    state: Mutex<ProgressState>,
+}
+
+#[derive(Default)]
+struct ProgressState {
+    /// The connection in use, with the datagrams that it had received when the call began.
+    connection: Option<(Connection, u64)>,
+    is_sending: bool,
+}
+
+impl Progress {
+    fn connected(&self, connection: &Connection) {
+        let received = connection.stats().udp_rx.datagrams;
+        self.lock().connection = Some((connection.clone(), received));
+    }
+
+    fn sending(&self) {
+        self.lock().is_sending = true;
+    }
+
+    fn was_sent(&self) -> bool {
+        self.lock().is_sending
+    }
+
+    fn is_silent(&self) -> bool {
+        match &self.lock().connection {
+            Some((connection, received)) => connection.stats().udp_rx.datagrams == *received,
+            None => false,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, ProgressState> {
+        // Plain assignments only.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stream of a call; given up when dropped before its answer was read.
+struct CallStream {
+    send: SendStream,
+    recv: RecvStream,
+    is_done: bool,
+}
+
+impl Drop for CallStream {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // Both fail only when that side of the stream has ended by itself.
+            let _ = self.send.reset(RESET_CANCELLED);
+            let _ = self.recv.stop(RESET_CANCELLED);
+        }
+    }
+}
+
+/// A connection's error before anything was sent over it.
+fn unsent(peer: &Peer, error: &ConnectionError) -> RpcError {
+    let detail = error.to_string();
+    if is_distrust(error) {
+        return RpcError::Untrusted {
+            peer: peer.process,
+            detail,
+        };
+    }
+    RpcError::Unreachable {
+        peer: peer.process,
+        detail,
+    }
+}
+
+/// A connection's error after a request had begun to leave. When the peer refused our certificate it has executed nothing: it
+/// accepts streams only of a peer that it has verified.
+fn lost(peer: &Peer, error: &ConnectionError) -> RpcError {
+    let detail = error.to_string();
+    if is_distrust(error) {
+        return RpcError::Untrusted {
+            peer: peer.process,
+            detail,
+        };
+    }
+    RpcError::Lost {
+        peer: peer.process,
+        detail,
+    }
+}
+
+/// Whether a connection ended by a failed check of certificates, theirs or ours. QUIC has TLS alerts as 0x100 to 0x1ff.
+fn is_distrust(error: &ConnectionError) -> bool {
+    let is_alert = |code: u64| (0x100..0x200).contains(&code);
+    match error {
+        ConnectionError::TransportError(error) => is_alert(u64::from(error.code)),
+        ConnectionError::ConnectionClosed(close) => is_alert(u64::from(close.error_code)),
+        _ => false,
+    }
+}
+
+fn transport_config(limits: RpcLimits) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits.calls_per_connection_max))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(
+            IDLE_MAX.try_into().expect("six seconds fit QUIC's 62-bit milliseconds"),
+        ));
+    config
+}
+
+fn open_socket(listen: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    // The kernel cuts these to its maxima without an error; larger buffers spare packets at bursts, nothing depends on them.
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&listen.into())?;
+    Ok(socket.into())
+}

@@ -1,0 +1,63 @@
+//! The codes that a gateway itself answers with; those of metadata groups are in `protocol::codes`.
+//!
+//! Invariant: no word of this table is in the other.
+
+use model::error_kind::ErrorKind;
+use protocol::codes::Code;
+
+macro_rules! codes {
+    ($($name:ident $word:literal $kind:ident $sentence:literal)*) => {
+        $(
+            #[doc = $sentence]
+            pub const $name: Code = Code { word: $word, kind: ErrorKind::$kind, sentence: $sentence };
+        )*
+        /// Every code of a gateway, in the order of the table.
+        pub const ALL: &[Code] = &[$($name),*];
+    };
+}
+
+codes! {
+    ROUTE_NOT_FOUND "route_not_found" NotFound "There is nothing at this address; see /api/v1/openapi.json."
+    METHOD_NOT_ALLOWED "method_not_allowed" Invalid "The address does not know this method; see the Allow header."
+    UNAUTHENTICATED "unauthenticated" Denied "The request needs a token; get one from /api/v1/auth/token and send it as Authorization: Bearer."
+    TOKEN_MALFORMED "token_malformed" Denied "The token has not the form of one; send it as it was given."
+    WRONG_PASSWORD "wrong_password" Denied "Name or password is wrong; check both."
+    ADMIN_ONLY "admin_only" Denied "Only an administrator may do this."
+    WRONG_TOKEN_USE "wrong_token_use" Denied "This is a refresh token; trade it for an access token first."
+    BAD_PASSWORD "bad_password" Invalid "A password has 8 to 1024 bytes; choose another."
+    BAD_NAME "bad_name" Invalid "The name or path is not allowed; see the detail."
+    BAD_ID "bad_id" Invalid "The id has not the form of one; send it as it was given."
+    BAD_JSON "bad_json" Invalid "The body is not the JSON that this call takes; see the detail."
+    BAD_QUERY "bad_query" Invalid "The query is not what this call takes; see the detail."
+    BAD_HEADER "bad_header" Invalid "A header has not the form that it must have; see the detail."
+    BAD_MULTIPART "bad_multipart" Invalid "The body is not multipart/related with a JSON part and a content part; see the detail."
+    BAD_IDEMPOTENCY_KEY "bad_idempotency_key" Invalid "An Idempotency-Key has 1 to 255 printable bytes."
+    BODY_CUT "body_cut" Invalid "The body ended before its declared length; nothing was kept, send it again."
+    UNSUPPORTED_MEDIA "unsupported_media" Invalid "The body has a media type that this call does not take."
+    RANGE_NOT_SATISFIABLE "range_not_satisfiable" Invalid "The range lies outside the content; see Content-Range."
+    PRECONDITION_FAILED "precondition_failed" Conflict "The content is another by now; read it again and decide."
+    BODY_TOO_LARGE "body_too_large" TooLarge "The body passes the limit of this call."
+    TOO_BUSY "too_busy" Busy "Too much is under way at this gateway; try again after Retry-After."
+    TOO_FEW_DISKS "too_few_disks" Unavailable "Too few disks are reachable to keep the content safely; try again."
+    CONTENT_UNREADABLE "content_unreadable" Unavailable "Too few fragments of the content are reachable at present; try again."
+    METADATA_UNREACHABLE "metadata_unreachable" Unavailable "No leader of the metadata group answers at present; try again."
+    ROW_CHANGED "row_changed" Unavailable "The layout changed while the content was written; send it again."
+    STOPPING "stopping" Unavailable "This gateway is stopping; try again, elsewhere if you can."
+    CONTENT_CORRUPT "content_corrupt" Corrupt "Every copy of a part of the content fails its check; an administrator must look."
+    KEY_UNUSABLE "key_unusable" Corrupt "The drive's key cannot be opened with this cluster's KEK; an administrator must look."
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_word_is_in_both_tables_or_twice() {
+        for (at, code) in super::ALL.iter().enumerate() {
+            assert!(protocol::codes::find(code.word).is_none(), "{}", code.word);
+            assert!(
+                super::ALL[at + 1..].iter().all(|other| other.word != code.word),
+                "{}",
+                code.word
+            );
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The `[gateway]` section: what the file may say, and the checked form that travels.
+//!
+//! Invariants: outside of loopback plain HTTP is served only behind a proxy that was named; secrets come from files only.
+
+use codec::keys::{Kek, KeyError};
+use daemon::config::Problem;
+use daemon::secret::{self, SecretError};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// An eighth of a gigabyte: an upload moves, two side by side do.
+const BUDGET_BYTES_MIN: u64 = 16 << 20;
+/// Used where the machine's memory is not known.
+const BUDGET_BYTES_DEFAULT: u64 = 512 << 20;
+
+/// The section as the file has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawGateway {
+    listen: String,
+    kek_file: PathBuf,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    #[serde(default)]
+    behind_proxy: bool,
+    functions: Option<Vec<String>>,
+    upload_budget_bytes: Option<u64>,
+}
+
+/// What a gateway serves; all on by default, so that API, block and notification servers can scale and fail apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Functions {
+    /// Tree, accounts, sign-in, administration.
+    pub api: bool,
+    /// Contents.
+    pub block: bool,
+    /// Change notices.
+    pub notify: bool,
+}
+
+/// The checked section.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Where HTTP is served; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The cluster's key-encryption key.
+    pub kek_file: PathBuf,
+    /// Certificate chain and key in PEM; plain HTTP without.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What is served.
+    pub functions: Functions,
+    /// What all uploads together may hold in memory.
+    pub upload_budget_bytes: u64,
+}
+
+impl RawGateway {
+    /// Checks the section and gives every problem found.
+    pub fn check(self) -> Result<GatewayConfig, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let listen = self.listen.parse::<SocketAddr>().ok();
+        if listen.is_none() {
+            problems.push(Problem::new(
+                "gateway.listen",
+                "is no address",
+                "write it as 127.0.0.1:8080",
+            ));
+        }
+        let tls = match (self.tls_certificate, self.tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                problems.push(Problem::new(
+                    "gateway.tls_key",
+                    "stands alone",
+                    "give tls_certificate and tls_key together",
+                ));
+                None
+            }
+        };
+        if listen.is_some_and(|listen| !listen.ip().is_loopback()) && tls.is_none() && !self.behind_proxy {
+            let what = "is not loopback and has no certificate";
+            problems.push(Problem::new(
+                "gateway.listen",
+                what,
+                "give tls_certificate and tls_key, or set behind_proxy = true",
+            ));
+        }
+        let functions = functions(self.functions, &mut problems);
+        let upload_budget_bytes = self.upload_budget_bytes.unwrap_or(BUDGET_BYTES_DEFAULT);
+        if upload_budget_bytes < BUDGET_BYTES_MIN {
+            problems.push(Problem::new(
+                "gateway.upload_budget_bytes",
+                "is below one stripe",
+                "set it to at least 16777216",
+            ));
+        }
+        match listen {
+            Some(listen) if problems.is_empty() => Ok(GatewayConfig {
+                listen,
+                kek_file: self.kek_file,
+                tls,
+                functions,
+                upload_budget_bytes,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn functions(named: Option<Vec<String>>, problems: &mut Vec<Problem>) -> Functions {
+    let Some(named) = named else {
+        return Functions {
+            api: true,
+            block: true,
+            notify: true,
+        };
+    };
+    let mut functions = Functions {
+        api: false,
+        block: false,
+        notify: false,
+    };
+    for name in &named {
+        match name.as_str() {
+            "api" => functions.api = true,
+            "block" => functions.block = true,
+            "notify" => functions.notify = true,
+            _ => problems.push(Problem::new(
+                "gateway.functions",
+                "names no function",
+                "use api, block, notify",
+            )),
+        }
+    }
+    if named.is_empty() {
+        problems.push(Problem::new(
+            "gateway.functions",
+            "is empty",
+            "name at least one of api, block, notify",
+        ));
+    }
+    functions
+}
+
+/// Why the KEK cannot be used; its text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum KekError {
+    /// The file is missing, open to others, or unreadable.
+    #[error("kek: {0}")]
+    File(#[from] SecretError),
+    /// The file holds no KEK, or one whose check value differs.
+    #[error("kek file {0}: {1}; restore the file from where you keep it, without it no content can be opened")]
+    Content(PathBuf, KeyError),
+}
+
+/// Reads the KEK; answers its file's text too, from which the receipt key is derived.
+pub fn read_kek(path: &Path) -> Result<(Kek, zeroize::Zeroizing<Vec<u8>>), KekError> {
+    let secret = secret::read(path)?;
+    let content = |error| KekError::Content(path.to_owned(), error);
+    let text = std::str::from_utf8(secret.expose()).map_err(|_| content(KeyError::Malformed))?;
+    let kek = Kek::from_file_text(text).map_err(content)?;
+    Ok((kek, zeroize::Zeroizing::new(secret.expose().to_vec())))
+}
+
+/// Makes a KEK file of mode 0600 with a fresh key, for the first start of a cluster. An existing file is left alone.
+pub fn create_kek(path: &Path, random: &daemon::random::Random) -> Result<(), KekError> {
+    let kek = Kek::generate(&mut |bytes| random.fill(bytes));
+    secret::create(
+        path,
+        &secret::Secret::new(kek.to_file_text().as_bytes().to_vec()),
+        random,
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GatewayConfig, KekError, RawGateway, create_kek, read_kek};
+    use daemon::config::Problem;
+    use daemon::random::Random;
+    use daemon::secret::SecretError;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn check(json: &str) -> Result<GatewayConfig, Vec<Problem>> {
+        serde_json::from_str::<RawGateway>(json).unwrap().check()
+    }
+
+    #[test]
+    fn plain_http_outside_of_loopback_needs_a_proxy_or_a_certificate() {
+        assert!(check(r#"{"listen":"127.0.0.1:0","kek_file":"k"}"#).is_ok());
+        assert_eq!(
+            check(r#"{"listen":"0.0.0.0:80","kek_file":"k"}"#).unwrap_err()[0].key,
+            "gateway.listen"
+        );
+        assert!(check(r#"{"listen":"0.0.0.0:80","kek_file":"k","behind_proxy":true}"#).is_ok());
+        assert!(check(r#"{"listen":"0.0.0.0:80","kek_file":"k","tls_certificate":"c","tls_key":"p"}"#).is_ok());
+        assert!(check(r#"{"listen":"127.0.0.1:0","kek_file":"k","tls_key":"p"}"#).is_err());
+        assert!(serde_json::from_str::<RawGateway>(r#"{"listen":"127.0.0.1:0","kek_file":"k","x":1}"#).is_err());
+    }
+
+    /// shows: F39
+    #[test]
+    fn a_missing_open_or_altered_kek_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        assert!(matches!(read_kek(&path), Err(KekError::File(SecretError::Missing(_)))));
+        create_kek(&path, &Random::seeded(1)).unwrap();
+        assert!(read_kek(&path).is_ok());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let altered = text.replacen('a', "b", 1);
+        std::fs::write(&path, altered).unwrap();
+        assert!(matches!(read_kek(&path), Err(KekError::Content(..))));
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(read_kek(&path), Err(KekError::File(SecretError::TooOpen(..)))));
+    }
+}

@@ -1,0 +1,114 @@
+//! The use cases of a drive: what every front calls, and all that it may call.
+//!
+//! Invariants: the caller's identity is the first argument of every use case and goes with it to the drive's group, which decides;
+//! only this folder names codec, placement and rpc.
+
+pub mod account;
+pub mod budget;
+pub mod directory;
+pub mod download;
+pub mod fanout;
+pub mod gather;
+pub mod metadata_client;
+pub mod receipt;
+pub mod seals;
+pub mod status;
+pub mod stripe_reader;
+pub mod stripe_writer;
+pub mod tree;
+pub mod upload;
+
+use crate::drive::budget::Budget;
+use crate::drive::directory::Directory;
+use crate::drive::metadata_client::{MetadataClient, unexpected};
+use crate::drive::receipt::ReceiptKey;
+use crate::drive::seals::Seals;
+use crate::seams::Seams;
+use model::authorize::Principal;
+use model::id::DriveId;
+use protocol::metadata::query::{DriveAsk, DriveQuery};
+use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey};
+use protocol::wire_error::Failure;
+use std::sync::Arc;
+
+/// Who asks, and in which request.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The verified owner of the token.
+    pub principal: Principal,
+    /// The account's home drive.
+    pub home: DriveId,
+    /// The request, for logs of all processes that it touches.
+    pub trace: u128,
+}
+
+/// Everything that use cases share.
+pub struct Core {
+    /// Network, time, threads, randomness, metrics.
+    pub seams: Seams,
+    /// The cluster as last known.
+    pub directory: Directory,
+    /// Asks and commands metadata groups.
+    pub metadata: Arc<MetadataClient>,
+    /// Opened keys of drives.
+    pub seals: Seals,
+    /// What uploads may hold in memory.
+    pub budget: Budget,
+    /// Signs receipts.
+    pub receipts: ReceiptKey,
+}
+
+impl Core {
+    /// Asks a drive's group in the name of the caller.
+    pub async fn ask(&self, caller: &Caller, drive: DriveId, ask: DriveAsk) -> Result<QueryAnswer, Failure> {
+        let query = Query::Drive(DriveQuery {
+            drive,
+            principal: Some(caller.principal),
+            ask,
+        });
+        self.metadata
+            .query(&query, caller.trace)
+            .await
+            .map(|(answer, _)| answer)
+    }
+
+    /// Commands a group; `key` is the client's own request id, when it gave one.
+    pub async fn command(
+        &self,
+        caller: &Caller,
+        command: Command,
+        key: Option<RequestKey>,
+    ) -> Result<CommandAnswer, Failure> {
+        self.metadata
+            .command(command, key, caller.trace)
+            .await
+            .map(|(answer, _)| answer)
+    }
+
+    /// The request id of a client's `Idempotency-Key` for a request that is described by `asked`.
+    pub fn client_key(&self, caller: &Caller, key: &str, asked: &[u8]) -> RequestKey {
+        let mut id = [0; 16];
+        id.copy_from_slice(&codec::digest::request_digest(key.as_bytes())[..16]);
+        let source = caller
+            .principal
+            .device
+            .map_or(caller.principal.user.0, |device| device.0);
+        RequestKey {
+            source,
+            id: u128::from_le_bytes(id),
+            asked: codec::digest::request_digest(asked),
+            life: protocol::metadata::RequestLife::Day,
+            made_hour: None,
+        }
+    }
+
+    /// `count` random numbers for new entries; 0 and 1 are never given, since 1 is the root.
+    pub fn fresh(&self, count: usize) -> Vec<u64> {
+        (0..count.max(1)).map(|_| self.seams.random.u64().max(2)).collect()
+    }
+}
+
+/// Takes the one answer that a question has, or says that it is of another type.
+pub(crate) fn expect<T>(taken: Option<T>) -> Result<T, Failure> {
+    taken.ok_or_else(unexpected)
+}

@@ -1,0 +1,229 @@
+//! Accounts: making and changing them, signing in, and who a token belongs to.
+//!
+//! Invariants: this file sees hashes of passwords and of tokens' secrets, never the secrets; a gateway's first use of a token asks
+//! the user's group each time, so a revocation counts at once.
+//! Not here: argon2 and the form of tokens (`auth`).
+
+use crate::codes;
+use crate::drive::{Caller, Core, expect};
+use model::authorize::Principal;
+use model::id::{DriveId, Slot, UserId};
+use model::limits::{
+    BLOCK_BYTES_AVG, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BLOCKS_MAX, PAGE_BLOCKS_MIN, PAGE_END_BITS,
+};
+use model::name::Username;
+use protocol::metadata::query::{DriveAsk, DriveFacts, Usage, UserQuery};
+use protocol::metadata::user::{
+    CutParameters, LoginFacts, NewDrive, NewToken, TokenFacts, TokenHash, UserCommand, UserRecord,
+};
+use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey};
+use protocol::wire_error::Failure;
+
+/// The one fixed table of this release.
+pub const CUT: CutParameters = CutParameters {
+    level: 1,
+    min_bytes: BLOCK_BYTES_MIN as u32,
+    avg_bytes: BLOCK_BYTES_AVG as u32,
+    max_bytes: BLOCK_BYTES_MAX as u32,
+    page_min: PAGE_BLOCKS_MIN as u16,
+    page_max: PAGE_BLOCKS_MAX as u16,
+    page_bits: PAGE_END_BITS as u8,
+};
+
+/// An account to be made.
+pub struct NewUser {
+    /// The folded name.
+    pub name: Username,
+    /// argon2id in PHC form.
+    pub password_hash: String,
+    /// Bytes that the home drive may hold; the cluster's default when `None`.
+    pub quota_bytes: Option<u64>,
+    /// Whether it administers the cluster.
+    pub is_admin: bool,
+}
+
+impl Core {
+    /// Makes an account with its home drive. Whether the caller may is checked by whoever has one (`http::users`); the first
+    /// start of a cluster has none.
+    pub async fn create_user(&self, new: NewUser, key: Option<RequestKey>, trace: u128) -> Result<UserRecord, Failure> {
+        let known = self.directory.known(trace).await?;
+        let slot = Slot::of_username(new.name.as_str());
+        let (user, drive) = (
+            UserId::new(slot, self.seams.random.u64()),
+            DriveId::new(slot, self.seams.random.u64()),
+        );
+        let (wrapped_key, kek_id) = self.seals.new_key(drive);
+        let home = NewDrive {
+            drive,
+            wrapped_key,
+            kek_id,
+            profile: known.settings.default_profile,
+            quota_bytes: new.quota_bytes.unwrap_or(known.settings.default_quota_bytes),
+            cut: CUT,
+        };
+        let NewUser {
+            name,
+            password_hash,
+            is_admin,
+            ..
+        } = new;
+        let command = UserCommand::CreateUser {
+            name,
+            user,
+            home,
+            password_hash,
+            is_admin,
+        };
+        self.user_command(command, key, trace).await
+    }
+
+    /// Changes what is `Some`.
+    pub async fn patch_user(
+        &self,
+        caller: &Caller,
+        user: UserId,
+        quota_bytes: Option<u64>,
+        is_disabled: Option<bool>,
+        password_hash: Option<String>,
+    ) -> Result<UserRecord, Failure> {
+        let principal = caller.principal;
+        let command = UserCommand::PatchUser {
+            principal,
+            user,
+            quota_bytes,
+            is_disabled,
+            password_hash,
+        };
+        self.user_command(command, None, caller.trace).await
+    }
+
+    async fn user_command(
+        &self,
+        command: UserCommand,
+        key: Option<RequestKey>,
+        trace: u128,
+    ) -> Result<UserRecord, Failure> {
+        match self.metadata.command(Command::User(command), key, trace).await?.0 {
+            CommandAnswer::User(record) => Ok(record),
+            _ => expect(None),
+        }
+    }
+
+    /// What a sign-in of this name needs; `None` when there is no such account.
+    pub async fn login_facts(&self, name: Username, trace: u128) -> Result<Option<LoginFacts>, Failure> {
+        match self.metadata.query(&Query::User(UserQuery::Login(name)), trace).await {
+            Ok((QueryAnswer::Login(facts), _)) => Ok(Some(facts)),
+            Ok(_) => expect(None),
+            Err(failure) if failure.kind == model::error_kind::ErrorKind::NotFound => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Keeps the hashes of a fresh pair of tokens.
+    pub async fn issue_tokens(
+        &self,
+        user: UserId,
+        access: NewToken,
+        refresh: NewToken,
+        trace: u128,
+    ) -> Result<(), Failure> {
+        let scope = String::new();
+        let command = UserCommand::IssueTokens {
+            user,
+            device: None,
+            access,
+            refresh: Some(refresh),
+            scope,
+        };
+        self.metadata
+            .command(Command::User(command), None, trace)
+            .await
+            .map(drop)
+    }
+
+    /// Trades a refresh token for a new pair.
+    pub async fn rotate_tokens(
+        &self,
+        user: UserId,
+        old_refresh: TokenHash,
+        (access, refresh): (NewToken, NewToken),
+        trace: u128,
+    ) -> Result<(), Failure> {
+        let command = UserCommand::RotateTokens {
+            user,
+            old_refresh,
+            access,
+            refresh,
+        };
+        self.metadata
+            .command(Command::User(command), None, trace)
+            .await
+            .map(drop)
+    }
+
+    /// The living token of this hash.
+    pub async fn token_facts(&self, user: UserId, hash: TokenHash, trace: u128) -> Result<TokenFacts, Failure> {
+        let now = self.seams.clock.wall();
+        let failure = match self
+            .metadata
+            .query(&Query::User(UserQuery::Token { user, hash, now }), trace)
+            .await
+        {
+            Ok((QueryAnswer::Token(facts), _)) => return Ok(facts),
+            Ok(_) => return expect(None),
+            Err(failure) => failure,
+        };
+        // Whether the account exists is nobody's business who has no token of it.
+        let is_unknown = failure.kind == model::error_kind::ErrorKind::NotFound;
+        Err(if is_unknown {
+            protocol::codes::TOKEN_UNKNOWN.failure()
+        } else {
+            failure
+        })
+    }
+
+    /// An account by its id.
+    pub async fn user(&self, principal: &Principal, trace: u128) -> Result<UserRecord, Failure> {
+        match self
+            .metadata
+            .query(&Query::User(UserQuery::ById(principal.user)), trace)
+            .await?
+            .0
+        {
+            QueryAnswer::User(record) => Ok(record),
+            _ => expect(None),
+        }
+    }
+
+    /// What the caller's home drive holds.
+    pub async fn usage(&self, caller: &Caller) -> Result<Usage, Failure> {
+        match self.ask(caller, caller.home, DriveAsk::Usage).await? {
+            QueryAnswer::Usage(usage) => Ok(usage),
+            _ => expect(None),
+        }
+    }
+
+    /// What this gateway needs to cut, seal and open in a drive.
+    pub async fn drive_facts(&self, caller: &Caller, drive: DriveId) -> Result<DriveFacts, Failure> {
+        match self.ask(caller, drive, DriveAsk::Facts).await? {
+            QueryAnswer::Drive(facts) => Ok(facts),
+            _ => expect(None),
+        }
+    }
+
+    /// The key of digests in the caller's home drive, as 64 letters of hex.
+    pub async fn digest_key_hex(&self, caller: &Caller) -> Result<String, Failure> {
+        let facts = self.drive_facts(caller, caller.home).await?;
+        let seal = self.seals.of(&facts)?;
+        Ok(model::digest::Digest(*seal.digest_key().expose()).to_hex())
+    }
+}
+
+/// Whether the caller administers the cluster.
+pub fn require_admin(caller: &Caller) -> Result<(), Failure> {
+    if caller.principal.is_admin {
+        Ok(())
+    } else {
+        Err(codes::ADMIN_ONLY.failure())
+    }
+}

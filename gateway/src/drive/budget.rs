@@ -1,0 +1,118 @@
+//! The byte budget of a gateway: what all uploads together may hold in memory.
+//!
+//! Invariants: an upload that was admitted always has its first share, so it always moves; further shares only while the budget
+//! lasts; nobody waits for a share while holding none.
+//! Not here: buffers of downloads (bounded by their read-ahead) and of connections (bounded by hyper).
+
+use crate::codes;
+use crate::metrics;
+use daemon::metrics::Metrics;
+use prometheus::{IntCounter, IntGauge};
+use protocol::wire_error::Failure;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What one stripe in flight holds: its plain blocks, the sealed stripe, and its parity, at most as long as the stripe.
+pub const STRIPE_SHARE_BYTES: u64 = 3 * model::stripe::STRIPE_BYTES_MAX as u64;
+/// An upload of known length needs no more than three times that and what its smallest buffers take.
+const SMALL_SHARE_BYTES: u64 = 64 << 10;
+/// Stripes that one upload may have in flight.
+pub const STRIPES_IN_FLIGHT_MAX: usize = 3;
+
+/// The budget; clones share it.
+#[derive(Clone)]
+pub struct Budget {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    free: AtomicU64,
+    free_gauge: IntGauge,
+    refused: IntCounter,
+}
+
+/// A part of the budget; given back when dropped.
+pub struct Share {
+    inner: Arc<Inner>,
+    bytes: u64,
+}
+
+impl Budget {
+    /// A budget of `bytes`.
+    pub fn new(bytes: u64, registry: &Metrics) -> Self {
+        registry
+            .gauge(&metrics::BUDGET_BYTES)
+            .with_label_values::<&str>(&[])
+            .set(bytes as i64);
+        let free_gauge = registry
+            .gauge(&metrics::BUDGET_FREE_BYTES)
+            .with_label_values::<&str>(&[]);
+        free_gauge.set(bytes as i64);
+        let refused = registry
+            .counter(&metrics::BUDGET_REFUSED)
+            .with_label_values::<&str>(&[]);
+        Self {
+            inner: Arc::new(Inner {
+                free: AtomicU64::new(bytes),
+                free_gauge,
+                refused,
+            }),
+        }
+    }
+
+    /// The first share of an upload of `declared` bytes, or of unknown length; `too_busy` when there is none.
+    pub fn admit(&self, declared: Option<u64>) -> Result<Share, Failure> {
+        let needed = declared.map_or(STRIPE_SHARE_BYTES, |bytes| {
+            bytes
+                .saturating_mul(3)
+                .saturating_add(SMALL_SHARE_BYTES)
+                .min(STRIPE_SHARE_BYTES)
+        });
+        self.take(needed).ok_or_else(|| {
+            self.inner.refused.inc();
+            codes::TOO_BUSY.failure().with("retry_after_s", 1)
+        })
+    }
+
+    /// One more stripe's share, when the budget has it.
+    pub fn extend(&self) -> Option<Share> {
+        self.take(STRIPE_SHARE_BYTES)
+    }
+
+    fn take(&self, bytes: u64) -> Option<Share> {
+        let less = |free: u64| free.checked_sub(bytes);
+        self.inner
+            .free
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+            .ok()?;
+        self.inner.free_gauge.sub(bytes as i64);
+        Some(Share {
+            inner: Arc::clone(&self.inner),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.inner.free.fetch_add(self.bytes, Ordering::AcqRel);
+        self.inner.free_gauge.add(self.bytes as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Budget, STRIPE_SHARE_BYTES};
+    use daemon::metrics::Metrics;
+
+    #[test]
+    fn a_share_comes_back_when_dropped_and_nothing_is_promised_twice() {
+        let budget = Budget::new(STRIPE_SHARE_BYTES + (100 << 10), &Metrics::new());
+        let first = budget.admit(None).ok().unwrap();
+        assert!(budget.extend().is_none());
+        assert_eq!(budget.admit(None).err().unwrap().code, "too_busy");
+        let small = budget.admit(Some(1000)).ok().unwrap();
+        drop((first, small));
+        assert!(budget.admit(Some(10 << 30)).is_ok());
+    }
+}

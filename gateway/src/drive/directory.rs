@@ -1,0 +1,205 @@
+//! What a gateway knows of the cluster: map, rows, settings; and which disks to spare for a while.
+//!
+//! Kept fresh by asking the control group: on a timer, and at once when somebody says that a row is old.
+//! Invariants: a row is only ever replaced by a newer one; what is known is a whole, published at once.
+//! Not here: routes of metadata groups (`metadata_client`).
+
+use crate::codes;
+use crate::drive::metadata_client::{MetadataClient, unexpected};
+use model::cluster::ClusterMap;
+use model::entry::PlacedStripe;
+use model::id::{DiskId, NodeId};
+use model::layout::{Layout, Row};
+use model::process::{ProcessId, Role};
+use model::profile::ProfileId;
+use model::stripe::StripeId;
+use protocol::metadata::control::ClusterSettings;
+use protocol::metadata::query::ControlQuery;
+use protocol::metadata::{Query, QueryAnswer};
+use protocol::wire_error::Failure;
+use rpc::transport::Peer;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A disk that failed or missed its deadline is spared this long; then one request probes it.
+const SPARE_FOR: Duration = Duration::from_secs(1);
+
+/// Map, rows and settings as they were together at one moment.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Nodes and disks.
+    pub map: Arc<ClusterMap>,
+    /// Rows by profile.
+    pub layout: Arc<Layout>,
+    /// What new drives are made with.
+    pub settings: ClusterSettings,
+}
+
+#[derive(Default)]
+struct State {
+    known: Option<Known>,
+    /// Rows met that are newer than the layout's, by profile and placement group.
+    newer: BTreeMap<(ProfileId, u32), Row>,
+    spared_until: BTreeMap<DiskId, Duration>,
+}
+
+/// The cached view of the cluster; shared by everything in a gateway.
+pub struct Directory {
+    client: Arc<MetadataClient>,
+    state: Mutex<State>,
+}
+
+impl Directory {
+    /// Knows nothing yet; `refresh` asks.
+    pub fn new(client: Arc<MetadataClient>) -> Self {
+        Self {
+            client,
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    /// Asks the control group for map, layout and settings, and for the routes.
+    pub async fn refresh(&self, trace: u128) -> Result<Known, Failure> {
+        self.client.refresh_routes(trace).await?;
+        let (cluster, _) = self.client.query(&Query::Control(ControlQuery::Cluster), trace).await?;
+        let (layout, _) = self
+            .client
+            .query(&Query::Control(ControlQuery::Layout(None)), trace)
+            .await?;
+        let (QueryAnswer::Cluster(cluster), QueryAnswer::Layout(layout)) = (cluster, layout) else {
+            return Err(unexpected());
+        };
+        let known = Known {
+            map: Arc::new(cluster.map),
+            layout: Arc::new(layout),
+            settings: cluster.settings,
+        };
+        self.state().known = Some(known.clone());
+        Ok(known)
+    }
+
+    /// What is known; asks when nothing is.
+    pub async fn known(&self, trace: u128) -> Result<Known, Failure> {
+        let known = self.state().known.clone();
+        match known {
+            Some(known) => Ok(known),
+            None => self.refresh(trace).await,
+        }
+    }
+
+    /// Whether anything is known yet.
+    pub fn is_ready(&self) -> bool {
+        self.state().known.is_some()
+    }
+
+    /// The newest row known of `stripe`; asks the control group once when the profile has none.
+    pub async fn row(&self, profile: ProfileId, stripe: StripeId, trace: u128) -> Result<(Known, Row), Failure> {
+        let mut known = self.known(trace).await?;
+        if known.layout.row(profile, stripe).is_none() {
+            known = self.refresh(trace).await?;
+        }
+        let no_row = || codes::TOO_FEW_DISKS.because("the profile has no layout yet; the cluster needs more disks");
+        let table = known.layout.tables.get(&profile).ok_or_else(no_row)?;
+        let planned = table.row(stripe).ok_or_else(no_row)?;
+        let newer = self.state().newer.get(&(profile, stripe.pg(table.pg_bits))).cloned();
+        let row = newer
+            .filter(|row| row.version > planned.version)
+            .unwrap_or_else(|| planned.clone());
+        Ok((known, row))
+    }
+
+    /// Notes a row that somebody said is newer.
+    pub fn learn(&self, profile: ProfileId, stripe: StripeId, row: &Row) {
+        let mut state = self.state();
+        let Some(bits) = state
+            .known
+            .as_ref()
+            .and_then(|known| known.layout.tables.get(&profile))
+            .map(|table| table.pg_bits)
+        else {
+            return;
+        };
+        let place = state
+            .newer
+            .entry((profile, stripe.pg(bits)))
+            .or_insert_with(|| row.clone());
+        if place.version < row.version {
+            place.clone_from(row);
+        }
+    }
+
+    /// Where each fragment of `stripe` may lie, the likeliest disk first.
+    pub async fn places(&self, stripe: &PlacedStripe, trace: u128) -> Result<(Known, Vec<Vec<DiskId>>), Failure> {
+        let (known, row) = self.row(stripe.profile, stripe.id, trace).await?;
+        let places = (0..stripe.profile.profile().fragments() as u8).map(|index| {
+            let astray = stripe
+                .astray
+                .iter()
+                .find(|astray| astray.index == index)
+                .and_then(|astray| astray.disk);
+            // The row counts also for an index that is told to be astray: it may have been repaired since.
+            let mut disks: Vec<DiskId> = Vec::new();
+            let before = row.filling_from.get(&index).copied();
+            for disk in astray
+                .into_iter()
+                .chain(row.disks.get(usize::from(index)).copied())
+                .chain(before)
+            {
+                if !disks.contains(&disk) {
+                    disks.push(disk);
+                }
+            }
+            disks
+        });
+        let places = places.collect();
+        Ok((known, places))
+    }
+
+    /// Spares `disk` for a while.
+    pub fn spare(&self, disk: DiskId, now: Duration) {
+        self.state().spared_until.insert(disk, now + SPARE_FOR);
+    }
+
+    /// `disk` answered: it is used again.
+    pub fn welcome(&self, disk: DiskId) {
+        self.state().spared_until.remove(&disk);
+    }
+
+    /// Disks to spare at present. A disk whose time is over is let through to whoever asks first, as a probe.
+    pub fn spared(&self, now: Duration) -> BTreeSet<DiskId> {
+        let mut state = self.state();
+        let spared = state
+            .spared_until
+            .iter()
+            .filter(|(_, until)| **until > now)
+            .map(|(disk, _)| *disk)
+            .collect();
+        for until in state.spared_until.values_mut().filter(|until| **until <= now) {
+            *until = now + SPARE_FOR;
+        }
+        spared
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change under the lock is complete on its own, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The process that serves `disk`.
+pub fn peer_of(map: &ClusterMap, disk: DiskId) -> Option<Peer> {
+    let node = map.node_of(disk)?;
+    Some(node_peer(node, map.nodes.get(&node)?.address))
+}
+
+/// The process of a storage node.
+pub fn node_peer(node: NodeId, address: std::net::SocketAddr) -> Peer {
+    Peer {
+        process: ProcessId {
+            role: Role::Node,
+            number: u64::from(node.0),
+        },
+        address,
+    }
+}

@@ -1,0 +1,169 @@
+//! The writing machine against every mixture of disks that store, refuse, stay silent or know a newer row.
+
+use super::{Event, Fanout, Outcome, Patience, StoreFault};
+use model::cluster::{ClusterMap, DiskInfo, Membership, NodeInfo};
+use model::id::{DiskId, MapVersion, NodeId, RowVersion};
+use model::layout::Row;
+use model::profile::ProfileId;
+use model::stripe::StripeId;
+use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+const DISKS: u32 = 12;
+const PATIENCE: Patience = Patience {
+    disk: Duration::from_secs(1),
+    whole: Duration::from_secs(10),
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Stores,
+    Refuses,
+    Silent,
+}
+
+/// Three regions with two nodes of two disks each, as `holdfast dev` makes them.
+fn map() -> Arc<ClusterMap> {
+    let membership = Membership::Active;
+    let node = |id: u32| NodeInfo {
+        region: format!("r{}", id / 2),
+        zone: "z".into(),
+        address: ([127, 0, 0, 1], 1).into(),
+        membership,
+    };
+    let nodes = (0..6).map(|id| (NodeId(id), node(id))).collect();
+    let disk = |id: u32| DiskInfo {
+        node: NodeId(id / 2),
+        weight_bytes: 1 << 30,
+        membership,
+    };
+    let disks = (0..DISKS).map(|id| (DiskId(id), disk(id))).collect();
+    Arc::new(ClusterMap {
+        version: MapVersion(1),
+        nodes,
+        disks,
+    })
+}
+
+fn row(version: u64, shift: u32) -> Row {
+    let disks = (0..6).map(|index| DiskId((index * 2 + shift) % DISKS)).collect();
+    Row {
+        version: RowVersion(version),
+        disks,
+        filling_from: BTreeMap::new(),
+    }
+}
+
+/// Runs the machine to its outcome; `turns_after` stores the disks learn of a second row.
+fn run(fates: &[Fate], turns_after: usize) -> (Outcome, BTreeMap<DiskId, u8>, Row) {
+    let (first, second) = (row(1, 0), row(2, 1));
+    let mut fanout = Fanout::new(
+        StripeId(5 << 40),
+        ProfileId::Dev.profile(),
+        (map(), first),
+        BTreeSet::new(),
+        PATIENCE,
+        Duration::ZERO,
+    );
+    let (mut now, mut stores) = (Duration::ZERO, 0);
+    let mut held: BTreeMap<DiskId, u8> = BTreeMap::new();
+    let mut waiting = fanout.handle(now, Event::Tick);
+    while fanout.outcome().is_none() {
+        let Some(send) = waiting.pop() else {
+            now = fanout.wake_at();
+            waiting = fanout.handle(now, Event::Tick);
+            continue;
+        };
+        let is_turned = stores >= turns_after;
+        let event = match fates[send.disk.0 as usize] {
+            Fate::Silent => Event::Tick,
+            Fate::Refuses => Event::Failed(send.request, StoreFault::Refused),
+            Fate::Stores if is_turned && send.row_version < second.version => {
+                Event::Stale(send.request, second.clone())
+            }
+            Fate::Stores if send.is_confirmation => match held.get(&send.disk) == Some(&send.index) {
+                true => Event::Stored(send.request),
+                false => Event::Absent(send.request),
+            },
+            Fate::Stores => {
+                assert!(
+                    held.insert(send.disk, send.index)
+                        .is_none_or(|index| index == send.index),
+                    "two on one disk"
+                );
+                stores += 1;
+                Event::Stored(send.request)
+            }
+        };
+        waiting.extend(fanout.handle(now, event));
+    }
+    (fanout.outcome().unwrap().clone(), held, fanout.row().clone())
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![4 => Just(Fate::Stores), 1 => Just(Fate::Refuses), 1 => Just(Fate::Silent)]
+}
+
+proptest! {
+    /// The outcome says of every fragment where it is, and never that one is where it is not.
+    #[test]
+    fn what_is_told_is_what_the_disks_hold(
+        fates in proptest::collection::vec(fate(), DISKS as usize),
+        turns_after in 0_usize..12,
+        turns in any::<bool>(),
+    ) {
+        let (outcome, held, row) = run(&fates, if turns { turns_after } else { usize::MAX });
+        let storing = fates.iter().filter(|fate| **fate == Fate::Stores).count();
+        match outcome {
+            Outcome::Durable(durable) => {
+                assert_eq!(durable.row_version, row.version);
+                let mut used = BTreeSet::new();
+                for index in 0..6_u8 {
+                    let astray = durable.astray.iter().find(|astray| astray.index == index);
+                    let disk = astray.map_or(Some(row.disks[usize::from(index)]), |astray| astray.disk);
+                    if let Some(disk) = disk {
+                        assert_eq!(held.get(&disk), Some(&index), "fragment {index} is told to be on {disk}");
+                        assert!(used.insert(disk), "two fragments on {disk}");
+                    }
+                }
+                assert!(used.len() >= 5, "the floor of dev is the loss of a disk");
+            }
+            Outcome::BelowFloor { stored } => assert!(stored < 5 && storing < 12),
+            Outcome::NameTaken => unreachable!("no disk holds other content"),
+        }
+    }
+}
+
+#[test]
+fn a_healthy_write_is_whole_and_needs_no_hand_off() {
+    let (outcome, held, _) = run(&[Fate::Stores; DISKS as usize], usize::MAX);
+    let Outcome::Durable(durable) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(durable.astray.is_empty() && !durable.survival.is_degraded && durable.hand_offs == 0);
+    assert_eq!(held.len(), 6);
+}
+
+#[test]
+fn a_node_that_is_away_is_replaced_by_hand_offs() {
+    let mut fates = [Fate::Stores; DISKS as usize];
+    (fates[0], fates[1]) = (Fate::Silent, Fate::Silent);
+    let (outcome, ..) = run(&fates, usize::MAX);
+    let Outcome::Durable(durable) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!((durable.hand_offs, durable.astray.len()), (1, 1));
+    assert!(durable.survival.is_degraded);
+}
+
+/// A fragment stored under the old row is confirmed under the new one and told as astray; it is not sent again.
+#[test]
+fn a_newer_row_recounts_without_sending_the_bytes_again() {
+    let (outcome, held, row) = run(&[Fate::Stores; DISKS as usize], 3);
+    let Outcome::Durable(durable) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!((row.version, held.len(), durable.astray.len()), (RowVersion(2), 6, 3));
+}

@@ -1,0 +1,161 @@
+//! The reading machine against every mixture of good, missing, corrupt, foreign and silent fragments.
+
+use super::{Event, Gather, Progress, ReadFault};
+use bytes::Bytes;
+use model::digest::StripeHash;
+use model::id::DiskId;
+use model::stripe::StripeForm;
+use proptest::prelude::{Just, Strategy, prop_oneof, proptest};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const HEDGE: Duration = Duration::from_millis(100);
+const FORM: StripeForm = StripeForm {
+    k: 4,
+    m: 2,
+    stripe_bytes: 4000,
+    stripe_hash: StripeHash([7; 32]),
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Good,
+    Missing,
+    Corrupt,
+    OtherForm,
+    Silent,
+}
+
+/// Runs the machine to its end; every request to a silent disk fails once everything else has been answered.
+fn run(fates: &[Fate], start: u32, len: u32, avoid: &BTreeSet<DiskId>) -> (Progress, usize) {
+    let places = (0..6).map(|index| vec![DiskId(index)]).collect();
+    let mut gather = Gather::new(FORM, places, (start, len), avoid, HEDGE);
+    let (mut now, mut asked) = (Duration::ZERO, 0);
+    let mut waiting = gather.handle(now, Event::Tick);
+    let mut silent = Vec::new();
+    loop {
+        match gather.progress() {
+            Progress::Reading => {}
+            ended => return (ended, asked),
+        }
+        let Some(read) = waiting.pop() else {
+            now += HEDGE;
+            waiting = gather.handle(now, Event::Tick);
+            if waiting.is_empty() {
+                let request = silent.pop().expect("a machine that reads has a request under way");
+                waiting = gather.handle(
+                    now,
+                    Event::Failed {
+                        request,
+                        fault: ReadFault::Away,
+                    },
+                );
+            }
+            continue;
+        };
+        asked += 1;
+        let request = read.request;
+        let bytes = Bytes::from(vec![read.index; read.window.len_bytes() as usize]);
+        let event = match fates[usize::from(read.index)] {
+            Fate::Good => Event::Read {
+                request,
+                form: FORM,
+                bytes,
+            },
+            Fate::OtherForm => Event::Read {
+                request,
+                form: StripeForm {
+                    stripe_bytes: 3999,
+                    ..FORM
+                },
+                bytes,
+            },
+            Fate::Missing => Event::Failed {
+                request,
+                fault: ReadFault::Missing,
+            },
+            Fate::Corrupt => Event::Failed {
+                request,
+                fault: ReadFault::Corrupt,
+            },
+            Fate::Silent => {
+                silent.push(request);
+                Event::Tick
+            }
+        };
+        waiting.extend(gather.handle(now, event));
+    }
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => Just(Fate::Good),
+        1 => Just(Fate::Missing),
+        1 => Just(Fate::Corrupt),
+        1 => Just(Fate::OtherForm),
+        1 => Just(Fate::Silent),
+    ]
+}
+
+proptest! {
+    /// The naive twin: readable when all touched data fragments are good, or any four fragments are.
+    #[test]
+    fn a_run_is_read_exactly_when_enough_fragments_are_good(
+        fates in proptest::collection::vec(fate(), 6),
+        start in 0_u32..4000,
+        len in 1_u32..4000,
+        avoided in proptest::collection::btree_set(0_u32..6, 0..3),
+    ) {
+        let len = len.min(4000 - start);
+        let avoid = avoided.into_iter().map(DiskId).collect();
+        let (first, last) = (start / 1000, (start + len - 1) / 1000);
+        let is_direct = (first..=last).all(|index| fates[index as usize] == Fate::Good);
+        let good = fates.iter().filter(|fate| **fate == Fate::Good).count();
+        match run(&fates, start, len, &avoid).0 {
+            Progress::Direct(pieces) => {
+                let total: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+                assert!(is_direct && total == len as usize);
+                assert!(pieces.iter().all(|piece| piece.bytes.iter().all(|byte| *byte == piece.index)));
+            }
+            Progress::Rebuild(pieces) => {
+                assert!(pieces.len() >= 4 && pieces.iter().all(|piece| piece.bytes.len() == 1000));
+            }
+            Progress::Short => assert!(good < 4 && !is_direct),
+            Progress::Reading => unreachable!("run ends only at an end"),
+        }
+    }
+}
+
+/// A range read asks for nothing but the fragments that hold it.
+#[test]
+fn a_healthy_range_read_asks_one_fragment() {
+    assert_eq!(run(&[Fate::Good; 6], 1500, 100, &BTreeSet::new()).1, 1);
+}
+
+#[test]
+fn fragments_that_do_not_give_the_stripe_make_it_ask_for_one_more() {
+    let places = (0..6).map(|index| vec![DiskId(index)]).collect();
+    let mut gather = Gather::new(FORM, places, (0, 4000), &BTreeSet::from([DiskId(0)]), HEDGE);
+    let answer = |gather: &mut Gather, reads: Vec<super::Read>| {
+        let mut more = Vec::new();
+        for read in reads {
+            let bytes = Bytes::from(vec![0; read.window.len_bytes() as usize]);
+            more.extend(gather.handle(
+                Duration::ZERO,
+                Event::Read {
+                    request: read.request,
+                    form: FORM,
+                    bytes,
+                },
+            ));
+        }
+        more
+    };
+    let reads = gather.handle(Duration::ZERO, Event::Tick);
+    answer(&mut gather, reads);
+    assert!(matches!(gather.progress(), Progress::Rebuild(pieces) if pieces.len() == 4));
+    let reads = gather.handle(Duration::ZERO, Event::OtherStripe);
+    assert_eq!(reads.len(), 1);
+    answer(&mut gather, reads);
+    assert!(matches!(gather.progress(), Progress::Rebuild(pieces) if pieces.len() == 5));
+}

@@ -1,0 +1,424 @@
+//! Asks and commands metadata groups: finds the leader, repeats what may be repeated, and says honestly when the outcome is unknown.
+//!
+//! Invariants: every call has a deadline, and so has the whole; a command is repeated after an unknown outcome only under the
+//! same request id, so it is applied once; pauses grow and are jittered.
+//! Not here: which group serves a slot (`directory` keeps the routes current through `set_routes`).
+
+use crate::codes;
+use crate::metrics;
+use crate::seams::Seams;
+use bytes::Bytes;
+use model::error_kind::ErrorKind;
+use model::id::{CONTROL_GROUP, GroupId, Slot};
+use model::process::{ProcessId, Role};
+use protocol::codes as group_codes;
+use protocol::frame::{Call, Method, decode, encode};
+use protocol::metadata::control::{GroupInfo, ProcessInfo, SlotRange};
+use protocol::metadata::query::ControlQuery;
+use protocol::metadata::{
+    Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest, Reply, RequestKey,
+    RequestLife, SlotTime,
+};
+use protocol::wire_error::Failure;
+use rpc::transport::{Peer, RpcError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// One call; longer than a slow fsync, shorter than an election.
+const CALL_DEADLINE: Duration = Duration::from_secs(3);
+/// All tries of one request; two elections of the slowest timing fit.
+const WHOLE_DEADLINE: Duration = Duration::from_secs(15);
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// A failure code of replicas that do not lead; the field `leader` has the leader's number when it is known.
+pub const NOT_LEADER: &str = "not_leader";
+
+#[derive(Default)]
+struct Routes {
+    slots: Vec<SlotRange>,
+    groups: BTreeMap<GroupId, Vec<Peer>>,
+    processes: Vec<ProcessInfo>,
+    leaders: BTreeMap<GroupId, Peer>,
+    applied: BTreeMap<GroupId, u64>,
+}
+
+/// The client; shared by everything in a gateway.
+pub struct MetadataClient {
+    seams: Seams,
+    source: u64,
+    seeds: Vec<Peer>,
+    routes: Mutex<Routes>,
+}
+
+enum Target {
+    Group(GroupId),
+    Slot(Slot),
+}
+
+impl MetadataClient {
+    /// Starts from `seeds`, replicas of the control group; `source` is the gateway's own number.
+    pub fn new(seams: Seams, source: u64, seeds: Vec<Peer>) -> Self {
+        Self {
+            seams,
+            source,
+            seeds,
+            routes: Mutex::new(Routes::default()),
+        }
+    }
+
+    /// A fresh key for this gateway's own retries of `command`.
+    pub fn own_key(&self, command: &Command) -> Result<RequestKey, Failure> {
+        let asked = codec::digest::request_digest(&encode(command)?);
+        Ok(RequestKey {
+            source: self.source,
+            id: self.seams.random.u128(),
+            asked,
+            life: RequestLife::Hour,
+            made_hour: None,
+        })
+    }
+
+    /// Commands the group of the command's slot, or the control group.
+    ///
+    /// Errors: the group's refusal; `metadata_unreachable` when it surely did not happen; `outcome_unknown` when it perhaps did.
+    pub async fn command(
+        &self,
+        command: Command,
+        key: Option<RequestKey>,
+        trace: u128,
+    ) -> Result<(CommandAnswer, Option<SlotTime>), Failure> {
+        let key = match key {
+            Some(key) => key,
+            None => self.own_key(&command)?,
+        };
+        let target = command.slot().map_or(Target::Group(CONTROL_GROUP), Target::Slot);
+        let envelope = Envelope {
+            request_id: Some(key),
+            wall: self.seams.clock.wall(),
+            command,
+        };
+        let envelope = encode(&envelope)?;
+        let reply: Reply<CommandAnswer> = self
+            .ask(&target, Method::Propose, trace, |group| {
+                encode(&ProposeRequest {
+                    group,
+                    envelope: envelope.clone(),
+                })
+            })
+            .await?;
+        reply.result.map(|answer| (answer, reply.time))
+    }
+
+    /// Asks the group of the query's slot, or the control group.
+    ///
+    /// Errors: the group's refusal; `metadata_unreachable`.
+    pub async fn query(&self, query: &Query, trace: u128) -> Result<(QueryAnswer, Option<SlotTime>), Failure> {
+        let target = query.slot().map_or(Target::Group(CONTROL_GROUP), Target::Slot);
+        let query = encode(query)?;
+        let reply: Reply<QueryAnswer> = self
+            .ask(&target, Method::Query, trace, |group| {
+                encode(&QueryRequest {
+                    group,
+                    query: query.clone(),
+                })
+            })
+            .await?;
+        reply.result.map(|answer| (answer, reply.time))
+    }
+
+    /// Fetches the routes anew from the control group.
+    pub async fn refresh_routes(&self, trace: u128) -> Result<(), Failure> {
+        let ask = async |what| {
+            Box::pin(self.query(&Query::Control(what), trace))
+                .await
+                .map(|(answer, _)| answer)
+        };
+        let (slots, groups, processes) = (
+            ask(ControlQuery::Slots).await?,
+            ask(ControlQuery::Groups).await?,
+            ask(ControlQuery::Processes).await?,
+        );
+        let (QueryAnswer::Slots(slots), QueryAnswer::Groups(groups), QueryAnswer::Processes(processes)) =
+            (slots, groups, processes)
+        else {
+            return Err(unexpected());
+        };
+        self.set_routes(slots, &groups, processes);
+        Ok(())
+    }
+
+    /// Replaces the routes.
+    pub fn set_routes(&self, slots: Vec<SlotRange>, groups: &[GroupInfo], processes: Vec<ProcessInfo>) {
+        let peer = |number: u64| {
+            let id = ProcessId {
+                role: Role::Metadata,
+                number,
+            };
+            let process = processes.iter().find(|process| process.id == id)?;
+            Some(Peer {
+                process: id,
+                address: process.address,
+            })
+        };
+        let peers = groups
+            .iter()
+            .map(|group| (group.group, group.voters.iter().filter_map(|id| peer(id.0)).collect()));
+        let groups: BTreeMap<GroupId, Vec<Peer>> = peers.collect();
+        let mut routes = self.routes();
+        routes.slots = slots;
+        routes.groups = groups;
+        routes.processes = processes;
+    }
+
+    /// The replica that answered last for `group`.
+    pub fn leader_of(&self, group: GroupId) -> Option<u64> {
+        self.routes().leaders.get(&group).map(|peer| peer.process.number)
+    }
+
+    /// The greatest log index that an answer of `group` reflected.
+    pub fn applied_of(&self, group: GroupId) -> u64 {
+        self.routes().applied.get(&group).copied().unwrap_or(0)
+    }
+
+    fn note(&self, group: GroupId, peer: &Peer, log_index: u64) {
+        let mut routes = self.routes();
+        routes.leaders.insert(group, *peer);
+        let applied = routes.applied.entry(group).or_default();
+        *applied = log_index.max(*applied);
+    }
+
+    /// The processes of the voters of a slot's group, for receipts.
+    pub fn voters_of(&self, slot: Slot) -> Vec<ProcessInfo> {
+        let routes = self.routes();
+        let Some(peers) = group_of(&routes, slot).and_then(|group| routes.groups.get(&group)) else {
+            return Vec::new();
+        };
+        let known = |peer: &Peer| {
+            routes
+                .processes
+                .iter()
+                .find(|process| process.id == peer.process)
+                .cloned()
+        };
+        peers.iter().filter_map(known).collect()
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        // Each change under the lock is complete on its own, so a panic elsewhere leaves nothing half done.
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peers(&self, group: GroupId) -> Vec<Peer> {
+        let routes = self.routes();
+        let mut peers = routes.groups.get(&group).cloned().unwrap_or_default();
+        if peers.is_empty() && group == CONTROL_GROUP {
+            peers.clone_from(&self.seeds);
+        }
+        if let Some(leader) = routes.leaders.get(&group) {
+            peers.retain(|peer| peer.process != leader.process);
+            peers.insert(0, *leader);
+        }
+        peers
+    }
+
+    async fn group_for(&self, target: &Target, trace: u128) -> Result<GroupId, Failure> {
+        match target {
+            Target::Group(group) => Ok(*group),
+            Target::Slot(slot) => {
+                let known = group_of(&self.routes(), *slot);
+                if let Some(group) = known {
+                    return Ok(group);
+                }
+                self.refresh_routes(trace).await?;
+                group_of(&self.routes(), *slot)
+                    .ok_or_else(|| codes::METADATA_UNREACHABLE.because("no group serves the slot yet"))
+            }
+        }
+    }
+
+    async fn ask<T: Serialize + DeserializeOwned>(
+        &self,
+        target: &Target,
+        method: Method,
+        trace: u128,
+        message: impl Fn(GroupId) -> Result<Bytes, Failure>,
+    ) -> Result<Reply<T>, Failure> {
+        let started = self.seams.clock.monotonic();
+        let (mut tries, mut pause, mut is_unknown) = (0_usize, PAUSE_MIN, false);
+        loop {
+            let (left, last) = (
+                WHOLE_DEADLINE.saturating_sub(self.seams.clock.monotonic() - started),
+                tries,
+            );
+            if left.is_zero() {
+                return Err(given_up(method, is_unknown));
+            }
+            tries += 1;
+            match self
+                .try_once::<T>(target, method, trace, &message, last, left.min(CALL_DEADLINE))
+                .await
+            {
+                Ok(reply) => return Ok(reply),
+                Err(Try::Final(failure)) => return Err(failure),
+                Err(Try::Again {
+                    reason,
+                    at_once,
+                    unknown,
+                }) => {
+                    is_unknown |= unknown;
+                    self.seams
+                        .metrics
+                        .counter(&metrics::METADATA_RETRIES)
+                        .with_label_values(&[reason])
+                        .inc();
+                    if !at_once {
+                        self.seams
+                            .clock
+                            .sleep(pause / 2 + self.seams.random.up_to(pause / 2))
+                            .await;
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_once<T: Serialize + DeserializeOwned>(
+        &self,
+        target: &Target,
+        method: Method,
+        trace: u128,
+        message: &impl Fn(GroupId) -> Result<Bytes, Failure>,
+        turn: usize,
+        deadline: Duration,
+    ) -> Result<Reply<T>, Try> {
+        let group = self.group_for(target, trace).await.map_err(Try::Final)?;
+        let peers = self.peers(group);
+        let again = |reason, at_once, unknown| Try::Again {
+            reason,
+            at_once,
+            unknown,
+        };
+        let Some(peer) = peers.get(turn % peers.len().max(1)) else {
+            return Err(again("no_peer", false, false));
+        };
+        let message = message(group).map_err(Try::Final)?;
+        let call = Call {
+            method,
+            request_id: trace,
+            message,
+            payload: Bytes::new(),
+        };
+        match self.seams.transport.call(peer, call, deadline).await {
+            Ok(answer) => {
+                let answered: GroupReply = decode(&answer.message).map_err(Try::Final)?;
+                let reply = Reply::<T>::from_bytes(&answered.reply).map_err(Try::Final)?;
+                self.note(group, peer, answered.log_index);
+                match &reply.result {
+                    Err(failure) if group_codes::NOT_MINE.is(failure) => {
+                        self.refresh_routes(trace).await.map_err(Try::Final)?;
+                        Err(again("not_mine", false, false))
+                    }
+                    Err(failure) if group_codes::NOT_CONFIGURED.is(failure) => {
+                        Err(again("not_configured", false, false))
+                    }
+                    _ => Ok(reply),
+                }
+            }
+            Err(error) => Err(self.judge(group, peer, method, error)),
+        }
+    }
+
+    fn judge(&self, group: GroupId, peer: &Peer, method: Method, error: RpcError) -> Try {
+        if let Some(failure) = error.refusal() {
+            if failure.code == NOT_LEADER {
+                return Try::Again {
+                    reason: "not_leader",
+                    at_once: self.follow(group, peer, failure),
+                    unknown: false,
+                };
+            }
+            if !matches!(
+                failure.kind,
+                ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Ambiguous
+            ) {
+                return Try::Final(error.into_failure());
+            }
+        }
+        let mut routes = self.routes();
+        if routes
+            .leaders
+            .get(&group)
+            .is_some_and(|leader| leader.process == peer.process)
+        {
+            routes.leaders.remove(&group);
+        }
+        // A query is read again; a command carries its request id, so it is applied once however often it is sent.
+        let unknown = method == Method::Propose && error.kind() == ErrorKind::Ambiguous;
+        Try::Again {
+            reason: if unknown { "outcome_unknown" } else { "unreachable" },
+            at_once: false,
+            unknown,
+        }
+    }
+
+    /// Notes the leader that a follower named; false when it named none that we know.
+    fn follow(&self, group: GroupId, peer: &Peer, failure: &Failure) -> bool {
+        let mut routes = self.routes();
+        let named = failure
+            .fields
+            .get("leader")
+            .and_then(|number| number.parse::<u64>().ok());
+        let all = routes.groups.get(&group).into_iter().flatten().chain(&self.seeds);
+        let leader = named.filter(|number| *number != peer.process.number);
+        match leader.and_then(|number| all.into_iter().find(|peer| peer.process.number == number).copied()) {
+            Some(leader) => {
+                // When the named one also sends us on, the two would play us back and forth without a pause.
+                let is_news = routes
+                    .leaders
+                    .get(&group)
+                    .is_none_or(|known| known.process != leader.process);
+                routes.leaders.insert(group, leader);
+                is_news
+            }
+            None => {
+                routes.leaders.remove(&group);
+                false
+            }
+        }
+    }
+}
+
+enum Try {
+    Final(Failure),
+    Again {
+        reason: &'static str,
+        at_once: bool,
+        unknown: bool,
+    },
+}
+
+fn group_of(routes: &Routes, slot: Slot) -> Option<GroupId> {
+    routes
+        .slots
+        .iter()
+        .find(|range| range.first <= slot && slot <= range.last)
+        .map(|range| range.group)
+}
+
+fn given_up(method: Method, is_unknown: bool) -> Failure {
+    if is_unknown && method == Method::Propose {
+        return group_codes::OUTCOME_UNKNOWN
+            .because("no leader confirmed the request in time; read before trying again");
+    }
+    codes::METADATA_UNREACHABLE.failure()
+}
+
+/// An answer of another type than the question's: a mismatch of releases or a bug.
+pub fn unexpected() -> Failure {
+    Failure::bug("a metadata group answered with another type than was asked for")
+}

@@ -1,0 +1,460 @@
+//! Puts one content into a drive: body -> cutter -> batches of a stripe's worth -> sealed, coded, durable -> rows -> commit.
+//!
+//! Batches run side by side, as many as the byte budget gives, and are taken up in order. Up to 12 MiB that end within 5 s go in
+//! with their commit; what is longer opens a session and appends rows as its stripes become durable.
+//! Invariants: at most three batches in memory; a row is named only after its block is durable or known to the drive; nothing is
+//! visible before the commit; a body that ends early commits nothing and its session is ended.
+//! Not here: what happens to one batch (`batch`), retries of commands (`metadata_client`).
+
+mod batch;
+mod session;
+
+use crate::codes;
+use crate::drive::account::CUT;
+use crate::drive::budget::{STRIPES_IN_FLIGHT_MAX, Share};
+use crate::drive::tree::{drive_of, entries_made};
+use crate::drive::upload::batch::{Batch, Done};
+use crate::drive::{Caller, Core, expect};
+use crate::metrics;
+use api::receipt::Receipt;
+use bytes::Bytes;
+use codec::cut::Cutter;
+use codec::digest::{FileDigest, PageCutter};
+use codec::seal::DriveSeal;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesOrdered};
+use model::digest::Digest;
+use model::entry::BlockRow;
+use model::id::{DriveId, UploadId};
+use model::limits::{DIRECT_COMMIT_AFTER, DIRECT_COMMIT_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use model::profile::Domain;
+use protocol::codes as group_codes;
+use protocol::metadata::query::DriveFacts;
+use protocol::metadata::upload::{
+    Committed, DirectContent, InlineBlock, NewStripe, PageRows, RowRun, Survival, UploadCommand, UploadTarget,
+};
+use protocol::metadata::{Command, CommandAnswer, RequestKey};
+use protocol::wire_error::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A body as it comes in; an error ends the upload.
+pub type Body = BoxStream<'static, Result<Bytes, Failure>>;
+
+/// What is to be uploaded where.
+#[derive(Clone, Debug)]
+pub struct UploadOrder {
+    /// To what.
+    pub target: UploadTarget,
+    /// The version that the content follows.
+    pub base_version: Option<u64>,
+    /// Bytes that the client declared.
+    pub declared_bytes: Option<u64>,
+    /// As the client gave it.
+    pub content_type: Option<String>,
+    /// The client's own request id.
+    pub key: Option<RequestKey>,
+}
+
+/// A finished upload.
+pub struct UploadDone {
+    /// The group's answer.
+    pub committed: Committed,
+    /// What the write survives, signed.
+    pub receipt: Receipt,
+}
+
+/// An admitted upload: it holds its first share of the budget, so its body may be read.
+pub struct Admitted(Share);
+
+impl Core {
+    /// Admits an upload before any byte of its body is read.
+    ///
+    /// Errors: `file_too_large` by the declared length, `too_busy` for want of budget.
+    pub fn admit(&self, declared_bytes: Option<u64>) -> Result<Admitted, Failure> {
+        if declared_bytes.is_some_and(|bytes| bytes > FILE_BYTES_MAX) {
+            return Err(group_codes::FILE_TOO_LARGE.failure());
+        }
+        self.budget.admit(declared_bytes).map(Admitted)
+    }
+
+    /// Takes the body in and commits it. Dropped midway it commits nothing; what it wrote is collected later.
+    ///
+    /// Errors: those of the commit; `body_cut`, `file_too_large`, `too_few_disks`, `outcome_unknown`.
+    pub async fn upload(
+        self: &Arc<Self>,
+        caller: &Caller,
+        admitted: Admitted,
+        order: UploadOrder,
+        body: Body,
+    ) -> Result<UploadDone, Failure> {
+        let drive = match &order.target {
+            UploadTarget::Entry(entry) => entry.drive,
+            UploadTarget::Place { place, .. } => drive_of(place, caller.home),
+        };
+        let facts = self.drive_facts(caller, drive).await?;
+        if facts.cut != CUT {
+            return Err(Failure::bug(
+                "the drive is cut by another table than this release knows",
+            ));
+        }
+        let seal = self.seals.of(&facts)?;
+        let mut upload = Upload::new(Arc::clone(self), *caller, order, facts, seal, admitted);
+        let result = upload.run(body).await;
+        if result.is_err() {
+            upload.abort().await;
+        }
+        let committed = result?;
+        let bytes = self.seams.metrics.counter(&metrics::UPLOADED_BYTES);
+        bytes.with_label_values::<&str>(&[]).inc_by(committed.version.size);
+        Ok(UploadDone {
+            receipt: self.receipts.receipt(upload.facts.profile, &committed),
+            committed,
+        })
+    }
+}
+
+struct Upload {
+    core: Arc<Core>,
+    caller: Caller,
+    order: UploadOrder,
+    facts: DriveFacts,
+    seal: Arc<DriveSeal>,
+    shares: Vec<Share>,
+    started_at: Duration,
+    size: u64,
+    survival: Option<Survival>,
+    /// Batches whose rows are not named yet, in order.
+    waiting: Vec<Done>,
+    waiting_bytes: usize,
+    waiting_since: Duration,
+    /// Rows of the page that has not ended and pages that ended, since the last command.
+    open_rows: Vec<BlockRow>,
+    pages: Vec<PageRows>,
+    runs: Vec<RowRun>,
+    file: FileDigest,
+    session: Option<(UploadId, u64)>,
+}
+
+impl Upload {
+    fn new(
+        core: Arc<Core>,
+        caller: Caller,
+        order: UploadOrder,
+        facts: DriveFacts,
+        seal: Arc<DriveSeal>,
+        admitted: Admitted,
+    ) -> Self {
+        let started_at = core.seams.clock.monotonic();
+        let file = FileDigest::new(seal.digest_key());
+        Self {
+            core,
+            caller,
+            order,
+            facts,
+            seal,
+            shares: vec![admitted.0],
+            started_at,
+            size: 0,
+            survival: None,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            waiting_since: started_at,
+            open_rows: Vec::new(),
+            pages: Vec::new(),
+            runs: Vec::new(),
+            file,
+            session: None,
+        }
+    }
+
+    fn drive(&self) -> DriveId {
+        self.facts.drive
+    }
+
+    async fn run(&mut self, mut body: Body) -> Result<Committed, Failure> {
+        let mut cutter = Cutter::new();
+        let mut batch = Batch::default();
+        let mut flights: FuturesOrdered<BoxFuture<'static, Result<Done, Failure>>> = FuturesOrdered::new();
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                Some(done) = flights.next() => {
+                    self.take(done?).await?;
+                    continue;
+                }
+                // A body that trickles must not keep acknowledged stripes unnamed.
+                () = self.core.seams.clock.sleep(self.unnamed_for()), if !self.waiting.is_empty() => {
+                    self.append().await?;
+                    continue;
+                }
+                chunk = body.next() => chunk,
+            };
+            let Some(chunk) = chunk else { break };
+            let chunk = chunk?;
+            self.size += chunk.len() as u64;
+            if self.size > FILE_BYTES_MAX {
+                return Err(group_codes::FILE_TOO_LARGE.failure());
+            }
+            for block in cutter.push(chunk) {
+                if let Some(full) = batch.push(block) {
+                    self.make_room(&mut flights).await?;
+                    flights.push_back(self.start(full));
+                }
+            }
+        }
+        if let Some(declared) = self.order.declared_bytes.filter(|declared| *declared != self.size) {
+            let detail = format!(
+                "the body has {} of {declared} declared bytes; nothing was kept, send it again",
+                self.size
+            );
+            return Err(codes::BODY_CUT.because(detail));
+        }
+        let last = cutter.finish();
+        if self.size <= INLINE_BYTES_MAX as u64 {
+            return self.commit_inline(last).await;
+        }
+        if let Some(full) = last.and_then(|block| batch.push(block)) {
+            self.make_room(&mut flights).await?;
+            flights.push_back(self.start(full));
+        }
+        if !batch.is_empty() {
+            self.make_room(&mut flights).await?;
+            flights.push_back(self.start(batch));
+        }
+        while let Some(done) = flights.next().await {
+            self.take(done?).await?;
+        }
+        self.commit().await
+    }
+
+    /// How long the stripes that wait may still stay unnamed.
+    fn unnamed_for(&self) -> Duration {
+        (self.waiting_since + DIRECT_COMMIT_AFTER).saturating_sub(self.core.seams.clock.monotonic())
+    }
+
+    fn start(&self, batch: Batch) -> BoxFuture<'static, Result<Done, Failure>> {
+        let (core, caller, facts, seal) = (
+            Arc::clone(&self.core),
+            self.caller,
+            self.facts.clone(),
+            Arc::clone(&self.seal),
+        );
+        Box::pin(async move { batch.store(&core, &caller, &facts, &seal).await })
+    }
+
+    /// Waits until one more batch fits: what flies and what waits for its rows together stay within the shares.
+    async fn make_room(
+        &mut self,
+        flights: &mut FuturesOrdered<BoxFuture<'static, Result<Done, Failure>>>,
+    ) -> Result<(), Failure> {
+        if flights.len() + self.waiting.len() >= self.shares.len()
+            && self.shares.len() < STRIPES_IN_FLIGHT_MAX
+            && let Some(share) = self.core.budget.extend()
+        {
+            self.shares.push(share);
+        }
+        while flights.len() + self.waiting.len() >= self.shares.len() {
+            if self.waiting.len() >= self.shares.len() {
+                self.append().await?;
+                continue;
+            }
+            match flights.next().await {
+                Some(done) => self.take(done?).await?,
+                None => self.append().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up a batch whose blocks are durable: its rows follow those before.
+    async fn take(&mut self, done: Done) -> Result<(), Failure> {
+        self.survival = Some(match self.survival {
+            Some(before) => worse(before, done.survival),
+            None => done.survival,
+        });
+        let seal = Arc::clone(&self.seal);
+        for row in &done.rows {
+            // The page cutter of codec decides where a page ends; its rows live here, since it borrows the key.
+            let mut pages = PageCutter::resume(seal.digest_key(), std::mem::take(&mut self.open_rows));
+            match pages.push(*row) {
+                Some(page) => self.end_page(page.digest, page.rows, Some(*row)),
+                None => {
+                    self.open_rows = pages.open_rows().to_vec();
+                    self.push_row(*row);
+                }
+            }
+        }
+        if self.waiting.is_empty() {
+            self.waiting_since = self.core.seams.clock.monotonic();
+        }
+        self.waiting_bytes += done.plain_bytes;
+        self.waiting.push(done);
+        let is_late = self.core.seams.clock.monotonic() >= self.started_at + DIRECT_COMMIT_AFTER;
+        if self.session.is_some() || is_late || self.waiting_bytes > DIRECT_COMMIT_BYTES {
+            self.append().await?;
+        }
+        Ok(())
+    }
+
+    fn push_row(&mut self, row: BlockRow) {
+        match self.runs.last_mut() {
+            Some(run) if run.page_end.is_none() => run.rows.push(row),
+            _ => self.runs.push(RowRun {
+                rows: vec![row],
+                page_end: None,
+            }),
+        }
+    }
+
+    fn end_page(&mut self, digest: Digest, rows: Vec<BlockRow>, last: Option<BlockRow>) {
+        if let Some(row) = last {
+            self.push_row(row);
+        }
+        match self.runs.last_mut() {
+            Some(run) if run.page_end.is_none() => run.page_end = Some(digest),
+            _ => self.runs.push(RowRun {
+                rows: Vec::new(),
+                page_end: Some(digest),
+            }),
+        }
+        self.file.push(&digest);
+        if self.session.is_none() {
+            self.pages.push(PageRows { digest, rows });
+        }
+    }
+
+    fn end_last_page(&mut self) {
+        let seal = Arc::clone(&self.seal);
+        let mut pages = PageCutter::resume(seal.digest_key(), std::mem::take(&mut self.open_rows));
+        if let Some(page) = pages.finish() {
+            self.end_page(page.digest, page.rows, None);
+        }
+    }
+
+    async fn commit_inline(&mut self, block: Option<Bytes>) -> Result<Committed, Failure> {
+        let survives = self.core.inline_survival(self.drive().slot());
+        self.survival = Some(survives);
+        let mut inline = None;
+        if let Some(block) = block {
+            // At most 4 KiB: cheaper than the way to the pool and back.
+            let digest = self.seal.digest(&block);
+            let mut random = |bytes: &mut [u8]| self.core.seams.random.fill(bytes);
+            let sealed = self.seal.seal_block(&digest, &block, &mut random);
+            let row = BlockRow {
+                digest,
+                size: block.len() as u32,
+            };
+            inline = Some(InlineBlock { row, sealed });
+            self.open_rows.push(row);
+        }
+        self.end_last_page();
+        self.commit_direct(inline).await
+    }
+
+    async fn commit(&mut self) -> Result<Committed, Failure> {
+        self.end_last_page();
+        if self.session.is_some() {
+            self.append().await?;
+            return self.commit_session().await;
+        }
+        self.commit_direct(None).await
+    }
+
+    async fn commit_direct(&mut self, inline: Option<InlineBlock>) -> Result<Committed, Failure> {
+        let key = self.commit_key();
+        let mut mends = 0;
+        loop {
+            let content = DirectContent {
+                size: self.size,
+                digest: self.file.finish(),
+                pages: self.pages.clone(),
+                stripes: self.new_stripes(),
+                inline: inline.clone(),
+            };
+            let command = UploadCommand::CommitUpload {
+                principal: self.caller.principal,
+                drive: self.drive(),
+                target: self.order.target.clone(),
+                base_version: self.order.base_version,
+                fresh: self.fresh(),
+                content,
+                content_type: self.order.content_type.clone(),
+                survival: self.survival()?,
+            };
+            match self.core.command(&self.caller, Command::Upload(command), key).await {
+                Ok(CommandAnswer::Committed(committed)) => return Ok(committed),
+                Ok(_) => return expect(None),
+                Err(failure) => self.mend(failure, &mut mends).await?,
+            }
+        }
+    }
+
+    /// The client's request id for this very content: a repeat with other bytes is another request.
+    fn commit_key(&self) -> Option<RequestKey> {
+        self.order.key.map(|key| {
+            let asked = [&key.asked[..], &self.file.finish().0, &self.size.to_le_bytes()].concat();
+            RequestKey {
+                asked: codec::digest::request_digest(&asked),
+                ..key
+            }
+        })
+    }
+
+    fn fresh(&self) -> Vec<u64> {
+        let count = match &self.order.target {
+            UploadTarget::Place { place, with_parents } => entries_made(place, *with_parents),
+            UploadTarget::Entry(_) => 1,
+        };
+        self.core.fresh(count)
+    }
+
+    fn survival(&self) -> Result<Survival, Failure> {
+        self.survival
+            .ok_or_else(|| Failure::bug("a content without blocks has no survival"))
+    }
+
+    fn new_stripes(&self) -> Vec<NewStripe> {
+        self.waiting
+            .iter()
+            .flat_map(|done| done.stripes.iter().map(|written| written.named.clone()))
+            .collect()
+    }
+}
+
+/// The lesser of two promises.
+pub(crate) fn worse(one: Survival, other: Survival) -> Survival {
+    Survival {
+        survives: one.survives.min(other.survives),
+        is_degraded: one.is_degraded || other.is_degraded,
+    }
+}
+
+impl Core {
+    /// What a block in the metadata of a slot's group survives: the largest domain whose loss leaves a majority of the voters.
+    pub fn inline_survival(&self, slot: model::id::Slot) -> Survival {
+        let voters = self.metadata.voters_of(slot);
+        let leaves_majority = |key: &dyn Fn(usize) -> String| {
+            let mut lost = std::collections::BTreeMap::<String, usize>::new();
+            for at in 0..voters.len() {
+                *lost.entry(key(at)).or_default() += 1;
+            }
+            let worst = lost.values().copied().max().unwrap_or(0);
+            (voters.len() - worst) * 2 > voters.len()
+        };
+        let survives = if leaves_majority(&|at| voters[at].region.clone()) {
+            Domain::Region
+        } else if leaves_majority(&|at| format!("{}/{}", voters[at].region, voters[at].zone)) {
+            Domain::Zone
+        } else if leaves_majority(&|at| at.to_string()) {
+            Domain::Node
+        } else {
+            Domain::Disk
+        };
+        Survival {
+            survives,
+            is_degraded: false,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The HTTP front: routes, and what all of them share.
+//!
+//! Invariants: a route lies in exactly one file; fronts call `drive` and name no rpc, codec or placement; no CORS header is ever
+//! sent and no connection is ever upgraded; every answer carries a request id.
+
+pub mod admin;
+pub mod content;
+pub mod entries;
+pub mod extract;
+pub mod metadata;
+pub mod multipart;
+pub mod openapi;
+pub mod page;
+pub mod problem;
+pub mod range;
+pub mod token;
+pub mod trace;
+pub mod upload;
+pub mod users;
+
+use crate::auth::password::Passwords;
+use crate::codes;
+use crate::config::Functions;
+use crate::drive::Core;
+use crate::http::problem::HttpError;
+use axum::Router;
+use axum::middleware;
+use axum::routing::{get, patch, post};
+use daemon::shutdown::Shutdown;
+use std::sync::Arc;
+
+/// Stops and starts storage nodes of a cluster in one process; `holdfast dev` wires it, production has none.
+#[async_trait::async_trait]
+pub trait NodeSwitch: Send + Sync + 'static {
+    /// Stops the node of this number; true when there is one.
+    async fn stop(&self, node: u32) -> bool;
+    /// Starts it again on its old data; true when there is one.
+    async fn start(&self, node: u32) -> bool;
+}
+
+/// What every handler has.
+pub struct App {
+    /// The use cases.
+    pub core: Arc<Core>,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// Stops and starts nodes, in dev.
+    pub nodes: Option<Arc<dyn NodeSwitch>>,
+    /// Requested once the process stops.
+    pub shutdown: Shutdown,
+}
+
+/// All routes of the functions that are on.
+pub fn router(app: Arc<App>, functions: Functions) -> Router {
+    let mut router = Router::new()
+        .route("/", get(page::home))
+        .route("/healthz", get(page::healthz))
+        .route("/readyz", get(page::readyz))
+        .route("/metrics", get(page::metrics))
+        .route("/api/v1/openapi.json", get(openapi::document));
+    if functions.api {
+        router = router.merge(api_routes());
+    }
+    if functions.block {
+        router = router
+            .route("/api/v1/files/upload", post(upload::upload))
+            .route("/api/v1/files/{id}/content", get(content::content));
+    }
+    router
+        .fallback(async || HttpError::from(codes::ROUTE_NOT_FOUND.failure()))
+        .method_not_allowed_fallback(async || HttpError::from(codes::METHOD_NOT_ALLOWED.failure()))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), trace::layer))
+        .with_state(app)
+}
+
+fn api_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/auth/token", post(token::token))
+        .route("/api/v1/users", post(users::create))
+        .route("/api/v1/users/{id}", patch(users::change))
+        .route("/api/v1/me", get(users::me))
+        .route("/api/v1/me/password", post(users::change_password))
+        .route("/api/v1/metadata", get(metadata::list).post(metadata::create))
+        .route(
+            "/api/v1/metadata/{id}",
+            patch(metadata::change).delete(metadata::delete),
+        )
+        .route("/api/v1/metadata/{id}/restore", post(metadata::restore))
+        .route("/api/v1/admin/status", get(admin::status))
+        .route("/api/v1/admin/nodes/{id}/stop", post(admin::stop_node))
+        .route("/api/v1/admin/nodes/{id}/start", post(admin::start_node))
+}

@@ -1,0 +1,119 @@
+//! `GET /api/v1/files/{id}/content`: bytes with ranges and conditions, streamed.
+
+use super::App;
+use super::extract::{Authenticated, Query};
+use super::problem::HttpError;
+use super::range::{Wanted, names_strongly, names_weakly, wanted};
+use crate::codes;
+use crate::drive::tree;
+use api::timestamp::Timestamp;
+use api::version::ContentQuery;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use futures_util::StreamExt;
+use protocol::metadata::query::Manifest;
+use protocol::wire_error::Failure;
+use std::sync::Arc;
+
+/// The bytes of a file, or a range of them.
+#[utoipa::path(get, path = "/api/v1/files/{id}/content", params(("id" = String, Path,), ContentQuery), security(("bearer" = [])),
+    responses((status = 200, content_type = "application/octet-stream"), (status = 206), (status = 304), (status = 416, body = api::problem::Problem),
+        (status = "default", body = api::problem::Problem)))]
+pub async fn content(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    method: Method,
+    Path(id): Path<String>,
+    Query(query): Query<ContentQuery>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, HttpError> {
+    let entry = tree::entry_id(&id)?;
+    // The first question is for the beginning only: it authorises and tells the length, from which the range follows.
+    let first = app.core.manifest(&caller, entry, query.version, Some((0, 1))).await?;
+    let (size, version) = (first.version.size, first.version.number);
+    let tag = format!("\"{id}-{version}\"");
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if text(header::IF_MATCH).is_some_and(|named| !names_strongly(named, &tag)) {
+        return Err(codes::PRECONDITION_FAILED.failure().into());
+    }
+    if text(header::IF_NONE_MATCH).is_some_and(|named| names_weakly(named, &tag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
+    let is_fresh = text(header::IF_RANGE).is_none_or(|named| named.trim() == tag);
+    let asked = text(header::RANGE).filter(|_| is_fresh && method == Method::GET);
+    let (status, range) = match wanted(asked, size) {
+        Wanted::Whole => (StatusCode::OK, 0..size),
+        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Wanted::Outside => return Ok(outside(size)),
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    describe(response.headers_mut(), &first, &tag, range.end - range.start)?;
+    if status == StatusCode::PARTIAL_CONTENT {
+        let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+        insert(response.headers_mut(), header::CONTENT_RANGE, &text)?;
+    }
+    if method == Method::HEAD || range.is_empty() {
+        return Ok(response);
+    }
+    let manifest = app
+        .core
+        .manifest(&caller, entry, Some(version), Some((range.start, range.end)))
+        .await?;
+    let stream = app.core.stream(caller, entry, manifest, range).map(|piece| {
+        // The head is gone: all that is left is to break the body off, so that the client sees it cut.
+        piece
+            .inspect_err(|failure| tracing::warn!(%failure, "download broken off"))
+            .map_err(std::io::Error::other)
+    });
+    *response.body_mut() = Body::from_stream(stream);
+    Ok(response)
+}
+
+fn describe(headers: &mut HeaderMap, manifest: &Manifest, tag: &str, length: u64) -> Result<(), Failure> {
+    let media = manifest
+        .view
+        .entry
+        .content_type
+        .as_deref()
+        .unwrap_or("application/octet-stream");
+    let media = HeaderValue::from_str(media).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_TYPE, media);
+    // Whatever a user uploaded is never run in our origin.
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("sandbox; default-src 'none'"),
+    );
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    insert(headers, header::ETAG, tag)?;
+    insert(headers, header::CONTENT_LENGTH, &length.to_string())?;
+    insert(
+        headers,
+        header::HeaderName::from_static("holdfast-digest"),
+        &manifest.version.digest.to_hex(),
+    )?;
+    let committed = Timestamp(manifest.version.created_at).to_string();
+    insert(
+        headers,
+        header::HeaderName::from_static("holdfast-committed-at"),
+        &committed,
+    )
+}
+
+fn insert(headers: &mut HeaderMap, name: header::HeaderName, text: &str) -> Result<(), Failure> {
+    let value = HeaderValue::from_str(text).map_err(|error| Failure::bug(format!("write header: {error}")))?;
+    headers.insert(name, value);
+    Ok(())
+}
+
+fn outside(size: u64) -> Response<Body> {
+    let mut response = HttpError::from(codes::RANGE_NOT_SATISFIABLE.failure()).into_response();
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    response
+}

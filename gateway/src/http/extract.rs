@@ -1,0 +1,153 @@
+//! What comes in, checked: the caller, JSON, queries, ids.
+//!
+//! Invariants: bodies are bounded before they are read; unknown fields are refused; a caller comes out of a living token only.
+
+use super::App;
+use super::problem::HttpError;
+use super::trace;
+use crate::auth::token;
+use crate::codes;
+use crate::drive::Caller;
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use model::limits::{IDEMPOTENCY_KEY_BYTES_MAX, JSON_BYTES_MAX};
+use protocol::metadata::user::TokenUse;
+use protocol::wire_error::Failure;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// The caller of a request, from its bearer token.
+pub struct Authenticated(pub Caller);
+
+impl FromRequestParts<Arc<App>> for Authenticated {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, HttpError> {
+        let text = bearer(&parts.headers)?;
+        let (user, hash) = token::read(text).ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
+        let trace = trace::current();
+        let facts = app.core.token_facts(user, hash, trace).await?;
+        if facts.token_use != TokenUse::Access {
+            return Err(codes::WRONG_TOKEN_USE.failure().into());
+        }
+        Ok(Self(Caller {
+            principal: facts.principal,
+            home: facts.user.home,
+            trace,
+        }))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
+    let value = headers
+        .get(header::AUTHORIZATION)
+        .ok_or_else(|| codes::UNAUTHENTICATED.failure())?;
+    let text = value.to_str().map_err(|_| codes::TOKEN_MALFORMED.failure())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(token.trim())
+    } else {
+        Err(codes::UNAUTHENTICATED.failure())
+    }
+}
+
+/// A JSON body of at most 1 MiB.
+pub struct Json<T> {
+    /// The value.
+    pub value: T,
+    /// The body as it came, for request ids.
+    pub raw: Bytes,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, HttpError> {
+        let media = media_type(request.headers());
+        if media.as_deref() != Some("application/json") {
+            return Err(codes::UNSUPPORTED_MEDIA
+                .because("send Content-Type: application/json")
+                .into());
+        }
+        let raw = read_all(request.into_body()).await?;
+        let value = serde_json::from_slice(&raw).map_err(|error| codes::BAD_JSON.because(error.to_string()))?;
+        Ok(Self { value, raw })
+    }
+}
+
+/// Reads a whole body of at most 1 MiB.
+pub async fn read_all(body: Body) -> Result<Bytes, Failure> {
+    match Limited::new(body, JSON_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(codes::BODY_TOO_LARGE.failure()),
+        Err(_) => Err(codes::BODY_CUT.failure()),
+    }
+}
+
+/// The media type without parameters, in lower case.
+pub fn media_type(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    text.split(';').next().map(|media| media.trim().to_ascii_lowercase())
+}
+
+/// The query string as `T`.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Query<T> {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, HttpError> {
+        check_utf8(parts.uri.query().unwrap_or(""))?;
+        axum::extract::Query::<T>::try_from_uri(&parts.uri)
+            .map(|query| Self(query.0))
+            .map_err(|error| codes::BAD_QUERY.because(error.body_text()).into())
+    }
+}
+
+/// Percent-encoded bytes that are no UTF-8 would be replaced silently by the decoder; a name must not change on its way.
+fn check_utf8(query: &str) -> Result<(), Failure> {
+    let mut bytes = Vec::with_capacity(query.len());
+    let mut rest = query.bytes();
+    while let Some(byte) = rest.next() {
+        let decoded = match byte {
+            b'%' => {
+                let pair = [rest.next().unwrap_or(b'x'), rest.next().unwrap_or(b'x')];
+                let text = std::str::from_utf8(&pair).ok();
+                let decoded = text.and_then(|text| u8::from_str_radix(text, 16).ok());
+                decoded.ok_or_else(|| codes::BAD_QUERY.because("the query has a broken percent escape"))?
+            }
+            other => other,
+        };
+        bytes.push(decoded);
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(codes::BAD_NAME.because("names and paths are UTF-8; the query holds other bytes")),
+    }
+}
+
+/// The client's `Idempotency-Key`, if it sent one.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(text) if !text.is_empty() && text.len() <= IDEMPOTENCY_KEY_BYTES_MAX => Ok(Some(text)),
+        _ => Err(codes::BAD_IDEMPOTENCY_KEY.failure()),
+    }
+}
+
+/// The length that a body was declared to have.
+pub fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
+    let Some(value) = headers.get(header::CONTENT_LENGTH) else {
+        return Ok(None);
+    };
+    let length = value.to_str().ok().and_then(|text| text.parse().ok());
+    length
+        .map(Some)
+        .ok_or_else(|| codes::BAD_HEADER.because("Content-Length is no number"))
+}

@@ -1,0 +1,129 @@
+//! Errors as clients see them: one table from kind and code to status, one body shape.
+//!
+//! Invariants: every failure passes here; nothing of our own faults is shown but the request id.
+
+use api::problem::{PROBLEM_TYPE, Problem};
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use model::error_kind::ErrorKind;
+use protocol::wire_error::Failure;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A failure on its way out; `fields` beside the failure's own are JSON.
+#[derive(Debug)]
+pub struct HttpError {
+    /// What went wrong.
+    pub failure: Failure,
+    /// Additions that are more than text, such as `existing`.
+    pub fields: BTreeMap<String, Value>,
+}
+
+impl From<Failure> for HttpError {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            fields: BTreeMap::new(),
+        }
+    }
+}
+
+/// The status of a failure: by its code where the kind has several, else by its kind.
+pub fn status_of(failure: &Failure) -> StatusCode {
+    match (failure.kind, failure.code.as_str()) {
+        (ErrorKind::Conflict, "precondition_failed") => StatusCode::PRECONDITION_FAILED,
+        (ErrorKind::Invalid, "range_not_satisfiable") => StatusCode::RANGE_NOT_SATISFIABLE,
+        (ErrorKind::Invalid, "method_not_allowed") => StatusCode::METHOD_NOT_ALLOWED,
+        (ErrorKind::Invalid, "unsupported_media") => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        (
+            ErrorKind::Invalid,
+            "cross_drive"
+            | "cycle"
+            | "too_deep"
+            | "root_fixed"
+            | "parent_not_folder"
+            | "not_a_file"
+            | "not_a_folder"
+            | "path_too_long"
+            | "request_id_reused"
+            | "base_version_missing"
+            | "size_mismatch",
+        ) => StatusCode::UNPROCESSABLE_ENTITY,
+        (ErrorKind::Denied, "denied" | "admin_only" | "user_disabled") => StatusCode::FORBIDDEN,
+        (ErrorKind::Exhausted, "rate_exceeded") => StatusCode::TOO_MANY_REQUESTS,
+        (kind, _) => status_of_kind(kind),
+    }
+}
+
+fn status_of_kind(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Exists | ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::Denied => StatusCode::UNAUTHORIZED,
+        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::Exhausted => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorKind::Busy | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Ambiguous => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Reset => StatusCode::GONE,
+        ErrorKind::Corrupt | ErrorKind::Bug => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response<Body> {
+        let status = status_of(&self.failure);
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(code = %self.failure.code, detail = %self.failure.detail, "request failed by our own fault");
+        }
+        let detail = match self.failure.kind {
+            ErrorKind::Bug => "Something happened that must not; report it with the request id.".to_owned(),
+            _ => self.failure.detail,
+        };
+        let mut fields = self.fields;
+        let retry_after = self.failure.fields.get("retry_after_s").cloned();
+        for (key, value) in self.failure.fields {
+            fields.entry(key).or_insert(Value::String(value));
+        }
+        let problem = Problem {
+            problem_type: format!("urn:holdfast:error:{}", self.failure.code),
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            code: self.failure.code,
+            detail,
+            request_id: super::trace::current_text(),
+            fields,
+        };
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = retry_after.and_then(|text| HeaderValue::from_str(&text).ok());
+            headers.insert(header::RETRY_AFTER, seconds.unwrap_or(HeaderValue::from_static("1")));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::status_of;
+    use protocol::wire_error::Failure;
+
+    #[test]
+    fn every_code_has_a_status_that_fits_its_kind() {
+        let all = protocol::codes::ALL.iter().chain(crate::codes::ALL);
+        for code in all {
+            let status = status_of(&Failure::new(code.kind, code.word, ""));
+            assert!(status.is_client_error() || status.is_server_error(), "{}", code.word);
+            assert_eq!(code.kind.is_retryable(), status.as_u16() == 503, "{}", code.word);
+        }
+    }
+}

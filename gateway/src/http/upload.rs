@@ -1,0 +1,139 @@
+//! `POST /api/v1/files/upload`: a whole file in one request, as media or as multipart/related.
+//!
+//! Order matters: who asks, then what is asked, then the budget, and only then the body; whatever is refused before reads no byte.
+
+use super::extract::{Authenticated, Query, declared_length};
+use super::metadata::{client_key, enrich};
+use super::multipart;
+use super::problem::HttpError;
+use super::{App, entries};
+use crate::codes;
+use crate::drive::tree;
+use crate::drive::upload::{Body, UploadOrder};
+use api::upload::{UploadMetadata, UploadQuery, UploadType, Uploaded};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use model::limits::CONTENT_TYPE_BYTES_MAX;
+use protocol::metadata::upload::UploadTarget;
+use protocol::wire_error::Failure;
+use std::sync::Arc;
+
+/// Puts a file.
+#[utoipa::path(post, path = "/api/v1/files/upload", params(UploadQuery), security(("bearer" = [])),
+    request_body(content = String, content_type = "application/octet-stream"),
+    responses((status = 201, body = Uploaded), (status = 200, body = Uploaded), (status = "default", body = api::problem::Problem)))]
+pub async fn upload(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Query(query): Query<UploadQuery>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let headers = request.headers().clone();
+    let declared = declared_length(&headers)?;
+    let asked = format!("POST upload {} {declared:?}", request.uri().query().unwrap_or(""));
+    let key = client_key(&app, &caller, &headers, asked.as_bytes())?;
+    let target = match query.upload_type {
+        UploadType::Media => Some(media_target(&query)?),
+        UploadType::Multipart => None,
+    };
+    // A multipart body is a little longer than its content, which the limit on the content itself sees.
+    let known = declared.filter(|_| query.upload_type == UploadType::Media);
+    let admitted = app.core.admit(known)?;
+    let body = incoming(request);
+    let (order, body) = match target {
+        Some(target) => {
+            let content_type = media(headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()))?;
+            let order = UploadOrder {
+                target,
+                base_version: query.base_version,
+                declared_bytes: known,
+                content_type,
+                key,
+            };
+            (order, body)
+        }
+        None => multipart_order(&query, &headers, body, key).await?,
+    };
+    match app.core.upload(&caller, admitted, order, body).await {
+        Ok(done) => {
+            let status = if done.committed.is_new_entry {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            };
+            let answer = Uploaded {
+                entry: entries::view(&done.committed.view),
+                receipt: done.receipt,
+            };
+            let tag = format!("\"{}-{}\"", answer.entry.id, answer.receipt.version);
+            Ok((status, [(header::ETAG, tag)], axum::Json(answer)).into_response())
+        }
+        Err(failure) => Err(enrich(&app, &caller, failure).await),
+    }
+}
+
+fn media_target(query: &UploadQuery) -> Result<UploadTarget, Failure> {
+    let path = query
+        .path
+        .as_deref()
+        .ok_or_else(|| codes::BAD_QUERY.because("uploadType=media needs `path`"))?;
+    let place = tree::place(Some(path), None, None)?;
+    Ok(UploadTarget::Place {
+        place,
+        with_parents: query.parents,
+    })
+}
+
+async fn multipart_order(
+    query: &UploadQuery,
+    headers: &HeaderMap,
+    body: Body,
+    key: Option<protocol::metadata::RequestKey>,
+) -> Result<(UploadOrder, Body), Failure> {
+    let declared = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    let boundary = multipart::boundary(declared)
+        .ok_or_else(|| codes::UNSUPPORTED_MEDIA.because("send Content-Type: multipart/related with a boundary"))?;
+    let parts = multipart::read(body, &boundary).await?;
+    let named: UploadMetadata =
+        serde_json::from_slice(&parts.json).map_err(|error| codes::BAD_JSON.because(error.to_string()))?;
+    let path = named
+        .path
+        .as_deref()
+        .or(query.path.as_deref().filter(|_| named.parent.is_none()));
+    let place = tree::place(path, named.parent.as_deref(), named.name.as_deref())?;
+    let target = UploadTarget::Place {
+        place,
+        with_parents: named.parents || query.parents,
+    };
+    let content_type = media(named.content_type.as_deref().or(parts.content_type.as_deref()))?;
+    let base_version = named.base_version.or(query.base_version);
+    Ok((
+        UploadOrder {
+            target,
+            base_version,
+            declared_bytes: None,
+            content_type,
+            key,
+        },
+        parts.content,
+    ))
+}
+
+fn media(text: Option<&str>) -> Result<Option<String>, Failure> {
+    match text {
+        Some(text) if text.len() > CONTENT_TYPE_BYTES_MAX => Err(codes::BAD_HEADER.because("Content-Type is too long")),
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Ok(None),
+    }
+}
+
+fn incoming(request: Request) -> Body {
+    let stream = request.into_body().into_data_stream();
+    // hyper ends a body that is shorter than declared, or whose connection is cut, with an error.
+    stream.map(|chunk| chunk.map_err(|_| codes::BODY_CUT.failure())).boxed()
+}

@@ -1,0 +1,12 @@
+//! The gateway: drive use cases, sign-in, and the HTTP front.
+//!
+//! Reading order: `serve` (how it starts), `http` (what comes in), `drive` (what is done), `auth` (who asks).
+
+pub mod auth;
+pub mod codes;
+pub mod config;
+pub mod drive;
+pub mod http;
+pub mod metrics;
+pub mod seams;
+pub mod serve;

@@ -1,0 +1,107 @@
+//! The metrics of a gateway, each with its help; docs/metrics.md is written from these.
+
+use daemon::metrics::Definition;
+
+/// Requests by route, method and status.
+pub const HTTP_REQUESTS: Definition = Definition::counter(
+    "gateway_http_requests_total",
+    "HTTP requests answered.",
+    &["route", "method", "status"],
+);
+/// Time from the request's head to the answer's head.
+pub const HTTP_LATENCY: Definition = Definition::latency(
+    "gateway_http_latency_seconds",
+    "Time until the head of an answer.",
+    &["route"],
+);
+/// Plain bytes taken in by uploads.
+pub const UPLOADED_BYTES: Definition =
+    Definition::counter("gateway_uploaded_bytes_total", "Plain bytes of committed uploads.", &[]);
+/// Plain bytes given out by downloads.
+pub const DOWNLOADED_BYTES: Definition =
+    Definition::counter("gateway_downloaded_bytes_total", "Plain bytes sent by downloads.", &[]);
+/// Stripes written, by how well.
+pub const STRIPES_WRITTEN: Definition =
+    Definition::counter("gateway_stripes_written_total", "Stripes acknowledged.", &["degraded"]);
+/// Fragments that went to a hand-off.
+pub const HAND_OFFS: Definition =
+    Definition::counter("gateway_hand_offs_total", "Fragments stored outside of their row.", &[]);
+/// Writes that stayed below the floor.
+pub const WRITES_REFUSED: Definition = Definition::counter(
+    "gateway_writes_below_floor_total",
+    "Stripes that too few disks took.",
+    &[],
+);
+/// Reads that had to be rebuilt from other fragments.
+pub const REBUILT_READS: Definition = Definition::counter(
+    "gateway_rebuilt_reads_total",
+    "Reads rebuilt from other fragments.",
+    &[],
+);
+/// Wrong bytes met while reading.
+pub const CORRUPT_READS: Definition = Definition::counter(
+    "gateway_corrupt_fragments_total",
+    "Fragments whose bytes were wrong when read.",
+    &[],
+);
+/// Blocks that the drive had already.
+pub const BLOCKS_KNOWN: Definition = Definition::counter(
+    "gateway_blocks_known_total",
+    "Blocks of uploads that the drive had already.",
+    &[],
+);
+/// Blocks that were sealed and written.
+pub const BLOCKS_NEW: Definition = Definition::counter(
+    "gateway_blocks_new_total",
+    "Blocks of uploads that were sealed and written.",
+    &[],
+);
+/// The byte budget.
+pub const BUDGET_BYTES: Definition = Definition::gauge("gateway_budget_bytes", "Bytes that uploads may hold.", &[]);
+/// What is left of it.
+pub const BUDGET_FREE_BYTES: Definition = Definition::gauge(
+    "gateway_budget_free_bytes",
+    "Bytes of the budget that are not promised.",
+    &[],
+);
+/// Uploads refused for want of budget.
+pub const BUDGET_REFUSED: Definition = Definition::counter(
+    "gateway_budget_refused_total",
+    "Uploads refused before their body, for want of budget.",
+    &[],
+);
+/// Passwords refused because too many waited.
+pub const PASSWORDS_REFUSED: Definition = Definition::counter(
+    "gateway_passwords_refused_total",
+    "Sign-ins refused because too many waited.",
+    &[],
+);
+/// Sign-ins by outcome.
+pub const SIGN_INS: Definition = Definition::counter("gateway_sign_ins_total", "Sign-ins by outcome.", &["outcome"]);
+/// Calls to metadata groups that had to be repeated.
+pub const METADATA_RETRIES: Definition = Definition::counter(
+    "gateway_metadata_retries_total",
+    "Calls to metadata groups sent again.",
+    &["reason"],
+);
+
+/// All of them, for docs and tests.
+pub const ALL: &[Definition] = &[
+    HTTP_REQUESTS,
+    HTTP_LATENCY,
+    UPLOADED_BYTES,
+    DOWNLOADED_BYTES,
+    STRIPES_WRITTEN,
+    HAND_OFFS,
+    WRITES_REFUSED,
+    REBUILT_READS,
+    CORRUPT_READS,
+    BLOCKS_KNOWN,
+    BLOCKS_NEW,
+    BUDGET_BYTES,
+    BUDGET_FREE_BYTES,
+    BUDGET_REFUSED,
+    PASSWORDS_REFUSED,
+    SIGN_INS,
+    METADATA_RETRIES,
+];

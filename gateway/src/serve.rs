@@ -1,0 +1,269 @@
+//! A gateway from its configuration to its end.
+//!
+//! Invariants: it listens before `start` returns, so that port 0 can be told; it answers `/healthz` at once and `/readyz` once it
+//! knows the cluster; when asked to stop it takes no new connection and lets running requests end, for a while.
+
+use crate::auth::password::{COST, Passwords};
+use crate::config::{GatewayConfig, KekError, read_kek};
+use crate::drive::Core;
+use crate::drive::budget::Budget;
+use crate::drive::directory::Directory;
+use crate::drive::metadata_client::MetadataClient;
+use crate::drive::receipt::ReceiptKey;
+use crate::drive::seals::Seals;
+use crate::http::{self, App, NodeSwitch};
+use crate::seams::Seams;
+use daemon::secret::{self, SecretError};
+use daemon::shutdown::Shutdown;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use model::limits::HEADER_BYTES_MAX;
+use rpc::transport::Peer;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// Request heads come at once or not at all.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long running requests may take after the stop was asked for.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How often map, rows and routes are fetched without being asked to.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
+const REFRESH_AGAIN: Duration = Duration::from_millis(200);
+
+/// Why a gateway did not start; its text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The KEK cannot be used.
+    #[error(transparent)]
+    Kek(#[from] KekError),
+    /// The address cannot be listened on.
+    #[error("listen on {0}: {1}; choose another gateway.listen or stop who has it")]
+    Listen(SocketAddr, std::io::Error),
+    /// The TLS key file cannot be used.
+    #[error("tls: {0}")]
+    TlsKey(#[from] SecretError),
+    /// Certificate or key are not what they should be.
+    #[error("tls file {0}: {1}; give a PEM certificate chain and its key")]
+    Tls(PathBuf, String),
+}
+
+/// What a gateway is told beside its own section.
+pub struct Place {
+    /// Its number in the cluster.
+    pub number: u64,
+    /// Replicas of the control group to begin with.
+    pub metadata: Vec<Peer>,
+    /// Stops and starts nodes, in dev.
+    pub nodes: Option<Arc<dyn NodeSwitch>>,
+}
+
+/// A gateway that listens.
+pub struct Gateway {
+    address: SocketAddr,
+    app: Arc<App>,
+    work: tokio::task::JoinHandle<()>,
+}
+
+impl Gateway {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its use cases and password hasher, for whoever makes the first user.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Waits until it has stopped.
+    pub async fn ended(self) {
+        // A panic in the accept loop was told by the runtime already.
+        let _ = self.work.await;
+    }
+}
+
+/// Puts the use cases together; needs no listener.
+pub fn core(config: &GatewayConfig, place: &Place, seams: &Seams) -> Result<Arc<Core>, StartError> {
+    let (kek, text) = read_kek(&config.kek_file)?;
+    let metadata = Arc::new(MetadataClient::new(seams.clone(), place.number, place.metadata.clone()));
+    Ok(Arc::new(Core {
+        directory: Directory::new(Arc::clone(&metadata)),
+        metadata,
+        seals: Seals::new(kek, seams.random.clone()),
+        budget: Budget::new(config.upload_budget_bytes, &seams.metrics),
+        receipts: ReceiptKey::derive(&text),
+        seams: seams.clone(),
+    }))
+}
+
+/// Starts a gateway; on return it listens.
+///
+/// Errors: see `StartError`; nothing is left running then.
+pub async fn start(
+    config: GatewayConfig,
+    place: Place,
+    seams: Seams,
+    shutdown: Shutdown,
+) -> Result<Gateway, StartError> {
+    let core = core(&config, &place, &seams)?;
+    let tls = config
+        .tls
+        .as_ref()
+        .map(|(certificate, key)| acceptor(certificate, key))
+        .transpose()?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| StartError::Listen(config.listen, error))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| StartError::Listen(config.listen, error))?;
+    let passwords = Passwords::new(seams, COST);
+    let app = Arc::new(App {
+        core,
+        passwords,
+        nodes: place.nodes,
+        shutdown: shutdown.clone(),
+    });
+    let router = http::router(Arc::clone(&app), config.functions);
+    let core = Arc::clone(&app.core);
+    let work = async move {
+        tokio::select! {
+            () = accept(listener, tls, router, shutdown) => {}
+            () = keep_fresh(&core) => {}
+        }
+    };
+    Ok(Gateway {
+        address,
+        app,
+        work: tokio::spawn(work),
+    })
+}
+
+/// Starts a gateway and waits until it has stopped.
+pub async fn serve(config: GatewayConfig, place: Place, seams: Seams, shutdown: Shutdown) -> Result<(), StartError> {
+    start(config, place, seams, shutdown).await?.ended().await;
+    Ok(())
+}
+
+async fn keep_fresh(core: &Core) {
+    let mut is_told = false;
+    loop {
+        let pause = match core.directory.refresh(0).await {
+            Ok(_) => {
+                is_told = false;
+                REFRESH_EVERY
+            }
+            Err(failure) => {
+                if !is_told {
+                    tracing::warn!(%failure, "metadata groups do not answer");
+                }
+                is_told = true;
+                REFRESH_AGAIN
+            }
+        };
+        core.seams.clock.sleep(pause).await;
+    }
+}
+
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, router: axum::Router, shutdown: Shutdown) {
+    let graceful = GracefulShutdown::new();
+    loop {
+        let stream = tokio::select! {
+            () = shutdown.requested() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, or a connection that died while it waited: neither ends the gateway.
+                    tracing::warn!(%error, "accept connection");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            },
+        };
+        let watcher = graceful.watcher();
+        let (tls, service) = (tls.clone(), TowerToHyperService::new(router.clone()));
+        tokio::spawn(async move {
+            let Ok(stream) = secured(stream, tls).await else { return };
+            let builder = connection_builder();
+            let served = match stream {
+                Stream::Plain(stream) => {
+                    watcher
+                        .watch(builder.serve_connection(TokioIo::new(stream), service))
+                        .await
+                }
+                Stream::Secured(stream) => {
+                    watcher
+                        .watch(builder.serve_connection(TokioIo::new(stream), service))
+                        .await
+                }
+            };
+            if let Err(error) = served {
+                tracing::debug!(error, "connection ended");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(STOP_PATIENCE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were cut off at the stop");
+    }
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Secured(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+async fn secured(stream: TcpStream, tls: Option<TlsAcceptor>) -> std::io::Result<Stream> {
+    stream.set_nodelay(true)?;
+    match tls {
+        None => Ok(Stream::Plain(stream)),
+        Some(acceptor) => {
+            let accepted = tokio::time::timeout(HEAD_PATIENCE, acceptor.accept(stream)).await;
+            accepted
+                .map_err(std::io::Error::other)?
+                .map(|stream| Stream::Secured(Box::new(stream)))
+        }
+    }
+}
+
+fn connection_builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEADER_BYTES_MAX);
+    let headers_max = HEADER_BYTES_MAX as u32;
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(headers_max)
+        .keep_alive_interval(HEAD_PATIENCE);
+    builder
+}
+
+fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, StartError> {
+    let wrong = |path: &Path, error: &dyn std::fmt::Display| StartError::Tls(path.to_owned(), error.to_string());
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+        .map_err(|error| wrong(certificate, &error))?;
+    let secret = secret::read(key)?;
+    let private = PrivateKeyDer::from_pem_slice(secret.expose()).map_err(|error| wrong(key, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(certificate, &error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .map_err(|error| wrong(certificate, &error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,152 @@
+//! The section `[metadata]` of a configuration: raw form, check, checked form.
+
+use daemon::config::Problem;
+use model::id::{GroupId, RaftId};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the file may say.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawMetadata {
+    /// The replica's id, given out when the cluster was made and never used again.
+    pub id: u64,
+    /// Where log and state are kept.
+    pub data_dir: PathBuf,
+    /// Every replica of the cluster, this one included.
+    pub replicas: Vec<RawReplica>,
+    /// Drive groups.
+    #[serde(default = "groups_default")]
+    pub groups: u32,
+    /// How far apart the replicas are: `lan` or `wan`.
+    #[serde(default)]
+    pub timing: Timing,
+    /// Rows are planned for the first time once this many storage nodes have registered.
+    #[serde(default = "nodes_expected_default")]
+    pub nodes_expected: usize,
+    /// Refuses to start when the data directory does not lie on an encrypted block device.
+    #[serde(default)]
+    pub require_encrypted_volume: bool,
+    /// Length of a journal segment, in MiB.
+    #[serde(default = "segment_mib_default")]
+    pub segment_mib: u64,
+}
+
+/// A replica of the cluster.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawReplica {
+    /// Its id.
+    pub id: u64,
+    /// Where its transport listens.
+    pub address: SocketAddr,
+}
+
+/// Heartbeats and elections by distance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Timing {
+    /// Heartbeat 150 ms, election 600 to 900 ms.
+    #[default]
+    Lan,
+    /// Heartbeat 300 ms, election 1.4 to 2.1 s.
+    Wan,
+}
+
+fn groups_default() -> u32 {
+    64
+}
+
+fn nodes_expected_default() -> usize {
+    3
+}
+
+fn segment_mib_default() -> u64 {
+    256
+}
+
+/// The checked form.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This replica.
+    pub replica: RaftId,
+    /// Where log and state are kept.
+    pub data_dir: PathBuf,
+    /// Every replica of the cluster with its address.
+    pub replicas: Vec<(RaftId, SocketAddr)>,
+    /// Drive groups, without the control group.
+    pub groups: Vec<GroupId>,
+    /// Heartbeats and elections.
+    pub timing: Timing,
+    /// Rows are planned for the first time once this many storage nodes have registered.
+    pub nodes_expected: usize,
+    /// Whether an unencrypted volume is refused.
+    pub require_encrypted_volume: bool,
+    /// Length of a journal segment in bytes.
+    pub segment_bytes: u64,
+    /// How often leaders tell their groups the time.
+    pub age_every: Duration,
+}
+
+impl RawMetadata {
+    /// Checks values and their relations; keys in problems begin with `metadata.`.
+    pub fn check(self) -> Result<Config, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let ids: BTreeSet<u64> = self.replicas.iter().map(|replica| replica.id).collect();
+        if ids.len() != self.replicas.len() {
+            problems.push(Problem::new(
+                "metadata.replicas",
+                "names an id twice",
+                "give every replica its own id",
+            ));
+        }
+        if !ids.contains(&self.id) {
+            problems.push(Problem::new(
+                "metadata.replicas",
+                "lacks this replica",
+                "list every replica, this one included",
+            ));
+        }
+        if !matches!(self.replicas.len(), 1 | 3 | 5) {
+            problems.push(Problem::new(
+                "metadata.replicas",
+                "are neither 1 nor 3 nor 5",
+                "list 1, 3 or 5 replicas",
+            ));
+        }
+        if self.groups == 0 || self.groups > 256 {
+            problems.push(Problem::new("metadata.groups", "is out of range", "set it to 1 to 256"));
+        }
+        if !(1..=1024).contains(&self.segment_mib) {
+            problems.push(Problem::new(
+                "metadata.segment_mib",
+                "is out of range",
+                "set it to 1 to 1024",
+            ));
+        }
+        if !self.data_dir.is_absolute() {
+            problems.push(Problem::new("metadata.data_dir", "is not absolute", "begin it with /"));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Config {
+            replica: RaftId(self.id),
+            data_dir: self.data_dir,
+            replicas: self
+                .replicas
+                .iter()
+                .map(|replica| (RaftId(replica.id), replica.address))
+                .collect(),
+            groups: (1..=self.groups).map(GroupId).collect(),
+            timing: self.timing,
+            nodes_expected: self.nodes_expected,
+            require_encrypted_volume: self.require_encrypted_volume,
+            segment_bytes: self.segment_mib << 20,
+            age_every: Duration::from_secs(1),
+        })
+    }
+}

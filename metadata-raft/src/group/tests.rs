@@ -1,0 +1,304 @@
+//! Three replicas in one process: elect, commit, survive the restart of one, lose power together, feed a fresh one by a snapshot.
+
+use super::{Group, GroupError, GroupParts, Timing};
+use crate::raft::journal_stream::JournalStream;
+use crate::raft::tests::{Recorder, open};
+use crate::raft::types::ReplicaInfo;
+use async_trait::async_trait;
+use bytes::Bytes;
+use disk::SimDisk;
+use disk::sim::Survivors;
+use kv::memory::MemoryKv;
+use kv::seam::{KvRead, Scan};
+use model::id::{GroupId, RaftId};
+use protocol::frame::{Answer, Call};
+use rpc::transport::{Peer, RpcError, Transport};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const GROUP: GroupId = GroupId(3);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Calls land in the replicas of the same process; one that is not there is unreachable.
+#[derive(Default)]
+struct Loopback {
+    replicas: Mutex<BTreeMap<u64, Arc<Group>>>,
+}
+
+#[async_trait]
+impl Transport for Loopback {
+    async fn call(&self, peer: &Peer, call: Call, deadline: Duration) -> Result<Answer, RpcError> {
+        let replica = self.replicas.lock().unwrap().get(&peer.process.number).cloned();
+        let Some(replica) = replica else {
+            return Err(RpcError::Unreachable {
+                peer: peer.process,
+                detail: "stopped".to_owned(),
+            });
+        };
+        match tokio::time::timeout(deadline, replica.handle_raft(&call)).await {
+            Ok(answer) => answer.map_err(RpcError::Refused),
+            Err(_) => Err(RpcError::DeadlineMissed {
+                peer: peer.process,
+                was_sent: true,
+            }),
+        }
+    }
+}
+
+struct Machine {
+    disk: SimDisk,
+    kv: Arc<MemoryKv>,
+    stream: Option<Arc<JournalStream>>,
+}
+
+struct World {
+    network: Arc<Loopback>,
+    machines: BTreeMap<u64, Machine>,
+}
+
+fn info() -> ReplicaInfo {
+    ReplicaInfo {
+        address: "127.0.0.1:1".parse().unwrap(),
+    }
+}
+
+impl World {
+    fn new(replicas: u64) -> Self {
+        let machine = || Machine {
+            disk: SimDisk::new(1 << 30),
+            kv: Arc::new(MemoryKv::new()),
+            stream: None,
+        };
+        let machines = (1..=replicas).map(|id| (id, machine())).collect();
+        Self {
+            network: Arc::default(),
+            machines,
+        }
+    }
+
+    async fn start(&mut self, id: u64) -> Result<Arc<Group>, GroupError> {
+        let machine = self.machines.get_mut(&id).unwrap();
+        let (log, stream) = open(Arc::new(machine.disk.clone()));
+        machine.stream = Some(stream);
+        let parts = GroupParts {
+            group: GROUP,
+            replica: RaftId(id),
+            log,
+            kv: machine.kv.clone(),
+            apply: Arc::new(Recorder),
+            transport: self.network.clone(),
+            timing: Timing::LAN,
+            nonce: id << 32,
+        };
+        let group = Arc::new(Group::start(parts).await?);
+        self.network.replicas.lock().unwrap().insert(id, group.clone());
+        Ok(group)
+    }
+
+    async fn stop(&mut self, id: u64) {
+        let group = self.network.replicas.lock().unwrap().remove(&id).unwrap();
+        group.stop().await;
+        self.machines
+            .get_mut(&id)
+            .unwrap()
+            .stream
+            .take()
+            .unwrap()
+            .stop()
+            .unwrap();
+    }
+
+    /// All lose power at once: nothing unsynced survives on the disks, any prefix in the stores.
+    async fn power_cut(&mut self) -> usize {
+        let mut lost = 0;
+        // The disks are cut before anything can be written by stopping.
+        let disks: BTreeMap<u64, SimDisk> = self
+            .machines
+            .iter()
+            .map(|(id, machine)| (*id, machine.disk.crash(Survivors::None)))
+            .collect();
+        let running = std::mem::take(&mut *self.network.replicas.lock().unwrap());
+        for group in running.values() {
+            group.raft.shutdown().await.unwrap();
+        }
+        for (id, machine) in &mut self.machines {
+            drop(machine.stream.take().map(|stream| stream.stop()));
+            machine.disk = disks[id].clone();
+            lost += machine.kv.power_cut(*id);
+        }
+        lost
+    }
+
+    async fn leader(&self) -> Arc<Group> {
+        let first = self.network.replicas.lock().unwrap().values().next().cloned().unwrap();
+        let wait = first.raft.wait(Some(PATIENCE));
+        let metrics = wait
+            .metrics(|metrics| metrics.current_leader.is_some(), "a leader")
+            .await
+            .unwrap();
+        let id = metrics.current_leader.unwrap();
+        self.network.replicas.lock().unwrap().get(&id).cloned().unwrap_or(first)
+    }
+
+    /// Proposes until some replica commits it, as a client would; answers the index.
+    async fn put(&self, command: &str) -> u64 {
+        let attempt = async {
+            loop {
+                match self.leader().await.propose(Bytes::from(command.to_owned())).await {
+                    Ok(answer) => return u64::from_be_bytes(answer.as_ref().try_into().unwrap()),
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, attempt).await.unwrap()
+    }
+}
+
+fn commands(group: &Group) -> Vec<Bytes> {
+    let rows = group
+        .read(|state: &dyn KvRead| state.scan(&Scan::prefix(&[0, 1], 1_000)))
+        .unwrap();
+    rows.into_iter().map(|(_, command)| command).collect()
+}
+
+async fn bootstrapped() -> World {
+    let mut world = World::new(3);
+    for id in 1..=3 {
+        world.start(id).await.unwrap();
+    }
+    let first = world.network.replicas.lock().unwrap()[&1].clone();
+    first
+        .bootstrap((1..=3).map(|id| (RaftId(id), info())).collect())
+        .await
+        .unwrap();
+    world
+}
+
+async fn linearized(world: &World) -> Arc<Group> {
+    let attempt = async {
+        loop {
+            let leader = world.leader().await;
+            if leader.caught_up(PATIENCE).await.is_ok() && leader.linearize().await.is_ok() {
+                return leader;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, attempt).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_replicas_commit_while_one_is_away_and_it_catches_up() {
+    let mut world = bootstrapped().await;
+    world.put("before").await;
+    world.stop(2).await;
+    let last = world.put("meanwhile").await;
+    let back = world.start(2).await.unwrap();
+    back.caught_up(PATIENCE).await.unwrap();
+    let applied = back
+        .raft
+        .wait(Some(PATIENCE))
+        .applied_index_at_least(Some(last), "caught up")
+        .await;
+    applied.unwrap();
+    assert!(commands(&back).contains(&Bytes::from_static(b"before")));
+    assert!(commands(&back).contains(&Bytes::from_static(b"meanwhile")));
+}
+
+/// shows: F5
+#[tokio::test(flavor = "multi_thread")]
+async fn after_all_lost_power_the_first_read_has_everything_acknowledged() {
+    let mut world = bootstrapped().await;
+    for number in 0..20 {
+        world.put(&format!("put {number}")).await;
+    }
+    let lost = world.power_cut().await;
+    assert!(lost > 0, "the stores must have lost batches");
+    for id in 1..=3 {
+        world.start(id).await.unwrap();
+    }
+    let leader = linearized(&world).await;
+    let found = commands(&leader);
+    for number in 0..20 {
+        assert!(
+            found.contains(&Bytes::from(format!("put {number}"))),
+            "put {number} was acknowledged"
+        );
+    }
+}
+
+/// shows: B-3 scale=1/2
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_replica_is_fed_by_a_snapshot_when_the_log_is_purged() {
+    let mut world = bootstrapped().await;
+    let mut last = 0;
+    for number in 0..50 {
+        last = world.put(&format!("put {number}")).await;
+    }
+    let leader = linearized(&world).await;
+    leader.mark_if_due(true).await.unwrap();
+    leader
+        .raft
+        .wait(Some(PATIENCE))
+        .metrics(|metrics| metrics.snapshot.is_some(), "a mark")
+        .await
+        .unwrap();
+    leader.raft.trigger().purge_log(last).await.unwrap();
+    leader
+        .raft
+        .wait(Some(PATIENCE))
+        .metrics(|metrics| metrics.purged.is_some(), "purged")
+        .await
+        .unwrap();
+    world.machines.insert(
+        4,
+        Machine {
+            disk: SimDisk::new(1 << 30),
+            kv: Arc::new(MemoryKv::new()),
+            stream: None,
+        },
+    );
+    let fresh = world.start(4).await.unwrap();
+    leader.raft.add_learner(4, info(), true).await.unwrap();
+    fresh
+        .raft
+        .wait(Some(PATIENCE))
+        .applied_index_at_least(Some(last), "fed")
+        .await
+        .unwrap();
+    assert_eq!(commands(&fresh), commands(&leader));
+    let is_purged = |metrics: &openraft::RaftMetrics<_>| metrics.snapshot.is_some();
+    fresh
+        .raft
+        .wait(Some(PATIENCE))
+        .metrics(is_purged, "it came by a snapshot")
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_state_is_older_than_its_purged_log_does_not_start() {
+    let mut world = bootstrapped().await;
+    let last = world.put("put").await;
+    let leader = linearized(&world).await;
+    let id = leader.replica.0;
+    leader.mark_if_due(true).await.unwrap();
+    leader
+        .raft
+        .wait(Some(PATIENCE))
+        .metrics(|metrics| metrics.snapshot.is_some(), "a mark")
+        .await
+        .unwrap();
+    leader.raft.trigger().purge_log(last).await.unwrap();
+    leader
+        .raft
+        .wait(Some(PATIENCE))
+        .metrics(|metrics| metrics.purged.is_some(), "purged")
+        .await
+        .unwrap();
+    drop(leader);
+    world.stop(id).await;
+    world.machines.get_mut(&id).unwrap().kv = Arc::new(MemoryKv::new());
+    assert!(matches!(world.start(id).await, Err(GroupError::Lost { .. })));
+}

@@ -1,0 +1,21 @@
+//! Raft: the only door to openraft. The log of all groups in one stream, the replicated state, the network between replicas.
+//!
+//! Reading order: `types` (what openraft is told), `record` (what we persist), `group_log` (one group in memory), `stream` and
+//! `journal_stream` (the ordered stream below), `log_store`, `stored_state` (what the store holds besides the state), `state_machine`, `snapshot`,
+//! `network`.
+//! Invariants: what openraft is answered as durable is synced; commands and answers are opaque bytes here.
+//! Not here: what a command means (`state`), starting and stopping a replica (`group`).
+
+pub mod group_log;
+pub mod journal_stream;
+pub mod log_store;
+pub mod network;
+pub mod record;
+pub mod snapshot;
+pub mod state_machine;
+pub mod stored_state;
+pub mod stream;
+pub mod types;
+
+#[cfg(test)]
+pub(crate) mod tests;

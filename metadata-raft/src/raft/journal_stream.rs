@@ -1,0 +1,204 @@
+//! The journal as the ordered stream of the Raft log: opening, replaying, submitting, letting segments go.
+//!
+//! Invariants: one relay hands everything to the group commit in the order of `submit`; damage below the durable mark, or in any
+//! segment that is replayed, stops the process's replicas before one of them votes.
+//! Not here: what records mean (`log_store`); batching and syncing (the journal).
+
+use crate::raft::log_store::{LogError, RaftLog, Replay};
+use crate::raft::record::RAFT_RECORD_KIND;
+use crate::raft::stream::{Completed, LogStream, StreamError};
+use bytes::Bytes;
+use disk::{
+    Disk, Draft, GroupCommit, Journal, JournalError, JournalOptions, JournalReader, LimboScope, Place, Purpose,
+    SegmentNumber, Submission, TailPolicy,
+};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// Records that go to the journal together, in bytes: below its batch of 8 MiB with room for headers.
+const SUBMISSION_BYTES_MAX: usize = 6 << 20;
+
+/// What became of one `submit`, which may be several submissions of the journal.
+struct Progress {
+    places: Vec<Place>,
+    wanted: usize,
+    completed: Option<Completed>,
+}
+
+type SharedProgress = Arc<Mutex<Progress>>;
+
+/// Notes what became of a part; tells the submitter once, at the first failure or when all is synced.
+fn note(progress: &SharedProgress, result: Result<Vec<Place>, JournalError>) {
+    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let told = match result {
+        Ok(places) => {
+            progress.places.extend(places);
+            if progress.places.len() < progress.wanted {
+                return;
+            }
+            Ok(std::mem::take(&mut progress.places))
+        }
+        Err(error) => Err(StreamError::Failed(error.to_string())),
+    };
+    if let Some(completed) = progress.completed.take() {
+        completed(told);
+    }
+}
+
+struct Handover {
+    drafts: Vec<Draft>,
+    progress: SharedProgress,
+}
+
+/// The Raft log's journal.
+pub struct JournalStream {
+    commit: Arc<GroupCommit>,
+    relay: mpsc::UnboundedSender<Handover>,
+}
+
+fn damaged(error: JournalError) -> StreamError {
+    match error {
+        JournalError::NotFound { .. } => StreamError::NotFound,
+        JournalError::Corrupt { .. } => StreamError::Damaged(error.to_string()),
+        other => StreamError::Failed(other.to_string()),
+    }
+}
+
+impl JournalStream {
+    /// Opens the journal in `dir` and reads all groups' logs back. Blocks; needs a tokio runtime, on which one relay task runs until
+    /// the log is dropped. `options.tail_policy` is set here: a Raft log has no holes.
+    ///
+    /// # Errors
+    /// `Stream(Damaged)` when anything below a durable mark is damaged; `Record` or `Fault` when the records make no logs.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &str,
+        options: JournalOptions,
+    ) -> Result<(Arc<RaftLog>, Arc<Self>), LogError> {
+        let options = JournalOptions {
+            tail_policy: TailPolicy::StopAtFirstBad,
+            ..options
+        };
+        let (journal, recovery) = Journal::open(disk, dir, options).map_err(damaged)?;
+        if let Some(damage) = recovery.damage.first() {
+            return Err(StreamError::Damaged(format!(
+                "segment {} at {}",
+                damage.position.segment, damage.position.offset
+            ))
+            .into());
+        }
+        let replay = read_back(&journal.reader())?;
+        let commit = Arc::new(GroupCommit::start(journal, "raft-log").map_err(damaged)?);
+        let (relay, handovers) = mpsc::unbounded_channel();
+        tokio::spawn(hand_over(Arc::clone(&commit), handovers));
+        let stream = Arc::new(Self { commit, relay });
+        Ok((replay.finish(Arc::clone(&stream) as Arc<dyn LogStream>)?, stream))
+    }
+
+    /// Writes what was submitted and ends the journal's thread. Blocks.
+    ///
+    /// # Errors
+    /// `Failed` when the last of it could not be written.
+    pub fn stop(&self) -> Result<(), StreamError> {
+        self.commit.stop().map_err(damaged)
+    }
+}
+
+fn read_back(reader: &JournalReader) -> Result<Replay, LogError> {
+    let mut replay = Replay::default();
+    let mut fault = None;
+    let mut next_sequence = 0;
+    let damage = reader.visit(None, LimboScope::Without, &mut |record| {
+        // A record that recovery copied may lie in two segments after a crash; it keeps its sequence and counts once.
+        if record.kind != RAFT_RECORD_KIND || record.sequence < next_sequence {
+            return ControlFlow::Continue(());
+        }
+        next_sequence = record.sequence + 1;
+        match replay.push(record.place, &record.checked) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    if let Some(first) = damage.map_err(damaged)?.first() {
+        return Err(StreamError::Damaged(format!(
+            "segment {} at {}",
+            first.position.segment, first.position.offset
+        ))
+        .into());
+    }
+    fault.map_or(Ok(replay), Err)
+}
+
+/// Hands over in order; waits while the journal's queue is full, so that openraft's own bounds take effect upstream.
+async fn hand_over(commit: Arc<GroupCommit>, mut handovers: mpsc::UnboundedReceiver<Handover>) {
+    while let Some(Handover { drafts, progress }) = handovers.recv().await {
+        let noted = Arc::clone(&progress);
+        let done = Box::new(move |result| note(&noted, result));
+        if let Err(error) = commit
+            .submit(Submission {
+                drafts,
+                purpose: Purpose::Foreground,
+                done,
+            })
+            .await
+        {
+            note(&progress, Err(error));
+        }
+    }
+}
+
+impl LogStream for JournalStream {
+    fn submit(&self, records: Vec<Bytes>, completed: Completed) {
+        let progress = Progress {
+            places: Vec::new(),
+            wanted: records.len(),
+            completed: Some(completed),
+        };
+        let progress = Arc::new(Mutex::new(progress));
+        let mut runs: Vec<Vec<Draft>> = vec![Vec::new()];
+        let mut bytes = 0;
+        for record in records {
+            if bytes + record.len() > SUBMISSION_BYTES_MAX {
+                runs.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += record.len();
+            if let Some(run) = runs.last_mut() {
+                run.push(Draft::new(RAFT_RECORD_KIND, record));
+            }
+        }
+        for drafts in runs {
+            if self
+                .relay
+                .send(Handover {
+                    drafts,
+                    progress: Arc::clone(&progress),
+                })
+                .is_err()
+            {
+                // The runtime is going down: nobody is left to be told, and nothing was acknowledged.
+                tracing::debug!("raft log relay has ended");
+            }
+        }
+    }
+
+    fn read(&self, place: &Place) -> Result<Bytes, StreamError> {
+        self.commit.reader().payload(*place).map_err(damaged)
+    }
+
+    fn closed_segments(&self) -> Vec<SegmentNumber> {
+        let closed = |info: disk::SegmentInfo| (!info.is_active && !info.is_in_limbo).then_some(info.number);
+        self.commit.reader().segments().into_iter().filter_map(closed).collect()
+    }
+
+    fn release(&self, segment: SegmentNumber) -> Result<(), StreamError> {
+        // Callers block on purpose, off the async threads, so waiting on the runtime is allowed here.
+        let unlinked =
+            tokio::runtime::Handle::current().block_on(self.commit.with(move |journal| journal.unlink(segment)));
+        unlinked.map_err(damaged)?.map_err(damaged)
+    }
+}

@@ -1,0 +1,246 @@
+//! A running metadata process: its log opened, its groups started, its calls answered, its workers running.
+//!
+//! Steps: 1. volume, directory and identity; 2. log and state; 3. a replica of each group; 4. the handler; 5. groups that are new
+//! are made by the replica that was told to; 6. each group serves once it has caught up; 7. workers.
+//! Invariant: nothing is served by a group before step 6.
+//! Not here: the listener and its certificates (the process's wiring hands calls to the handler).
+
+use crate::config::{Config, Timing as TimingChoice};
+use crate::group::{Group, GroupError, GroupParts, Timing};
+use crate::identity::{self, Found, IdentityError};
+use crate::raft::journal_stream::JournalStream;
+use crate::raft::log_store::{LogError, RaftLog};
+use crate::raft::state_machine::Apply;
+use crate::raft::types::ReplicaInfo;
+use crate::service::MetadataService;
+use crate::state::State;
+use crate::volume;
+use crate::worker::age::AgeWorker;
+use crate::worker::group_keeper::GroupKeeper;
+use crate::worker::layout::LayoutWorker;
+use crate::worker::log_keeper::LogKeeper;
+use crate::worker::sweep::SweepWorker;
+use bytes::Bytes;
+use daemon::clock::Clock;
+use daemon::metrics::Metrics;
+use daemon::random::Random;
+use daemon::worker::Workers;
+use disk::{Disk, JournalOptions, TailPolicy};
+use kv::overlay::Overlay;
+use kv::seam::{Kv, KvError};
+use model::id::{CONTROL_GROUP, ClusterId, GroupId, RaftId};
+use rpc::transport::Transport;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Where the Raft log lies on its disk.
+const LOG_DIR: &str = "raft";
+/// How long a group may take to catch up before that is said in the log; it goes on trying.
+const CATCH_UP_SAID_AFTER: Duration = Duration::from_secs(10);
+
+/// What a metadata process stands on; real in production, simulated in chaos.
+#[derive(Clone)]
+pub struct Seams {
+    /// The cluster that the process belongs to.
+    pub cluster: ClusterId,
+    /// Holds the log and the identity.
+    pub disk: Arc<dyn Disk>,
+    /// Holds the state of all groups.
+    pub kv: Arc<dyn Kv>,
+    /// Calls the other replicas and the nodes.
+    pub transport: Arc<dyn Transport>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub random: Random,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// The process's workers.
+    pub workers: Workers,
+}
+
+/// Why a metadata process does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The directory is not this replica's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Names and the tree would lie unencrypted although that was forbidden.
+    #[error(
+        "the metadata directory does not lie on an encrypted volume; set one up (LUKS) or unset metadata.require_encrypted_volume"
+    )]
+    NotEncrypted,
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A group cannot be started.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+}
+
+/// A metadata process that answers calls until it is stopped.
+pub struct MetadataProcess {
+    service: Arc<MetadataService>,
+    groups: BTreeMap<GroupId, Arc<Group>>,
+    log: Arc<RaftLog>,
+    stream: Arc<JournalStream>,
+    kv: Arc<dyn Kv>,
+}
+
+/// The state machine as Raft calls it.
+struct StateApply {
+    state: State,
+}
+
+impl Apply for StateApply {
+    fn apply(&self, state: &mut Overlay<'_>, _term: u64, index: u64, command: &Bytes) -> Result<Bytes, KvError> {
+        self.state.apply(state, index, command)
+    }
+
+    fn applied(&self, _index: u64) {}
+}
+
+impl MetadataProcess {
+    /// What answers the calls.
+    #[must_use]
+    pub fn service(&self) -> Arc<MetadataService> {
+        Arc::clone(&self.service)
+    }
+
+    /// Hands leadership over, ends the groups and the log, and makes the state durable.
+    pub async fn stop(&self) {
+        for group in self.groups.values() {
+            group.stop().await;
+        }
+        if let Err(error) = self.log.flush().await {
+            tracing::error!(%error, "raft log did not take its last positions");
+        }
+        let (stream, kv) = (Arc::clone(&self.stream), Arc::clone(&self.kv));
+        let ended = tokio::task::spawn_blocking(move || (stream.stop(), kv.sync())).await;
+        if let Ok((Err(error), _)) = &ended {
+            tracing::error!(%error, "raft log did not end well");
+        }
+        if let Ok((_, Err(error))) = &ended {
+            tracing::error!(%error, "metadata state did not sync");
+        }
+    }
+
+    /// Returns once every group has a leader and this replica serves.
+    pub async fn caught_up(&self) {
+        for (id, group) in &self.groups {
+            while let Err(error) = group.caught_up(CATCH_UP_SAID_AFTER).await {
+                tracing::warn!(group = %id, %error, "group has not caught up yet");
+            }
+        }
+    }
+}
+
+/// Opens log and state, starts a replica of each group and the workers.
+///
+/// `makes_groups` tells the one replica that makes the groups of a new cluster; it does so only on a fresh directory.
+///
+/// Errors: see `StartError`; nothing is left running then.
+pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result<MetadataProcess, StartError> {
+    report_volume(config)?;
+    let found = identity::check_or_write(seams.disk.as_ref(), seams.cluster, config.replica, LOG_DIR)?;
+    let random = seams.random.clone();
+    let mut options = JournalOptions::new(TailPolicy::StopAtFirstBad, Arc::new(move || random.u64()));
+    options.segment_bytes = config.segment_bytes;
+    let (log, stream) = JournalStream::open(Arc::clone(&seams.disk), LOG_DIR, options)?;
+    let mut groups = BTreeMap::new();
+    for id in std::iter::once(CONTROL_GROUP).chain(config.groups.iter().copied()) {
+        groups.insert(id, Arc::new(start_group(id, config, seams, &log).await?));
+    }
+    if makes_groups && found == Found::Fresh {
+        let info = |(id, address): &(RaftId, std::net::SocketAddr)| (*id, ReplicaInfo { address: *address });
+        let voters: BTreeMap<RaftId, ReplicaInfo> = config.replicas.iter().map(info).collect();
+        for group in groups.values() {
+            group.bootstrap(voters.clone()).await?;
+        }
+    }
+    let service = MetadataService::new(
+        config.replica,
+        config.data_dir.clone(),
+        groups.clone(),
+        seams.metrics.clone(),
+    );
+    let process = MetadataProcess {
+        service: Arc::new(service),
+        groups,
+        log,
+        stream,
+        kv: Arc::clone(&seams.kv),
+    };
+    start_workers(config, seams, &process);
+    Ok(process)
+}
+
+async fn start_group(id: GroupId, config: &Config, seams: &Seams, log: &Arc<RaftLog>) -> Result<Group, GroupError> {
+    Group::start(GroupParts {
+        group: id,
+        replica: config.replica,
+        log: Arc::clone(log),
+        kv: Arc::clone(&seams.kv),
+        apply: Arc::new(StateApply { state: State::new(id) }),
+        transport: Arc::clone(&seams.transport),
+        timing: match config.timing {
+            TimingChoice::Lan => Timing::LAN,
+            TimingChoice::Wan => Timing::WAN,
+        },
+        nonce: seams.random.u64(),
+    })
+    .await
+}
+
+fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess) {
+    let (groups, clock) = (&process.groups, &seams.clock);
+    seams
+        .workers
+        .spawn(AgeWorker::new(groups.clone(), Arc::clone(clock), config.age_every));
+    seams
+        .workers
+        .spawn(LogKeeper::new(groups.clone(), Arc::clone(&process.log)));
+    let Some(control) = groups.get(&CONTROL_GROUP) else {
+        return;
+    };
+    let transport = Arc::clone(&seams.transport);
+    seams.workers.spawn(LayoutWorker::new(
+        Arc::clone(control),
+        transport,
+        Arc::clone(clock),
+        config.nodes_expected,
+    ));
+    for (id, group) in groups.iter().filter(|(id, _)| **id != CONTROL_GROUP) {
+        seams.workers.spawn(GroupKeeper::new(
+            *id,
+            Arc::clone(group),
+            Arc::clone(control),
+            Arc::clone(clock),
+        ));
+        let (random, metrics) = (seams.random.clone(), seams.metrics.clone());
+        seams.workers.spawn(SweepWorker::new(
+            *id,
+            Arc::clone(group),
+            Arc::clone(clock),
+            random,
+            metrics,
+        ));
+    }
+}
+
+/// Names and the tree are protected by the encrypted volume and by nothing else, so its absence is said aloud at each start.
+fn report_volume(config: &Config) -> Result<(), StartError> {
+    match volume::is_encrypted(&config.data_dir) {
+        Some(true) => tracing::info!("metadata volume is encrypted"),
+        _ if config.require_encrypted_volume => return Err(StartError::NotEncrypted),
+        Some(false) => {
+            tracing::warn!(dir = %config.data_dir.display(), "metadata volume is not encrypted: names lie in the clear")
+        }
+        None => {
+            tracing::warn!(dir = %config.data_dir.display(), "cannot tell whether the metadata volume is encrypted")
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The state machine of a metadata group: deterministic, without clock, I/O or randomness of its own.
+//!
+//! `State::apply` runs one command over an overlay of the replica's store, `State::query` answers one query, `check` looks for
+//! anything that does not agree. The caller puts (group, install) in front of the keys.
+//! Invariants: equal commands in equal order give equal bytes on every replica; a refused command changes nothing (its writes lie in
+//! an overlay of its own that is dropped with it); `apply` never panics: what must not happen answers `Bug`.
+//! Not here: the log, snapshots and elections (`raft`).
+
+pub mod check;
+pub mod keys;
+
+mod age;
+mod apply;
+mod block;
+mod change;
+mod children;
+mod commit;
+mod control;
+mod drive;
+mod entry;
+mod job;
+mod manifest;
+mod page;
+mod query;
+mod request;
+mod session;
+mod store;
+mod stripe;
+mod token;
+mod tree;
+mod usage;
+mod user;
+mod version;
+
+#[cfg(test)]
+mod tests;
+
+use model::id::GroupId;
+
+/// The state machine of one group; all of its state is in the store that calls are given.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    group: GroupId,
+}
+
+impl State {
+    /// The machine of `group`: the control group's commands are refused by all others, and the reverse.
+    #[must_use]
+    pub fn new(group: GroupId) -> Self {
+        Self { group }
+    }
+}

@@ -1,0 +1,226 @@
+//! A group's time, the slots that it owns and the row versions that it was told.
+//!
+//! Invariants: the counter only grows, by at most `AGE_STEP_MS_MAX` and `AGE_STEP_EPOCHS_MAX` epochs a command, so a wrong clock
+//! empties nothing; a slot's age is the counter plus an offset set when the slot was adopted.
+
+use crate::state::keys::{self, Key};
+use crate::state::store::{Outcome, load, require, save};
+use kv::overlay::Overlay;
+use kv::seam::{KvRead, Scan};
+use model::id::{RowVersion, Slot};
+use model::profile::ProfileId;
+use model::stripe::StripeId;
+use model::time::{Age, WallTime};
+use protocol::codes;
+use protocol::metadata::SlotTime;
+use protocol::metadata::group::{AGE_STEP_EPOCHS_MAX, AGE_STEP_MS_MAX, GroupCommand, GroupSettings, GroupState};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Row versions are kept in runs of this many, so that telling and checking one touches little.
+const ROWS_RUN: usize = 256;
+const HOUR_MS: u64 = 3_600_000;
+
+/// The group's counter and how much of a leader's time it has taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupAge {
+    pub(crate) counter_ms: u64,
+    pub(crate) term: u64,
+    pub(crate) led_ms: u64,
+}
+
+/// A slot that the group owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnedSlot {
+    /// The slot's age minus the group's counter.
+    pub(crate) offset_ms: i64,
+}
+
+/// The time at which a command runs: the sender's wall clock and the slot's own age.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) wall: WallTime,
+    pub(crate) time: SlotTime,
+}
+
+impl Now {
+    pub(crate) fn age(&self) -> Age {
+        self.time.age
+    }
+}
+
+fn age_key() -> bytes::Bytes {
+    Key::of_group(keys::GROUP_AGE).done()
+}
+
+fn settings_key() -> bytes::Bytes {
+    Key::of_group(keys::GROUP_SETTINGS).done()
+}
+
+fn slot_key(slot: Slot) -> bytes::Bytes {
+    Key::of_group(keys::GROUP_SLOT).u16(slot.number()).done()
+}
+
+fn pg_bits_key(profile: ProfileId) -> bytes::Bytes {
+    Key::of_group(keys::GROUP_PG_BITS).u8(profile.number()).done()
+}
+
+fn rows_key(profile: ProfileId, run: u32) -> bytes::Bytes {
+    Key::of_group(keys::GROUP_ROWS).u8(profile.number()).u32(run).done()
+}
+
+/// The time of a slot; `not_mine` when the group does not own it, `not_configured` before it knows its epochs.
+pub(crate) fn now(kv: &dyn KvRead, slot: Slot, wall: WallTime) -> Outcome<Now> {
+    let Some(owned) = load::<OwnedSlot>(kv, &slot_key(slot))? else {
+        return Err((&codes::NOT_MINE).into());
+    };
+    let Some(settings) = load::<GroupSettings>(kv, &settings_key())? else {
+        return Err((&codes::NOT_CONFIGURED).into());
+    };
+    let group: GroupAge = load(kv, &age_key())?.unwrap_or_default();
+    let age = Age(group.counter_ms.saturating_add_signed(owned.offset_ms));
+    let birth_epoch = age.epoch(Duration::from_millis(settings.birth_epoch_ms));
+    let age_hour = u32::try_from(age.0 / HOUR_MS).unwrap_or(u32::MAX);
+    Ok(Now {
+        wall,
+        time: SlotTime {
+            age,
+            birth_epoch,
+            age_hour,
+        },
+    })
+}
+
+/// Applies a command to the group as a whole.
+pub(crate) fn apply(tx: &mut Overlay<'_>, command: &GroupCommand) -> Outcome<()> {
+    match command {
+        GroupCommand::Configure(settings) => configure(tx, settings),
+        GroupCommand::AdoptSlots { slots } => {
+            let group: GroupAge = load(&*tx, &age_key())?.unwrap_or_default();
+            for adopted in slots {
+                let key = slot_key(adopted.slot);
+                if tx.get(&key)?.is_none() {
+                    let offset_ms = adopted.age.0.wrapping_sub(group.counter_ms).cast_signed();
+                    save(tx, key, &OwnedSlot { offset_ms })?;
+                }
+            }
+            Ok(())
+        }
+        GroupCommand::Advance { term, led_ms } => advance(tx, *term, *led_ms),
+        GroupCommand::TellRows {
+            profile,
+            pg_bits,
+            versions,
+        } => tell_rows(tx, *profile, *pg_bits, versions),
+    }
+}
+
+fn configure(tx: &mut Overlay<'_>, settings: &GroupSettings) -> Outcome<()> {
+    require(settings.birth_epoch_ms > 0, &codes::MALFORMED_COMMAND)?;
+    if let Some(known) = load::<GroupSettings>(&*tx, &settings_key())? {
+        // Stripe ids carry epochs: another length would reopen closed ones.
+        require(
+            known.birth_epoch_ms == settings.birth_epoch_ms,
+            &codes::MALFORMED_COMMAND,
+        )?;
+    }
+    save(tx, settings_key(), settings)
+}
+
+fn advance(tx: &mut Overlay<'_>, term: u64, led_ms: u64) -> Outcome<()> {
+    let Some(settings) = load::<GroupSettings>(&*tx, &settings_key())? else {
+        return Err((&codes::NOT_CONFIGURED).into());
+    };
+    let mut age: GroupAge = load(&*tx, &age_key())?.unwrap_or_default();
+    // A late command of an older term, or one overtaken by a later one of its own, adds nothing.
+    if term < age.term {
+        return Ok(());
+    }
+    let seen_ms = if term == age.term { age.led_ms } else { 0 };
+    let epochs_ms = settings.birth_epoch_ms.saturating_mul(AGE_STEP_EPOCHS_MAX);
+    let grown_ms = led_ms.saturating_sub(seen_ms).min(AGE_STEP_MS_MAX).min(epochs_ms);
+    age = GroupAge {
+        counter_ms: age.counter_ms.saturating_add(grown_ms),
+        term,
+        led_ms: led_ms.max(seen_ms),
+    };
+    save(tx, age_key(), &age)
+}
+
+fn tell_rows(tx: &mut Overlay<'_>, profile: ProfileId, pg_bits: u8, versions: &[RowVersion]) -> Outcome<()> {
+    let known: Option<u8> = load(&*tx, &pg_bits_key(profile))?;
+    let is_whole = u32::from(pg_bits) < usize::BITS && versions.len() == 1_usize << pg_bits;
+    require(
+        is_whole && known.is_none_or(|bits| bits <= pg_bits),
+        &codes::MALFORMED_COMMAND,
+    )?;
+    for (run, told) in (0_u32..).zip(versions.chunks(ROWS_RUN)) {
+        let key = rows_key(profile, run);
+        // After a doubling of the table the old runs stand for other groups; rows of new ones are newer anyway.
+        let old: Vec<RowVersion> = if known == Some(pg_bits) {
+            load(&*tx, &key)?.unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let merged: Vec<RowVersion> = told
+            .iter()
+            .enumerate()
+            .map(|(at, told)| old.get(at).map_or(*told, |old| *told.max(old)))
+            .collect();
+        if merged != old {
+            save(tx, key, &merged)?;
+        }
+    }
+    save(tx, pg_bits_key(profile), &pg_bits)
+}
+
+/// Refuses a stripe that was counted under an older row version than the group was told.
+pub(crate) fn require_row(kv: &dyn KvRead, profile: ProfileId, stripe: StripeId, counted: RowVersion) -> Outcome<()> {
+    let Some(pg_bits) = load::<u8>(kv, &pg_bits_key(profile))? else {
+        return Ok(());
+    };
+    let pg = stripe.pg(pg_bits) as usize;
+    let run = u32::try_from(pg / ROWS_RUN).unwrap_or(u32::MAX);
+    let versions: Vec<RowVersion> = load(kv, &rows_key(profile, run))?.unwrap_or_default();
+    match versions.get(pg % ROWS_RUN) {
+        Some(known) if counted < *known => Err(codes::STALE_ROW
+            .failure()
+            .with("row_version", known)
+            .with("stripe", stripe)
+            .into()),
+        _ => Ok(()),
+    }
+}
+
+/// The group as a whole.
+pub(crate) fn describe(kv: &dyn KvRead) -> Outcome<GroupState> {
+    let age: GroupAge = load(kv, &age_key())?.unwrap_or_default();
+    let owned = kv.scan(&Scan::prefix(
+        &Key::of_group(keys::GROUP_SLOT).done(),
+        usize::from(model::id::SLOTS),
+    ))?;
+    let slots = owned.iter().filter_map(|(key, _)| {
+        key.last_chunk::<2>()
+            .and_then(|bytes| Slot::new(u16::from_be_bytes(*bytes)))
+    });
+    let mut rows = Vec::new();
+    for profile in ProfileId::ALL {
+        let Some(pg_bits) = load::<u8>(kv, &pg_bits_key(profile))? else {
+            continue;
+        };
+        let runs = (1_u32 << pg_bits.min(model::layout::PG_BITS_MAX)).div_ceil(ROWS_RUN as u32);
+        let mut greatest = RowVersion(0);
+        for run in 0..runs {
+            let versions: Vec<RowVersion> = load(kv, &rows_key(profile, run))?.unwrap_or_default();
+            greatest = versions.into_iter().fold(greatest, RowVersion::max);
+        }
+        rows.push((profile, greatest));
+    }
+    let settings = load(kv, &settings_key())?;
+    Ok(GroupState {
+        counter_ms: age.counter_ms,
+        settings,
+        slots: slots.collect(),
+        rows,
+    })
+}

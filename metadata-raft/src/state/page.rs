@@ -1,0 +1,171 @@
+//! Pages: runs of blocks, written once under their digest and counted.
+//!
+//! Invariants: count = versions and sessions that name the page, each time it is named; while the page is there it holds one
+//! reference for each of its rows; a page at zero is in the release queue until it is reaped or counted up again.
+
+use crate::state::age::Now;
+use crate::state::block;
+use crate::state::keys;
+use crate::state::store::{Outcome, Stop, broken, load, require, save};
+use crate::state::version::PageRef;
+use bytes::Bytes;
+use kv::overlay::Overlay;
+use kv::seam::{KvRead, Scan};
+use model::digest::Digest;
+use model::entry::BlockRow;
+use model::id::{BlockId, DriveId};
+use model::limits::{COMMAND_OPERATIONS_MAX, PAGE_BLOCKS_MAX};
+use protocol::codes;
+use protocol::metadata::drive::Swept;
+use std::collections::BTreeSet;
+
+/// One row of a page or of a session's open page.
+pub(crate) type StoredRow = (BlockId, u32);
+
+fn count_key(drive: DriveId, digest: Digest) -> Bytes {
+    keys::by_digest(drive, keys::PAGE, digest)
+}
+
+fn rows_key(drive: DriveId, digest: Digest) -> Bytes {
+    keys::by_digest(drive, keys::PAGE_ROWS, digest)
+}
+
+fn release_key(drive: DriveId, digest: Digest) -> Bytes {
+    keys::by_digest(drive, keys::PAGE_RELEASE, digest)
+}
+
+/// How often a page is held; `None` when it is not there.
+pub(crate) fn count(kv: &dyn KvRead, drive: DriveId, digest: Digest) -> Outcome<Option<u64>> {
+    load(kv, &count_key(drive, digest))
+}
+
+/// The rows of a page that is there.
+pub(crate) fn rows(kv: &dyn KvRead, drive: DriveId, digest: Digest) -> Outcome<Vec<StoredRow>> {
+    load(kv, &rows_key(drive, digest))?.ok_or_else(|| broken("a named page has no rows"))
+}
+
+/// Finds the blocks of rows; `need_blocks` with the digests of those absent or in a damaged stripe, each once.
+pub(crate) fn find_blocks(kv: &dyn KvRead, drive: DriveId, rows: &[BlockRow]) -> Outcome<Vec<StoredRow>> {
+    let mut found = Vec::with_capacity(rows.len());
+    let mut needed = BTreeSet::new();
+    for row in rows {
+        match block::find_whole(kv, drive, row.digest)? {
+            Some((id, record)) => {
+                require(record.row.size == row.size, &codes::MALFORMED_PAGE)?;
+                found.push((id, row.size));
+            }
+            None => {
+                needed.insert(row.digest);
+            }
+        }
+    }
+    if needed.is_empty() {
+        Ok(found)
+    } else {
+        Err(need_blocks(&needed))
+    }
+}
+
+fn need_blocks(needed: &BTreeSet<Digest>) -> Stop {
+    let list: Vec<String> = needed.iter().map(Digest::to_hex).collect();
+    codes::NEED_BLOCKS.failure().with("blocks", list.join(",")).into()
+}
+
+/// The reference to a page of these rows.
+pub(crate) fn reference(digest: Digest, rows: &[StoredRow]) -> Outcome<PageRef> {
+    require(
+        !rows.is_empty() && rows.len() <= PAGE_BLOCKS_MAX,
+        &codes::MALFORMED_PAGE,
+    )?;
+    let bytes = rows.iter().map(|(_, size)| u64::from(*size)).sum();
+    Ok(PageRef {
+        digest,
+        blocks: u16::try_from(rows.len()).unwrap_or(u16::MAX),
+        bytes,
+    })
+}
+
+/// Counts a page up, writing it when it is not there. `has_references`: the rows come with references of their own (of a session),
+/// which the page takes over or which are given up where the page exists.
+pub(crate) fn hold(
+    tx: &mut Overlay<'_>,
+    now: &Now,
+    drive: DriveId,
+    digest: Digest,
+    rows: &[StoredRow],
+    has_references: bool,
+) -> Outcome<PageRef> {
+    let reference = reference(digest, rows)?;
+    let known = count(&*tx, drive, digest)?;
+    match known {
+        Some(count) => {
+            let same = self::rows(&*tx, drive, digest)? == rows;
+            require(same, &codes::MALFORMED_PAGE)?;
+            if count == 0 {
+                tx.delete(release_key(drive, digest));
+            }
+            let count = count
+                .checked_add(1)
+                .ok_or_else(|| broken("a page's count is used up"))?;
+            save(tx, count_key(drive, digest), &count)?;
+            if has_references {
+                for (block, _) in rows {
+                    block::give_up(tx, now, drive, *block)?;
+                }
+            }
+        }
+        None => {
+            save(tx, count_key(drive, digest), &1_u64)?;
+            save(tx, rows_key(drive, digest), &rows.to_vec())?;
+            if !has_references {
+                for (block, _) in rows {
+                    block::take(tx, drive, *block)?;
+                }
+            }
+        }
+    }
+    Ok(reference)
+}
+
+/// Counts a page down; at zero it waits for `reap`.
+pub(crate) fn release(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -> Outcome<()> {
+    let count = count(&*tx, drive, digest)?.and_then(|count| count.checked_sub(1));
+    let count = count.ok_or_else(|| broken("a page is released twice"))?;
+    if count == 0 {
+        tx.put(release_key(drive, digest), Bytes::new());
+    }
+    save(tx, count_key(drive, digest), &count)
+}
+
+/// Takes pages at zero away with their references, at most `COMMAND_OPERATIONS_MAX` of them.
+pub(crate) fn reap(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<Swept> {
+    let prefix = keys::Key::of_drive(drive, keys::PAGE_RELEASE).done();
+    let queued = tx.scan(&Scan::prefix(&prefix, COMMAND_OPERATIONS_MAX))?;
+    let mut operations = 0;
+    for (key, _) in &queued {
+        let digest = key.last_chunk::<32>().map(|bytes| Digest(*bytes));
+        let digest = digest.ok_or_else(|| broken("a queued page has no digest"))?;
+        let rows = rows(&*tx, drive, digest)?;
+        if operations > 0 && operations + rows.len() > COMMAND_OPERATIONS_MAX {
+            return Ok(Swept {
+                operations: u32::try_from(operations).unwrap_or(u32::MAX),
+                is_done: false,
+            });
+        }
+        if count(&*tx, drive, digest)? != Some(0) {
+            return Err(broken("a held page is in the release queue"));
+        }
+        for (block, _) in &rows {
+            block::give_up(tx, now, drive, *block)?;
+        }
+        for key in [count_key(drive, digest), rows_key(drive, digest), key.clone()] {
+            tx.delete(key);
+        }
+        operations += rows.len();
+    }
+    let is_done = queued.len() < COMMAND_OPERATIONS_MAX;
+    Ok(Swept {
+        operations: u32::try_from(operations).unwrap_or(u32::MAX),
+        is_done,
+    })
+}

@@ -1,0 +1,90 @@
+//! Request ids: a repeat gets the first answer.
+//!
+//! Invariants: only commands that succeeded leave a row; a row lives the aged hours of its kind; an id whose row may already be gone is
+//! `outcome_unknown`, never done again.
+
+use crate::state::age::Now;
+use crate::state::keys;
+use crate::state::store::{Outcome, load, require, save};
+use bytes::Bytes;
+use kv::overlay::Overlay;
+use kv::seam::{KvRead, Scan};
+use model::id::Slot;
+use model::limits::COMMAND_OPERATIONS_MAX;
+use protocol::codes;
+use protocol::frame;
+use protocol::metadata::drive::Swept;
+use protocol::metadata::{CommandAnswer, RequestKey};
+use serde::{Deserialize, Serialize};
+
+/// The row of a request id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RequestRow {
+    pub(crate) asked: [u8; 32],
+    /// The first answer, encoded.
+    pub(crate) answer: Bytes,
+    /// First aged hour in which the row may go.
+    pub(crate) end_hour: u32,
+}
+
+/// The first answer to a repeat; `None` for a request that is new.
+pub(crate) fn repeated(kv: &dyn KvRead, now: &Now, slot: Slot, key: &RequestKey) -> Outcome<Option<CommandAnswer>> {
+    let row: Option<RequestRow> = load(kv, &keys::request(slot, key.source, key.id))?;
+    let hour = now.time.age_hour;
+    if let Some(row) = row.filter(|row| hour < row.end_hour) {
+        require(row.asked == key.asked, &codes::REQUEST_ID_REUSED)?;
+        return Ok(Some(frame::decode(&row.answer)?));
+    }
+    let is_in_time = key
+        .made_hour
+        .is_none_or(|made| made <= hour && hour - made <= key.life.hours());
+    require(is_in_time, &codes::OUTCOME_UNKNOWN)?;
+    Ok(None)
+}
+
+/// Keeps the first answer.
+pub(crate) fn remember(
+    tx: &mut Overlay<'_>,
+    now: &Now,
+    slot: Slot,
+    key: &RequestKey,
+    answer: &CommandAnswer,
+) -> Outcome<()> {
+    let row_key = keys::request(slot, key.source, key.id);
+    if let Some(old) = load::<RequestRow>(&*tx, &row_key)? {
+        tx.delete(keys::request_end(slot, old.end_hour, key.source, key.id));
+    }
+    // The hour of its application counts as begun, so the row outlives its life by up to one hour.
+    let end_hour = now.time.age_hour.saturating_add(key.life.hours()).saturating_add(1);
+    let row = RequestRow {
+        asked: key.asked,
+        answer: frame::encode(answer)?,
+        end_hour,
+    };
+    tx.put(keys::request_end(slot, end_hour, key.source, key.id), Bytes::new());
+    save(tx, row_key, &row)
+}
+
+/// `SweepRequests`.
+pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, slot: Slot) -> Outcome<Swept> {
+    let prefix = keys::Key::of_slot(slot, keys::REQUEST_END).done();
+    let rows = tx.scan(&Scan::prefix(&prefix, COMMAND_OPERATIONS_MAX))?;
+    let mut operations = 0;
+    for (key, _) in &rows {
+        let rest = key.get(prefix.len()..).unwrap_or_default();
+        let hour = rest
+            .first_chunk::<4>()
+            .map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes));
+        if hour > now.time.age_hour {
+            break;
+        }
+        let name = rest.get(4..).unwrap_or_default();
+        tx.delete(keys::Key::of_slot(slot, keys::REQUEST).bytes(name).done());
+        tx.delete(key.clone());
+        operations += 1;
+    }
+    Ok(Swept {
+        operations,
+        is_done: (operations as usize) < COMMAND_OPERATIONS_MAX,
+    })
+}

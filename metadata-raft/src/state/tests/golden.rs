@@ -1,0 +1,68 @@
+//! Golden bytes of every stored record: metadata-raft/golden/records.hex holds what this release writes, for ever readable.
+//!
+//! After a new table or record: the failing test prints the whole text; lines that are there are never changed.
+
+use super::{Bench, row};
+use crate::state::keys;
+
+const GOLDEN: &str = include_str!("../../../golden/records.hex");
+const FORMAT_PAGE: &str = include_str!("../../../../docs/format/metadata-keys.md");
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A state with at least one row in every table of a drive group.
+fn furnished() -> Bench {
+    let mut bench = Bench::new(1 << 30);
+    super::sessions::furnish(&mut bench);
+    super::users::furnish(&mut bench);
+    let a = bench.mkdir("/a").unwrap();
+    bench.mkdir("/a/b").unwrap();
+    bench.put("/a/f", None, &[row("x", 10), row("y", 20)]).unwrap();
+    let g = bench.put("/g", None, &[row("z", 7)]).unwrap().view.entry.id;
+    let c = bench.mkdir("/c").unwrap();
+    super::contents::furnish(&mut bench);
+    bench.trash(c).unwrap();
+    bench.purge(g).unwrap();
+    bench.purge(a).unwrap();
+    bench
+}
+
+#[test]
+fn stored_records_have_their_golden_bytes() {
+    let bench = furnished();
+    bench.sound();
+    let rows = bench.everything();
+    let mut text = String::new();
+    for (name, number) in keys::TABLES.iter().filter(|(_, number)| *number < keys::CLUSTER) {
+        text.push_str(&format!("# {name}\n"));
+        let before = text.len();
+        for (key, value) in rows.iter().filter(|(key, _)| key[2] == *number) {
+            text.push_str(&format!("{} {}\n", hex(key), hex(value)));
+        }
+        assert!(text.len() > before, "no record in {name}");
+    }
+    for (wrote, golden) in text.lines().zip(GOLDEN.lines()) {
+        assert_eq!(
+            wrote, golden,
+            "a stored format is never edited, only followed; all that was written:\n{text}"
+        );
+    }
+    assert_eq!(
+        text.lines().count(),
+        GOLDEN.lines().count(),
+        "all that was written:\n{text}"
+    );
+}
+
+#[test]
+fn every_table_has_a_row_in_the_format_page() {
+    for (name, number) in keys::TABLES {
+        let row = format!("| {number:#04x} | `{name}` |");
+        assert!(
+            FORMAT_PAGE.contains(&row),
+            "{name} is not in docs/format/metadata-keys.md"
+        );
+    }
+}

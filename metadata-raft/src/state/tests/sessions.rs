@@ -1,0 +1,266 @@
+//! Upload sessions: rows, pages, tails, commit, abort, age.
+
+use super::{Bench, code, digest, place, row, survival};
+use model::entry::BlockRow;
+use model::id::UploadId;
+use protocol::metadata::query::DriveAsk;
+use protocol::metadata::upload::{Committed, RowRun, SessionState, Tail, UploadCommand, UploadTarget};
+use protocol::metadata::{Command, CommandAnswer, QueryAnswer};
+use protocol::wire_error::Failure;
+
+fn session(bench: &mut Bench, command: UploadCommand) -> Result<SessionState, Failure> {
+    match bench.run(Command::Upload(command))? {
+        CommandAnswer::Session(state) => Ok(state),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn open(bench: &mut Bench, at: &str, base_version: Option<u64>) -> UploadId {
+    let upload = bench.upload();
+    let target = UploadTarget::Place {
+        place: place(at),
+        with_parents: false,
+    };
+    let principal = bench.owner;
+    let command = UploadCommand::OpenSession {
+        principal,
+        upload,
+        target,
+        base_version,
+        declared_bytes: None,
+        is_resumable: false,
+        content_type: Some("text/plain".to_owned()),
+    };
+    session(bench, command).unwrap();
+    upload
+}
+
+fn append(
+    bench: &mut Bench,
+    upload: UploadId,
+    position: u64,
+    rows: &[BlockRow],
+    page_end: Option<&str>,
+) -> Result<SessionState, Failure> {
+    let stripes = vec![bench.stripe(rows)];
+    let runs = vec![RowRun {
+        rows: rows.to_vec(),
+        page_end: page_end.map(digest),
+    }];
+    session(
+        bench,
+        UploadCommand::AppendRows {
+            upload,
+            position,
+            stripes,
+            runs,
+        },
+    )
+}
+
+fn commit(bench: &mut Bench, upload: UploadId, size: u64, content: &str) -> Result<Committed, Failure> {
+    let principal = bench.owner;
+    let fresh = vec![bench.fresh()];
+    let digest = digest(content);
+    let command = UploadCommand::CommitSession {
+        principal,
+        upload,
+        size,
+        digest,
+        fresh,
+        survival: survival(),
+    };
+    match bench.run(Command::Upload(command))? {
+        CommandAnswer::Committed(committed) => Ok(committed),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Leaves a session with a page, an open row and a tail.
+pub(super) fn furnish(bench: &mut Bench) {
+    let upload = open(bench, "/session", None);
+    append(bench, upload, 0, &[row("s1", 10)], Some("session page")).unwrap();
+    append(bench, upload, 1, &[row("s2", 20)], None).unwrap();
+    let mut stripe = bench.stripe(&[]);
+    stripe.form.stripe_bytes = 128;
+    let tail = Tail {
+        stripe: stripe.id,
+        record: 7,
+        sealed_bytes: 50,
+        plain_bytes: 30,
+    };
+    session(
+        bench,
+        UploadCommand::SetTail {
+            upload,
+            tail: Some((tail, stripe)),
+        },
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_session_stages_rows_and_pages_and_hands_them_to_the_version() {
+    let mut bench = Bench::new(1 << 30);
+    let upload = open(&mut bench, "/f", None);
+    let state = append(&mut bench, upload, 0, &[row("a", 10), row("b", 20)], None).unwrap();
+    assert_eq!((state.rows, state.row_bytes, state.open_rows.len()), (2, 30, 2));
+    bench.sound();
+    let failure = append(&mut bench, upload, 0, &[row("c", 5)], None).unwrap_err();
+    assert_eq!(
+        (failure.code.as_str(), failure.fields["position"].as_str()),
+        ("wrong_position", "2")
+    );
+    assert_eq!(code(commit(&mut bench, upload, 30, "file")), "page_open");
+    let state = append(&mut bench, upload, 2, &[row("c", 5)], Some("page one")).unwrap();
+    assert_eq!((state.pages, state.open_rows.len()), (1, 0));
+    append(&mut bench, upload, 3, &[row("a", 10)], Some("page two")).unwrap();
+    bench.sound();
+    assert_eq!(code(commit(&mut bench, upload, 44, "file")), "size_mismatch");
+    let QueryAnswer::Session(state) = bench.ask(DriveAsk::Session(upload)).unwrap() else {
+        panic!()
+    };
+    assert_eq!(state.page_digests, [digest("page one"), digest("page two")]);
+    let committed = commit(&mut bench, upload, 45, "file").unwrap();
+    assert_eq!(
+        (committed.version.size, committed.view.entry.content_type.as_deref()),
+        (45, Some("text/plain"))
+    );
+    assert_eq!(code(commit(&mut bench, upload, 45, "file")), "session_not_found");
+    bench.sound();
+    assert_eq!(
+        bench.usage().charged_bytes,
+        35,
+        "the block that comes twice is charged once"
+    );
+}
+
+#[test]
+fn a_page_that_is_there_takes_no_second_set_of_references() {
+    let mut bench = Bench::new(1 << 30);
+    for name in ["/f", "/g"] {
+        let upload = open(&mut bench, name, None);
+        append(&mut bench, upload, 0, &[row("a", 10), row("b", 20)], Some("page")).unwrap();
+        bench.sound();
+        commit(&mut bench, upload, 30, "file").unwrap();
+    }
+    bench.sound();
+    let upload = open(&mut bench, "/f", Some(1));
+    let failure = append(&mut bench, upload, 0, &[row("a", 10)], Some("page")).unwrap_err();
+    assert_eq!(failure.code, "malformed_page");
+}
+
+#[test]
+fn an_aborted_session_gives_everything_up() {
+    let mut bench = Bench::new(1 << 30);
+    let upload = open(&mut bench, "/f", None);
+    append(&mut bench, upload, 0, &[row("a", 10)], Some("page")).unwrap();
+    append(&mut bench, upload, 1, &[row("b", 20)], None).unwrap();
+    let abort = Command::Upload(UploadCommand::AbortSession {
+        principal: bench.owner,
+        upload,
+    });
+    bench.run(abort.clone()).unwrap();
+    bench.run(abort).unwrap();
+    bench.sound();
+    bench.reap();
+    assert_eq!((bench.usage().charged_bytes, bench.usage().released_bytes), (0, 30));
+    bench.sound();
+}
+
+#[test]
+fn a_long_session_leaves_its_pages_to_a_job() {
+    let mut bench = Bench::new(1 << 30);
+    let upload = open(&mut bench, "/f", None);
+    for at in 0..260 {
+        append(
+            &mut bench,
+            upload,
+            at,
+            &[row(&format!("b{at}"), 10)],
+            Some(&format!("p{at}")),
+        )
+        .unwrap();
+    }
+    bench
+        .run(Command::Upload(UploadCommand::AbortSession {
+            principal: bench.owner,
+            upload,
+        }))
+        .unwrap();
+    assert!(bench.writes < 20);
+    bench.sound();
+    bench.finish_job(upload.number);
+    bench.reap();
+    bench.sound();
+    assert_eq!(bench.usage().charged_bytes, 0);
+}
+
+#[test]
+fn sessions_end_by_age_and_use_keeps_them() {
+    let mut bench = Bench::new(1 << 30);
+    let (idle, used) = (open(&mut bench, "/f", None), open(&mut bench, "/g", None));
+    append(&mut bench, idle, 0, &[row("a", 10)], None).unwrap();
+    bench.wall += 86_400_000;
+    let sweep = Command::Upload(UploadCommand::SweepSessions { drive: bench.drive });
+    bench.sweep(sweep.clone()).unwrap();
+    bench.advance(2_000_000);
+    append(&mut bench, used, 0, &[row("b", 10)], None).unwrap();
+    bench.advance(2_000_000);
+    assert!(bench.sweep(sweep).unwrap().is_done);
+    bench.sound();
+    assert_eq!(code(bench.ask(DriveAsk::Session(idle))), "session_not_found");
+    assert!(bench.ask(DriveAsk::Session(used)).is_ok());
+}
+
+#[test]
+fn a_tail_is_charged_and_replaced_and_dropped() {
+    let mut bench = Bench::new(100);
+    let upload = open(&mut bench, "/f", None);
+    let tail = |bench: &mut Bench, plain_bytes: u32| {
+        let mut stripe = bench.stripe(&[]);
+        stripe.form.stripe_bytes = 128;
+        let tail = Tail {
+            stripe: stripe.id,
+            record: 7,
+            sealed_bytes: plain_bytes + 20,
+            plain_bytes,
+        };
+        session(
+            bench,
+            UploadCommand::SetTail {
+                upload,
+                tail: Some((tail, stripe)),
+            },
+        )
+    };
+    tail(&mut bench, 60).unwrap();
+    assert_eq!(code(tail(&mut bench, 101)), "quota_exceeded");
+    tail(&mut bench, 70).unwrap();
+    bench.sound();
+    assert_eq!(bench.usage().charged_bytes, 70);
+    session(&mut bench, UploadCommand::SetTail { upload, tail: None }).unwrap();
+    assert_eq!(bench.usage().charged_bytes, 0);
+    tail(&mut bench, 50).unwrap();
+    commit(&mut bench, upload, 0, "empty").unwrap();
+    assert_eq!(bench.usage().charged_bytes, 0);
+    bench.sound();
+}
+
+#[test]
+fn the_commit_checks_the_base_version_again() {
+    let mut bench = Bench::new(1 << 30);
+    bench.put("/f", None, &[row("a", 10)]).unwrap();
+    let (one, two) = (open(&mut bench, "/f", Some(1)), open(&mut bench, "/f", Some(1)));
+    append(&mut bench, one, 0, &[row("x", 10)], Some("px")).unwrap();
+    append(&mut bench, two, 0, &[row("y", 10)], Some("py")).unwrap();
+    commit(&mut bench, one, 10, "x").unwrap();
+    assert_eq!(code(commit(&mut bench, two, 10, "y")), "version_conflict");
+    bench.sound();
+    // The same content as what won is no conflict; the session ends.
+    let three = open(&mut bench, "/f", Some(2));
+    append(&mut bench, three, 0, &[row("x", 10)], Some("px")).unwrap();
+    let same = commit(&mut bench, three, 10, "x").unwrap();
+    assert_eq!((same.is_new_version, same.version.number), (false, 2));
+    bench.sound();
+}

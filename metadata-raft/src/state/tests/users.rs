@@ -1,0 +1,153 @@
+//! Users, devices and tokens.
+
+use super::{Bench, code, row, username};
+use model::authorize::Principal;
+use model::id::DeviceId;
+use model::time::WallTime;
+use protocol::metadata::query::UserQuery;
+use protocol::metadata::user::{NewToken, TokenFacts, TokenHash, UserCommand};
+use protocol::metadata::{Command, Query, QueryAnswer};
+use protocol::wire_error::Failure;
+
+fn token(bench: &Bench, secret: u8, now: u64) -> Result<TokenFacts, Failure> {
+    let ask = UserQuery::Token {
+        user: bench.owner.user,
+        hash: TokenHash([secret; 32]),
+        now: WallTime(now),
+    };
+    match bench.query(&Query::User(ask))? {
+        QueryAnswer::Token(facts) => Ok(facts),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn new(secret: u8, expires: u64) -> NewToken {
+    NewToken {
+        hash: TokenHash([secret; 32]),
+        expires_at: WallTime(expires),
+    }
+}
+
+fn issue(bench: &mut Bench, device: Option<DeviceId>, access: u8, refresh: u8) -> Result<(), Failure> {
+    let user = bench.owner.user;
+    let end = bench.wall + 3_600_000;
+    let command = UserCommand::IssueTokens {
+        user,
+        device,
+        access: new(access, end),
+        refresh: Some(new(refresh, end * 2)),
+        scope: String::new(),
+    };
+    bench.run(Command::User(command)).map(|_| ())
+}
+
+/// Leaves a device and tokens.
+pub(super) fn furnish(bench: &mut Bench) {
+    let user = bench.owner.user;
+    let device = DeviceId::new(user.slot(), 3);
+    let name = "laptop".to_owned();
+    bench
+        .run(Command::User(UserCommand::RegisterDevice { user, device, name }))
+        .unwrap();
+    issue(bench, Some(device), 1, 2).unwrap();
+}
+
+/// shows: SC-in-1 scale=1/2
+#[test]
+fn a_taken_username_is_refused_and_a_login_finds_the_hash() {
+    let mut bench = Bench::new(1 << 30);
+    let again = bench.create_user("ada", 5);
+    assert_eq!(code(bench.run(Command::User(again))), "user_exists");
+    let elsewhere = bench.create_user("bob", 5);
+    let failure = bench.run(Command::User(elsewhere)).unwrap_err();
+    assert!(
+        ["malformed_command", "not_mine"].contains(&failure.code.as_str()),
+        "{failure}"
+    );
+    let QueryAnswer::Login(login) = bench.query(&Query::User(UserQuery::Login(username()))).unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (login.password_hash.as_str(), login.user.home),
+        ("$argon2id$", bench.drive)
+    );
+    bench.sound();
+}
+
+#[test]
+fn tokens_end_by_the_wall_and_rotation_ends_the_old_one() {
+    let mut bench = Bench::new(1 << 30);
+    issue(&mut bench, None, 1, 2).unwrap();
+    let now = bench.wall;
+    assert_eq!(token(&bench, 1, now).unwrap().principal, bench.owner);
+    assert_eq!(code(token(&bench, 1, now + 3_600_001)), "token_expired");
+    assert_eq!(code(token(&bench, 9, now)), "token_unknown");
+    let user = bench.owner.user;
+    let rotate = |old: u8, access: u8, refresh: u8| {
+        Command::User(UserCommand::RotateTokens {
+            user,
+            old_refresh: TokenHash([old; 32]),
+            access: new(access, now + 9_000_000),
+            refresh: new(refresh, now + 9_000_000),
+        })
+    };
+    assert_eq!(
+        code(bench.run(rotate(1, 3, 4))),
+        "token_unknown",
+        "an access token gets no pair"
+    );
+    bench.run(rotate(2, 3, 4)).unwrap();
+    assert_eq!(code(bench.run(rotate(2, 5, 6))), "token_unknown");
+    assert!(token(&bench, 3, now).is_ok());
+    bench
+        .run(Command::User(UserCommand::RevokeToken {
+            user,
+            hash: TokenHash([3; 32]),
+        }))
+        .unwrap();
+    assert_eq!(code(token(&bench, 3, now)), "token_unknown");
+}
+
+#[test]
+fn a_revoked_device_and_another_password_end_tokens_at_once() {
+    let mut bench = Bench::new(1 << 30);
+    let user = bench.owner.user;
+    let device = DeviceId::new(user.slot(), 3);
+    assert_eq!(code(issue(&mut bench, Some(device), 1, 2)), "device_not_found");
+    let name = "laptop".to_owned();
+    bench
+        .run(Command::User(UserCommand::RegisterDevice { user, device, name }))
+        .unwrap();
+    issue(&mut bench, Some(device), 1, 2).unwrap();
+    issue(&mut bench, None, 3, 4).unwrap();
+    bench
+        .run(Command::User(UserCommand::RevokeDevice { user, device }))
+        .unwrap();
+    let now = bench.wall;
+    assert_eq!(code(token(&bench, 1, now)), "device_revoked");
+    assert!(token(&bench, 3, now).is_ok());
+    let patch = |principal, password: Option<&str>, quota_bytes, is_disabled| {
+        let password_hash = password.map(str::to_owned);
+        Command::User(UserCommand::PatchUser {
+            principal,
+            user,
+            quota_bytes,
+            is_disabled,
+            password_hash,
+        })
+    };
+    bench.run(patch(bench.owner, Some("other"), None, None)).unwrap();
+    assert_eq!(code(token(&bench, 3, now)), "token_unknown");
+    assert_eq!(code(bench.run(patch(bench.owner, None, Some(5), None))), "denied");
+    let admin = Principal {
+        is_admin: true,
+        ..bench.owner
+    };
+    bench.run(patch(admin, None, Some(5), Some(true))).unwrap();
+    assert_eq!(code(issue(&mut bench, None, 5, 6)), "user_disabled");
+    assert_eq!(code(bench.put("/f", None, &[row("a", 1)])), "user_disabled");
+    bench.run(patch(admin, None, None, Some(false))).unwrap();
+    assert_eq!(code(bench.put("/f", None, &[row("a", 6)])), "quota_exceeded");
+    bench.put("/f", None, &[row("a", 5)]).unwrap();
+    bench.sound();
+}

@@ -1,0 +1,58 @@
+//! What a drive holds against its quota.
+//!
+//! Invariants: charged = plain bytes of blocks with a reference or never referenced, and of tails; released = plain bytes of blocks
+//! that lost their last reference. `check` counts both again.
+
+use crate::state::drive::DriveRecord;
+use crate::state::keys;
+use crate::state::store::{Outcome, broken, load, save};
+use kv::overlay::Overlay;
+use kv::seam::KvRead;
+use model::id::DriveId;
+use protocol::codes;
+use serde::{Deserialize, Serialize};
+
+/// Counters of one drive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UsageRecord {
+    pub(crate) charged_bytes: u64,
+    pub(crate) released_bytes: u64,
+    pub(crate) files: u64,
+    pub(crate) folders: u64,
+}
+
+/// The counters of a drive.
+pub(crate) fn get(kv: &dyn KvRead, drive: DriveId) -> Outcome<UsageRecord> {
+    load(kv, &keys::usage(drive))?.ok_or_else(|| broken("a drive has no usage"))
+}
+
+/// Changes the counters; a counter that would fall below zero is `Bug`.
+pub(crate) fn change(
+    tx: &mut Overlay<'_>,
+    drive: DriveId,
+    step: impl FnOnce(&mut UsageRecord) -> Option<()>,
+) -> Outcome<()> {
+    let mut usage = get(&*tx, drive)?;
+    step(&mut usage).ok_or_else(|| broken("a usage counter would leave its range"))?;
+    save(tx, keys::usage(drive), &usage)
+}
+
+/// Adds to one counter and takes from another within `change`.
+pub(crate) fn shift(counter: &mut u64, delta: i64) -> Option<()> {
+    *counter = counter.checked_add_signed(delta)?;
+    Some(())
+}
+
+/// Refuses what took more than `before` when the quota does not hold it. Called when all of a command's bytes are entered.
+pub(crate) fn require_quota(kv: &dyn KvRead, drive: &DriveRecord, before: &UsageRecord) -> Outcome<()> {
+    let after = get(kv, drive.drive)?;
+    if after.charged_bytes <= before.charged_bytes || after.charged_bytes <= drive.quota_bytes {
+        return Ok(());
+    }
+    Err(codes::QUOTA_EXCEEDED
+        .failure()
+        .with("quota_bytes", drive.quota_bytes)
+        .with("used_bytes", before.charged_bytes)
+        .with("wanted_bytes", after.charged_bytes - before.charged_bytes)
+        .into())
+}

@@ -1,0 +1,51 @@
+//! Workers of a metadata process: time, layout, settings of groups, sweeps, log.
+//!
+//! Each does bounded steps and only where this replica leads, so that of all replicas one works. Two that both believe to lead
+//! do no harm: every command is checked again when it is applied.
+
+pub mod age;
+pub mod group_keeper;
+pub mod layout;
+pub mod log_keeper;
+pub mod sweep;
+
+use crate::group::{Group, GroupError};
+use crate::service;
+use daemon::clock::Clock;
+use model::id::GroupId;
+use protocol::frame::encode;
+use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply};
+use protocol::wire_error::Failure;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why a worker's step failed; the worker shows it and tries again.
+#[derive(Debug, Error)]
+pub enum WorkError {
+    /// The group could not be asked or commanded.
+    #[error("ask group: {0}")]
+    Group(#[from] GroupError),
+    /// The group refused.
+    #[error("group refused: {0}")]
+    Refused(#[from] Failure),
+    /// Rows cannot be planned.
+    #[error("plan rows: {0}")]
+    Plan(String),
+}
+
+/// Commands `group`, which must lead here.
+async fn command(group: &Group, clock: &dyn Clock, command: Command) -> Result<CommandAnswer, WorkError> {
+    let envelope = encode(&Envelope {
+        request_id: None,
+        wall: clock.wall(),
+        command,
+    })?;
+    let answer = group.propose(envelope).await?;
+    Ok(Reply::<CommandAnswer>::from_bytes(&answer)?.result?)
+}
+
+/// Asks `group`, whose id is `id`, after a read-index.
+async fn query(id: GroupId, group: &Arc<Group>, query: &Query) -> Result<QueryAnswer, WorkError> {
+    let reply = service::ask(id, group, &encode(query)?).await?;
+    Ok(Reply::<QueryAnswer>::from_bytes(&reply)?.result?)
+}

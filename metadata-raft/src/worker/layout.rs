@@ -1,0 +1,191 @@
+//! Plans rows when the cluster map has changed, and tells them to the nodes.
+//!
+//! Runs where the control group is led. The plan is a pure function of map and present table (`placement::layout`), so two
+//! leaders in a row plan the same; the state refuses a plan made from another map than the present one.
+//! Not here: moving fragments to their new rows (repair).
+
+use super::{WorkError, command, query};
+use crate::group::Group;
+use async_trait::async_trait;
+use daemon::clock::Clock;
+use daemon::worker::{Next, StepError, Worker};
+use model::cluster::{ClusterMap, Membership};
+use model::id::{CONTROL_GROUP, MapVersion, NodeId};
+use model::layout::{Layout, LayoutTable};
+use model::process::{ProcessId, Role};
+use model::profile::ProfileId;
+use protocol::frame::Method;
+use protocol::metadata::control::{ClusterState, ControlCommand};
+use protocol::metadata::query::ControlQuery;
+use protocol::metadata::{Command, Query, QueryAnswer};
+use protocol::node::{PUSH_ROWS_MAX, PushRows, RowsTaken, RowsUpdate};
+use protocol::wire_error::Failure;
+use rpc::transport::{Peer, Transport};
+use rpc::typed::{CallOptions, ask};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the map is looked at; a new node waits this long for its rows at most.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const PUSH_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Plans and pushes rows.
+pub struct LayoutWorker {
+    control: Arc<Group>,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    nodes_expected: usize,
+    told: BTreeMap<NodeId, BTreeMap<ProfileId, u64>>,
+}
+
+impl LayoutWorker {
+    /// Plans for the first time once `nodes_expected` nodes have registered disks.
+    pub fn new(
+        control: Arc<Group>,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+        nodes_expected: usize,
+    ) -> Self {
+        Self {
+            control,
+            transport,
+            clock,
+            nodes_expected,
+            told: BTreeMap::new(),
+        }
+    }
+
+    async fn cluster(&self) -> Result<Option<(ClusterState, Layout)>, WorkError> {
+        let cluster = match query(CONTROL_GROUP, &self.control, &Query::Control(ControlQuery::Cluster)).await {
+            Ok(QueryAnswer::Cluster(cluster)) => cluster,
+            // Before the cluster is made there is nothing to plan.
+            Err(WorkError::Refused(_)) => return Ok(None),
+            Ok(_) => return Err(Failure::bug("asked for the cluster, was answered something else").into()),
+            Err(error) => return Err(error),
+        };
+        match query(
+            CONTROL_GROUP,
+            &self.control,
+            &Query::Control(ControlQuery::Layout(None)),
+        )
+        .await?
+        {
+            QueryAnswer::Layout(layout) => Ok(Some((cluster, layout))),
+            _ => Err(Failure::bug("asked for the layout, was answered something else").into()),
+        }
+    }
+
+    async fn plan(&self, cluster: &ClusterState, layout: &Layout) -> Result<bool, WorkError> {
+        let ready = cluster
+            .map
+            .nodes
+            .keys()
+            .filter(|node| cluster.map.disks_of(**node).next().is_some())
+            .count();
+        if ready < self.nodes_expected || is_planned(layout, cluster.map.version) {
+            return Ok(false);
+        }
+        for profile in [cluster.settings.default_profile, ProfileId::Copies] {
+            let before = layout.tables.get(&profile);
+            let table = match plan_table(&cluster.map, before, profile) {
+                Ok(table) => table,
+                // A cluster too small for three copies keeps its small stripes under the default profile.
+                Err(_) if profile == ProfileId::Copies => continue,
+                Err(error) => return Err(WorkError::Plan(error)),
+            };
+            if before == Some(&table) {
+                continue;
+            }
+            let planned_from = cluster.map.version;
+            command(
+                &self.control,
+                self.clock.as_ref(),
+                Command::Control(ControlCommand::SetTable { planned_from, table }),
+            )
+            .await?;
+        }
+        Ok(true)
+    }
+
+    async fn push(&mut self, map: &ClusterMap, layout: &Layout) {
+        for (id, node) in map.nodes.iter().filter(|(_, node)| node.membership != Membership::Out) {
+            for (profile, table) in &layout.tables {
+                let sum = table.rows.iter().map(|row| row.version.0).fold(0, u64::saturating_add);
+                if self.told.get(id).and_then(|told| told.get(profile)) == Some(&sum) {
+                    continue;
+                }
+                let peer = Peer {
+                    process: ProcessId {
+                        role: Role::Node,
+                        number: u64::from(id.0),
+                    },
+                    address: node.address,
+                };
+                if push_table(self.transport.as_ref(), &peer, table).await {
+                    self.told.entry(*id).or_default().insert(*profile, sum);
+                }
+            }
+        }
+    }
+}
+
+fn is_planned(layout: &Layout, version: MapVersion) -> bool {
+    !layout.tables.is_empty() && layout.planned_from == version
+}
+
+fn plan_table(map: &ClusterMap, before: Option<&LayoutTable>, profile: ProfileId) -> Result<LayoutTable, String> {
+    placement::layout::plan(map, before, profile)
+        .map(|plan| plan.table)
+        .map_err(|error| error.to_string())
+}
+
+/// True when the node took the whole table. A node that is away asks for rows itself when it meets a newer version.
+async fn push_table(transport: &dyn Transport, peer: &Peer, table: &LayoutTable) -> bool {
+    if table.rows.len() > PUSH_ROWS_MAX {
+        return false;
+    }
+    let rows = (0_u32..).zip(table.rows.iter().cloned()).collect();
+    let request = PushRows {
+        updates: vec![RowsUpdate {
+            profile: table.profile,
+            pg_bits: table.pg_bits,
+            rows,
+        }],
+    };
+    ask::<RowsTaken>(
+        transport,
+        peer,
+        Method::PushRows,
+        &request,
+        CallOptions::within(PUSH_DEADLINE),
+    )
+    .await
+    .is_ok()
+}
+
+#[async_trait]
+impl Worker for LayoutWorker {
+    fn name(&self) -> String {
+        "layout".to_owned()
+    }
+
+    fn backlog(&self) -> u64 {
+        0
+    }
+
+    async fn step(&mut self) -> Result<Next, StepError> {
+        if !self.control.is_leader() {
+            self.told.clear();
+            return Ok(Next::After(LOOK_EVERY));
+        }
+        let Some((cluster, layout)) = self.cluster().await? else {
+            return Ok(Next::After(LOOK_EVERY));
+        };
+        if self.plan(&cluster, &layout).await? {
+            return Ok(Next::Now);
+        }
+        self.push(&cluster.map, &layout).await;
+        Ok(Next::After(LOOK_EVERY))
+    }
+}

@@ -1,0 +1,152 @@
+//! Works off what commands left behind: jobs of purges, the trash's end of life, sessions past their age, pages nobody counts.
+//!
+//! Runs where a drive group is led. A round visits the group's slots a few at a time, so that a step stays short; jobs are
+//! looked at in every round, what goes by age in every tenth, since ages are hours and days.
+//! Invariant: each command is bounded by the state (1,000 sub-operations); this worker only says where to go on.
+//! Not here: repacking, tombstones of dead stripes and packing of inline files (a later issue).
+
+use super::{WorkError, command, query};
+use crate::group::Group;
+use crate::metrics;
+use async_trait::async_trait;
+use daemon::clock::Clock;
+use daemon::metrics::Metrics;
+use daemon::random::Random;
+use daemon::worker::{Next, StepError, Worker};
+use model::id::{DriveId, GroupId, Slot};
+use protocol::metadata::drive::DriveCommand;
+use protocol::metadata::query::{DriveAsk, DriveQuery, UserQuery};
+use protocol::metadata::upload::UploadCommand;
+use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Slots of one step: a scan of an empty range each, about 10 us, plus a read-index.
+const SLOTS_PER_STEP: usize = 64;
+const STEP_EVERY: Duration = Duration::from_millis(500);
+/// Ages are hours and days; jobs are now.
+const AGED_ROUNDS: u64 = 10;
+
+/// Sweeps one drive group.
+pub struct SweepWorker {
+    id: GroupId,
+    group: Arc<Group>,
+    clock: Arc<dyn Clock>,
+    random: Random,
+    metrics: Metrics,
+    slots_left: Vec<Slot>,
+    round: u64,
+    backlog: u64,
+}
+
+impl SweepWorker {
+    /// Sweeps `group`, whose id is `id`.
+    pub fn new(id: GroupId, group: Arc<Group>, clock: Arc<dyn Clock>, random: Random, metrics: Metrics) -> Self {
+        Self {
+            id,
+            group,
+            clock,
+            random,
+            metrics,
+            slots_left: Vec::new(),
+            round: 0,
+            backlog: 0,
+        }
+    }
+
+    async fn next_slots(&mut self) -> Result<Vec<Slot>, WorkError> {
+        if self.slots_left.is_empty()
+            && let QueryAnswer::Group(state) = query(self.id, &self.group, &Query::Group).await?
+        {
+            self.slots_left = state.slots;
+            self.round += 1;
+        }
+        let from = self.slots_left.len().saturating_sub(SLOTS_PER_STEP);
+        Ok(self.slots_left.split_off(from))
+    }
+
+    /// True when something is left to do at once.
+    async fn sweep_drive(&self, drive: DriveId) -> Result<bool, WorkError> {
+        let mut has_more = false;
+        let jobs = DriveQuery {
+            drive,
+            principal: None,
+            ask: DriveAsk::Jobs,
+        };
+        if let QueryAnswer::Jobs(jobs) = query(self.id, &self.group, &Query::Drive(jobs)).await? {
+            for job in jobs {
+                has_more |= self
+                    .sweep("job", Command::Drive(DriveCommand::SweepJob { drive, job: job.job }))
+                    .await?;
+            }
+        }
+        if self.round.is_multiple_of(AGED_ROUNDS) || has_more {
+            let job = self.random.u64();
+            has_more |= self
+                .sweep("trash", Command::Drive(DriveCommand::SweepTrash { drive, job }))
+                .await?;
+            has_more |= self
+                .sweep("session", Command::Upload(UploadCommand::SweepSessions { drive }))
+                .await?;
+            has_more |= self
+                .sweep("page", Command::Drive(DriveCommand::ReapPages { drive }))
+                .await?;
+            has_more |= self
+                .sweep("request", Command::Drive(DriveCommand::SweepRequests { drive }))
+                .await?;
+        }
+        Ok(has_more)
+    }
+
+    async fn sweep(&self, what: &str, sweep: Command) -> Result<bool, WorkError> {
+        match command(&self.group, self.clock.as_ref(), sweep).await? {
+            CommandAnswer::Swept(swept) => {
+                let counter = self.metrics.counter(&metrics::SWEPT).with_label_values(&[what]);
+                counter.inc_by(u64::from(swept.operations));
+                Ok(!swept.is_done)
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for SweepWorker {
+    fn name(&self) -> String {
+        format!("sweep {}", self.id)
+    }
+
+    fn backlog(&self) -> u64 {
+        self.backlog
+    }
+
+    async fn step(&mut self) -> Result<Next, StepError> {
+        if !self.group.is_leader() {
+            self.slots_left.clear();
+            return Ok(Next::After(STEP_EVERY));
+        }
+        self.backlog = 0;
+        for slot in self.next_slots().await? {
+            let mut after = None;
+            loop {
+                let users = match query(self.id, &self.group, &Query::User(UserQuery::List { slot, after })).await? {
+                    QueryAnswer::Users(users) if !users.is_empty() => users,
+                    _ => break,
+                };
+                after = users.last().map(|user| user.user);
+                for user in users {
+                    if self.sweep_drive(user.home).await? {
+                        self.backlog += 1;
+                        // Come back to this slot first.
+                        self.slots_left.push(slot);
+                    }
+                }
+            }
+        }
+        Ok(if self.backlog > 0 {
+            Next::Now
+        } else {
+            Next::After(STEP_EVERY)
+        })
+    }
+}

@@ -1,0 +1,383 @@
+//! The fragment store of one disk: a handle, one writer thread, and readers that need neither.
+//!
+//! Place in the picture: `service` calls `FragmentStore`; the writer thread owns the `Core` and turns whatever arrived while one
+//! sync ran into the next batch (group commit without waiting for company); reads go to the index and the segments directly.
+//! Invariants: a positive answer to a write means synced; a write that was accepted is finished also when its caller went away;
+//! the queue is bounded.
+//! Reading order: `record`, `place_row`, `core`, `replay`, `compact`, `read`, `identity`.
+
+pub(crate) mod compact;
+pub(crate) mod core;
+mod error;
+pub mod identity;
+pub(crate) mod place_row;
+pub(crate) mod read;
+pub(crate) mod record;
+pub(crate) mod replay;
+pub(crate) mod tally;
+#[cfg(test)]
+mod tests;
+
+pub use compact::CompactionStep;
+pub use error::StoreError;
+pub use read::FragmentBytes;
+pub use replay::OpenReport;
+
+use self::core::{Core, Write, Written};
+use self::read::{ReadFault, Reader};
+use bytes::Bytes;
+use codec::fragment::FragmentHeader;
+use disk::{Disk, Place};
+use kv::seam::{Change, Kv, Scan};
+use model::id::DiskId;
+use model::layout::Row;
+use model::profile::ProfileId;
+use model::stripe::{FragmentName, StripeForm, StripeId};
+use protocol::node::{ByteRange, DAMAGED_LISTED_MAX, Damage, DamagedFragment, DiskState, DiskStatus, RowsUpdate};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tally::Tally;
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that wait for the writer: a second of small fragments on a slow disk. Guess.
+const QUEUE_MAX: usize = 1024;
+/// What a batch holds besides payloads: record and fragment headers, and the padding to the next block.
+const RECORD_OVERHEAD_BYTES: usize = 4096;
+/// A disk with less free space than two segments is short: the reserve of compaction begins there.
+const SHORT_SEGMENTS: u64 = 3;
+
+/// How a store is kept.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// Length of a segment in bytes.
+    pub segment_bytes: u64,
+    /// Longest batch in bytes.
+    pub batch_bytes_max: usize,
+    /// Gives the salts of segments, from the process's generator.
+    pub next_salt: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+enum Request {
+    Write(Write, oneshot::Sender<Result<Written, StoreError>>),
+    Damage(FragmentName, Place, Damage, oneshot::Sender<Result<bool, StoreError>>),
+    Whole(FragmentName, Place, oneshot::Sender<Result<(), StoreError>>),
+    Rows(Vec<Change>, oneshot::Sender<Result<(), StoreError>>),
+    Compact(
+        Duration,
+        Duration,
+        bool,
+        oneshot::Sender<Result<CompactionStep, StoreError>>,
+    ),
+    Stop(oneshot::Sender<()>),
+}
+
+/// Fragments on one disk; clones are the same store.
+#[derive(Clone)]
+pub struct FragmentStore {
+    id: DiskId,
+    disk: Arc<dyn Disk>,
+    index: Arc<dyn Kv>,
+    reader: Reader,
+    tally: Arc<Tally>,
+    requests: mpsc::Sender<Request>,
+    segment_bytes: u64,
+}
+
+impl FragmentStore {
+    /// Opens the store of a disk whose identity was checked, replays its journal and starts its writer. Blocks.
+    ///
+    /// Errors: the journal or the index cannot be read; nothing was removed then.
+    pub fn open(
+        id: DiskId,
+        disk: Arc<dyn Disk>,
+        index: Arc<dyn Kv>,
+        options: &StoreOptions,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        let tally = Arc::new(Tally::default());
+        let (core, report) = Core::open(Arc::clone(&disk), Arc::clone(&index), options, Arc::clone(&tally))?;
+        let reader = core.reader();
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let batch_bytes_max = options.batch_bytes_max;
+        std::thread::Builder::new()
+            .name(format!("disk-{id}"))
+            .spawn(move || run_writer(core, queue, batch_bytes_max))
+            .map_err(|error| StoreError::Fault(format!("start writer: {error}")))?;
+        let segment_bytes = options.segment_bytes;
+        Ok((
+            Self {
+                id,
+                disk,
+                index,
+                reader,
+                tally,
+                requests,
+                segment_bytes,
+            },
+            report,
+        ))
+    }
+
+    /// Stores a fragment; durable on return. `true` when it was there already, whole and the same.
+    ///
+    /// May be dropped midway: the fragment is stored nevertheless, or not at all.
+    /// Errors: `OtherContent`, `Full`, `ReadOnly`, `WriteFailed` (perhaps stored), `Busy`, `Stopped`.
+    pub async fn store(&self, header: FragmentHeader, payload: Bytes) -> Result<bool, StoreError> {
+        match self.write(Write::Store { header, payload }).await? {
+            Written::Repeated => {
+                self.tally.repeats.fetch_add(1, Ordering::Relaxed);
+                Ok(true)
+            }
+            _ => {
+                self.tally.stores.fetch_add(1, Ordering::Relaxed);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Removes a fragment by a tombstone, durable on return; `false` when it was not there. Drop and errors as `store`.
+    pub async fn remove(&self, name: FragmentName) -> Result<bool, StoreError> {
+        let removed = self.write(Write::Remove { name }).await? == Written::Removed;
+        self.tally.removes.fetch_add(u64::from(removed), Ordering::Relaxed);
+        Ok(removed)
+    }
+
+    /// The form of the fragment of this name when it is there, durable, and not known to be damaged.
+    pub fn confirm(&self, name: &FragmentName) -> Result<Option<StripeForm>, StoreError> {
+        self.reader.confirm(name)
+    }
+
+    /// Names of all fragments of a stripe on this disk.
+    pub fn fragments_of(&self, profile: ProfileId, stripe: StripeId) -> Result<Vec<FragmentName>, StoreError> {
+        self.reader.fragments_of(profile, stripe)
+    }
+
+    /// Up to `rows_max` names of fragments behind `after`, in their order.
+    pub fn names_after(&self, after: Option<&FragmentName>, rows_max: usize) -> Result<Vec<FragmentName>, StoreError> {
+        self.reader.names_after(after, rows_max)
+    }
+
+    /// Reads ranges of a fragment, checked; a damaged one is on the list when this returns `Damaged`. May be dropped midway.
+    pub async fn read(&self, name: FragmentName, ranges: Vec<ByteRange>) -> Result<FragmentBytes, StoreError> {
+        let reader = self.reader.clone();
+        let result = tokio::task::spawn_blocking(move || reader.read(&name, &ranges)).await;
+        match result.map_err(|error| StoreError::Bug(format!("read fragment: {error}")))? {
+            Ok(bytes) => {
+                self.tally.reads.fetch_add(1, Ordering::Relaxed);
+                Ok(bytes)
+            }
+            Err(ReadFault::Store(error)) => Err(error),
+            Err(ReadFault::Damaged { place, damage }) => self.report_damage(name, place, damage).await,
+        }
+    }
+
+    /// Reads all of a fragment and checks it to the last byte and the hash; whole ones leave the damaged list.
+    pub async fn scrub(&self, name: FragmentName) -> Result<(), StoreError> {
+        let reader = self.reader.clone();
+        let result = tokio::task::spawn_blocking(move || reader.check_whole(&name)).await;
+        self.tally.scrubbed.fetch_add(1, Ordering::Relaxed);
+        match result.map_err(|error| StoreError::Bug(format!("scrub fragment: {error}")))? {
+            Ok(None) => Ok(()),
+            Ok(Some(place)) => self.ask(|reply| Request::Whole(name, place, reply)).await,
+            Err(ReadFault::Store(error)) => Err(error),
+            Err(ReadFault::Damaged { place, damage }) => self.report_damage(name, place, damage).await,
+        }
+    }
+
+    async fn report_damage<T>(&self, name: FragmentName, place: Place, damage: Damage) -> Result<T, StoreError> {
+        let is_new = self.ask(|reply| Request::Damage(name, place, damage, reply)).await?;
+        if is_new {
+            tracing::error!(disk = %self.id, stripe = %name.stripe, index = name.index, ?damage, "fragment is damaged");
+        }
+        Err(if damage == Damage::Unreadable {
+            StoreError::Fault("read failed".to_owned())
+        } else {
+            StoreError::Damaged
+        })
+    }
+
+    /// One step of compaction at `now` of the running clock, with `limbo` as the time that a segment is kept.
+    ///
+    /// Errors: a read or write failed; everything is where it was and the step may be tried again.
+    pub async fn compact(&self, now: Duration, limbo: Duration) -> Result<CompactionStep, StoreError> {
+        let is_full = self.tally.is_full.load(Ordering::Relaxed);
+        let free_bytes = self.disk.space().map_or(u64::MAX, |space| space.free_bytes);
+        let is_short = is_full || free_bytes < SHORT_SEGMENTS * self.segment_bytes;
+        self.ask(|reply| Request::Compact(now, limbo, is_short, reply)).await
+    }
+
+    /// Keeps rows of a layout, durable on return.
+    pub async fn keep_rows(&self, profile: ProfileId, pg_bits: u8, rows: &[(u32, Row)]) -> Result<(), StoreError> {
+        let mut batch = Vec::with_capacity(rows.len());
+        for (pg, row) in rows {
+            let value = place_row::encode(&place_row::LayoutRow {
+                pg_bits,
+                row: row.clone(),
+            })?;
+            batch.push(Change::Put(place_row::layout_row_key(profile, *pg), value));
+        }
+        self.ask(|reply| Request::Rows(batch, reply)).await
+    }
+
+    /// The rows that `keep_rows` kept, a table a profile; an incomplete table is left out, so that it is asked for again.
+    pub fn kept_rows(&self) -> Result<Vec<RowsUpdate>, StoreError> {
+        let mut updates = Vec::new();
+        for profile in ProfileId::ALL {
+            let scan = Scan::prefix(&place_row::layout_prefix(profile), 1 << model::layout::PG_BITS_MAX);
+            let mut rows = Vec::new();
+            let mut pg_bits = 0;
+            for (key, value) in self.index.scan(&scan)? {
+                let kept: place_row::LayoutRow = place_row::decode(&value)?;
+                pg_bits = pg_bits.max(kept.pg_bits);
+                let pg = place_row::pg_of(&key).ok_or_else(|| StoreError::IndexDamaged("layout key".to_owned()))?;
+                rows.push((pg, kept));
+            }
+            let is_whole = !rows.is_empty() && rows.len() == 1 << pg_bits;
+            if is_whole && rows.iter().all(|(_, kept)| kept.pg_bits == pg_bits) {
+                let rows = rows.into_iter().map(|(pg, kept)| (pg, kept.row)).collect();
+                updates.push(RowsUpdate { profile, pg_bits, rows });
+            }
+        }
+        Ok(updates)
+    }
+
+    /// The damaged list, at most `entries_max` of it.
+    pub fn damaged(&self, entries_max: usize) -> Result<Vec<DamagedFragment>, StoreError> {
+        self::core::damaged_list(self.index.as_ref(), entries_max)
+    }
+
+    /// The disk as the status tells it.
+    #[must_use]
+    pub fn status(&self) -> DiskStatus {
+        let space = self.disk.space().ok();
+        let damaged = self.damaged(usize::MAX).unwrap_or_default();
+        let state = match self.tally.read_only_cause() {
+            Some(cause) => DiskState::ReadOnly(cause),
+            None if self.tally.is_full.load(Ordering::Relaxed) => DiskState::Full,
+            None => DiskState::Ready,
+        };
+        DiskStatus {
+            disk: self.id,
+            state,
+            total_bytes: space.map_or(0, |space| space.total_bytes),
+            free_bytes: space.map_or(0, |space| space.free_bytes),
+            used_bytes: self.reader.used_bytes(),
+            living_bytes: self.tally.living_bytes.load(Ordering::Relaxed),
+            fragments: self.tally.fragments.load(Ordering::Relaxed),
+            damaged_total: damaged.len() as u64,
+            damaged: damaged.into_iter().take(DAMAGED_LISTED_MAX).collect(),
+            counters: self.tally.counters(),
+        }
+    }
+
+    /// Living fragments on this disk.
+    #[must_use]
+    pub fn fragments(&self) -> u64 {
+        self.tally.fragments.load(Ordering::Relaxed)
+    }
+
+    /// Counts a fragment rebuilt from others.
+    pub fn note_repair(&self) {
+        self.tally.repairs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends the writer after what waits, and syncs the index. Later writes are `Stopped`.
+    pub async fn stop(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.requests.send(Request::Stop(reply)).await.is_ok() {
+            // The writer ends right after answering; an error means that it ended before.
+            let _ = done.await;
+        }
+    }
+
+    async fn write(&self, write: Write) -> Result<Written, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .try_send(Request::Write(write, reply))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::error::TrySendError::Closed(_) => StoreError::Stopped,
+            })?;
+        answer.await.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| StoreError::Stopped)?;
+        answer.await.unwrap_or(Err(StoreError::Stopped))
+    }
+}
+
+/// The writer's loop; a reply that nobody waits for any more is dropped.
+fn run_writer(mut core: Core, mut queue: mpsc::Receiver<Request>, batch_bytes_max: usize) {
+    let mut carried = None;
+    while let Some(first) = carried.take().or_else(|| queue.blocking_recv()) {
+        let (mut writes, mut replies, mut len_bytes) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(request) = next.take() {
+            match request {
+                Request::Write(write, reply) => {
+                    let more = write.len_bytes() + RECORD_OVERHEAD_BYTES;
+                    if len_bytes + more > batch_bytes_max && !writes.is_empty() {
+                        carried = Some(Request::Write(write, reply));
+                        break;
+                    }
+                    len_bytes += more;
+                    writes.push(write);
+                    replies.push(reply);
+                    next = queue.try_recv().ok();
+                }
+                other => {
+                    carried = Some(other);
+                    break;
+                }
+            }
+        }
+        if writes.is_empty() {
+            if let Some(other) = carried.take()
+                && !serve_one(&mut core, other)
+            {
+                return;
+            }
+            continue;
+        }
+        for (answer, reply) in core.commit(writes).into_iter().zip(replies) {
+            let _ = reply.send(answer);
+        }
+    }
+    core.close();
+}
+
+/// Does what is no write; `false` when it was the order to stop.
+fn serve_one(core: &mut Core, request: Request) -> bool {
+    match request {
+        Request::Write(write, reply) => {
+            let answer = core.commit(vec![write]).pop().expect("one write has one answer");
+            let _ = reply.send(answer);
+        }
+        Request::Damage(name, place, damage, reply) => {
+            let _ = reply.send(core.list_damage(&name, place, damage));
+        }
+        Request::Whole(name, place, reply) => {
+            let _ = reply.send(core.clear_damage(&name, place));
+        }
+        Request::Rows(batch, reply) => {
+            let _ = reply.send(core.keep_rows(batch));
+        }
+        Request::Compact(now, limbo, is_short, reply) => {
+            let _ = reply.send(core.compact_step(now, limbo, is_short));
+        }
+        Request::Stop(reply) => {
+            core.close();
+            let _ = reply.send(());
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,49 @@
+//! The store against its naive twin: any operations, clean restarts, lost indexes and power cuts between operations.
+
+use super::harness::{Bench, Op};
+use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+use proptest::test_runner::Config;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Do(Op),
+    Reopen,
+    LoseIndex,
+    PowerCut(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0_u8..16).prop_map(|id| Step::Do(Op::Store(id))),
+        4 => (0_u8..16).prop_map(|id| Step::Do(Op::Remove(id))),
+        2 => Just(Step::Do(Op::Compact)),
+        3 => Just(Step::Do(Op::CompactShort)),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::LoseIndex),
+        1 => any::<u64>().prop_map(Step::PowerCut),
+    ]
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 150, failure_persistence: None, ..Config::default() })]
+
+    /// shows: N10
+    /// shows: F17
+    /// shows: CMP-store scale=1/3
+    #[test]
+    fn the_store_is_a_map_through_restarts_lost_indexes_and_power_cuts(
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let mut bench = Bench::new();
+        for step in steps {
+            match step {
+                Step::Do(op) => assert!(bench.run(op), "{op:?}"),
+                Step::Reopen => bench = bench.reopen(),
+                Step::LoseIndex => bench = bench.reopen_without_index(),
+                Step::PowerCut(seed) => bench = bench.power_cut(seed).unwrap(),
+            }
+            assert_eq!(bench.violation(), None);
+        }
+        assert_eq!(bench.disk.inner.overwritten_bytes(), 0, "nothing is ever written over");
+    }
+}

@@ -1,0 +1,154 @@
+//! The shape test: what a reviewer should never have to say twice is checked here.
+//!
+//! Each check is a function from sources to faults, so that each is also shown to catch a fault planted on purpose.
+//! There is no list of exceptions. Not here: what clippy and rustc check already.
+
+mod arrows;
+mod doors;
+mod papers;
+mod requirements;
+mod shape;
+mod tree;
+mod words;
+
+use tree::{Fault, Source};
+
+fn assert_none(faults: &[Fault]) {
+    let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert!(
+        lines.is_empty(),
+        "{} faults of shape:\n{}",
+        lines.len(),
+        lines.join("\n")
+    );
+}
+
+#[test]
+fn files_and_functions_keep_their_length() {
+    assert_none(&tree::sources().iter().flat_map(shape::lengths).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_file_opens_with_its_purpose() {
+    assert_none(
+        &tree::sources()
+            .iter()
+            .flat_map(shape::opens_with_purpose)
+            .collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn roots_of_packages_hold_no_logic() {
+    assert_none(
+        &tree::sources()
+            .iter()
+            .flat_map(shape::root_is_a_list)
+            .collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn every_public_item_of_crates_is_documented() {
+    assert_none(
+        &tree::sources()
+            .iter()
+            .flat_map(shape::public_items_are_documented)
+            .collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn every_source_file_is_reachable() {
+    assert_none(&shape::all_reachable(&tree::sources()));
+}
+
+#[test]
+fn banned_words_do_not_occur() {
+    assert_none(&tree::sources().iter().flat_map(words::banned).collect::<Vec<_>>());
+}
+
+#[test]
+fn libraries_are_named_only_behind_their_doors() {
+    assert_none(
+        &tree::sources()
+            .iter()
+            .flat_map(doors::foreign_names)
+            .collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn packages_depend_only_along_the_arrows_of_the_architecture() {
+    assert_none(&arrows::departures());
+}
+
+#[test]
+fn documents_are_complete() {
+    assert_none(&papers::incomplete());
+}
+
+#[test]
+fn the_requirement_map_is_complete_and_current() {
+    assert_none(&requirements::out_of_date());
+}
+
+#[test]
+fn each_check_catches_a_planted_fault() {
+    let long = format!("//! Purpose of it.\nfn f() {{\n{}}}\n", "    let _ = 1;\n".repeat(80));
+    let source = |path: &str, text: &str| Source {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    assert_eq!(shape::lengths(&source("node/src/a.rs", &long)).len(), 1);
+    assert_eq!(
+        shape::lengths(&source(
+            "node/src/a.rs",
+            &long
+                .replace("let _ = 1;\n", "let _ = 1; // x\n")
+                .replacen("fn f", "/// A flat table.\nfn f", 1)
+        ))
+        .len(),
+        0
+    );
+    assert_eq!(
+        shape::lengths(&source("node/src/a.rs", &"//! x\n".repeat(601))).len(),
+        1
+    );
+    assert_eq!(
+        shape::opens_with_purpose(&source("node/src/a.rs", "use a::b;\n")).len(),
+        1
+    );
+    assert_eq!(
+        shape::root_is_a_list(&source("node/src/lib.rs", "//! x\npub fn f() {}\n")).len(),
+        1
+    );
+    assert_eq!(
+        shape::public_items_are_documented(&source("crates/x/src/a.rs", "//! x\npub struct A { pub b: u8 }\n")).len(),
+        2
+    );
+    assert_eq!(
+        shape::all_reachable(&[source("node/src/lib.rs", "//! x\n"), source("node/src/a.rs", "//! x\n")]).len(),
+        1
+    );
+    assert_eq!(
+        words::banned(&source("node/src/a.rs", concat!("//! x\nstruct Disk", "Manager;\n"))).len(),
+        1
+    );
+    assert_eq!(
+        words::banned(&source("node/src/a.rs", concat!("//! x\n// FIX", "ME later\n"))).len(),
+        1
+    );
+    assert_eq!(
+        doors::foreign_names(&source("node/src/a.rs", concat!("//! x\nuse rocks", "db::DB;\n"))).len(),
+        1
+    );
+    assert_eq!(
+        doors::foreign_names(&source(
+            "gateway/src/http/a.rs",
+            "//! x\nuse rpc::transport::Transport;\n"
+        ))
+        .len(),
+        1
+    );
+}
