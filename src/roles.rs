@@ -1,0 +1,243 @@
+//! Roles of a process: each bound to its address under its own identity, then started on what it stands on.
+//!
+//! Used by `dev`, which runs all roles in one process, and by `serve`, which runs those that its configuration names.
+//! Invariants: a role is dialled only after its service stands (`LateHandler` answers `starting` before); it stops in the order
+//! service, workers, transport.
+//! Not here: which roles there are and what they are told.
+
+use crate::late_handler::LateHandler;
+use crate::row_source::ControlRows;
+use anyhow::Context;
+use daemon::clock::Clock;
+use daemon::metrics::Metrics;
+use daemon::pool::Pool;
+use daemon::random::Random;
+use daemon::shutdown::Shutdown;
+use daemon::worker::Workers;
+use disk::{CappedDisk, Disk, RealDisk};
+use gateway::config::GatewayConfig;
+use gateway::drive::metadata_client::MetadataClient;
+use gateway::http::NodeSwitch;
+use gateway::seams::Seams as GatewaySeams;
+use gateway::serve::{Gateway, Place};
+use kv::rocks::{RocksBudget, RocksKv};
+use kv::seam::{Kv, KvError};
+use metadata_raft::config::Config as MetadataConfig;
+use metadata_raft::serve::{MetadataProcess, Seams as MetadataSeams};
+use node::config::{Config as NodeConfig, DiskConfig};
+use node::serve::{IndexOpening, Node, Seams as NodeSeams};
+use rpc::identity::{Identity, Revocations};
+use rpc::limits::RpcLimits;
+use rpc::quic::{QuicOptions, QuicTransport};
+use rpc::transport::{Handler, Peer, Transport};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a closing transport waits for its last answers.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// Where a disk keeps its journal and its place index.
+const STORE_DIR: &str = "store";
+const INDEX_DIR: &str = "index";
+
+/// What all roles of a process share.
+#[derive(Clone)]
+pub(crate) struct Base {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Random,
+    pub(crate) pool: Pool,
+    pub(crate) metrics: Metrics,
+    pub(crate) rocks: Arc<RocksBudget>,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// A role with an address, before its service stands.
+pub(crate) struct Bound {
+    pub(crate) identity: Identity,
+    pub(crate) transport: Arc<QuicTransport>,
+    pub(crate) address: SocketAddr,
+    handler: Arc<LateHandler>,
+}
+
+/// Opens the transport of a role at `listen`; port 0 takes a free one.
+pub(crate) fn bind(identity: Identity, listen: SocketAddr, base: &Base) -> anyhow::Result<Bound> {
+    let handler = Arc::new(LateHandler::default());
+    let options = QuicOptions {
+        identity: identity.clone(),
+        listen,
+        clock: Arc::clone(&base.clock),
+        limits: RpcLimits::default(),
+        revocations: Revocations::default(),
+    };
+    let (transport, address) = QuicTransport::bind(options, Arc::clone(&handler) as Arc<dyn Handler>)?;
+    Ok(Bound { identity, transport, address, handler })
+}
+
+impl Bound {
+    /// A client of the metadata groups under this role's identity.
+    pub(crate) fn metadata_client(&self, base: &Base, seeds: Vec<Peer>) -> Arc<MetadataClient> {
+        let seams = self.gateway_seams(base);
+        Arc::new(MetadataClient::new(seams, self.identity.process().number, seeds))
+    }
+
+    fn gateway_seams(&self, base: &Base) -> GatewaySeams {
+        GatewaySeams {
+            transport: Arc::clone(&self.transport) as Arc<dyn Transport>,
+            clock: Arc::clone(&base.clock),
+            pool: base.pool.clone(),
+            random: base.random.clone(),
+            metrics: base.metrics.clone(),
+        }
+    }
+
+    async fn close(&self) {
+        self.transport.close(CLOSE_PATIENCE).await;
+    }
+}
+
+/// A running metadata replica.
+pub(crate) struct MetadataRole {
+    bound: Bound,
+    process: MetadataProcess,
+    workers: Workers,
+    shutdown: Shutdown,
+}
+
+impl MetadataRole {
+    /// Starts the replica on `config.data_dir`, which must exist.
+    pub(crate) async fn start(bound: Bound, config: &MetadataConfig, base: &Base, makes_groups: bool) -> anyhow::Result<Self> {
+        let shutdown = base.shutdown.part();
+        let workers = Workers::new(Arc::clone(&base.clock), shutdown.clone());
+        let directory = &config.data_dir;
+        let disk = RealDisk::open(&directory.join("log")).with_context(|| format!("open {}", directory.display()))?;
+        let kv = RocksKv::open(&directory.join("state"), &base.rocks).with_context(|| format!("open {}", directory.display()))?;
+        let seams = MetadataSeams {
+            cluster: bound.identity.cluster(),
+            disk: Arc::new(disk),
+            kv: Arc::new(kv),
+            transport: Arc::clone(&bound.transport) as Arc<dyn Transport>,
+            clock: Arc::clone(&base.clock),
+            random: base.random.clone(),
+            metrics: base.metrics.clone(),
+            workers: workers.clone(),
+        };
+        let process = metadata_raft::serve::start(config, &seams, makes_groups).await?;
+        bound.handler.put(process.service());
+        Ok(Self { bound, process, workers, shutdown })
+    }
+
+    /// Returns once every group has a leader and this replica has caught up.
+    pub(crate) async fn caught_up(&self) {
+        self.process.caught_up().await;
+    }
+
+    /// Hands leadership over and stops.
+    pub(crate) async fn stop(self) {
+        self.shutdown.request();
+        self.workers.ended().await;
+        self.process.stop().await;
+        self.bound.close().await;
+    }
+}
+
+/// A running storage node.
+pub(crate) struct NodeRole {
+    bound: Bound,
+    node: Node,
+    workers: Workers,
+    shutdown: Shutdown,
+}
+
+impl NodeRole {
+    /// Starts the node on the disks that it has.
+    pub(crate) async fn start(bound: Bound, config: &NodeConfig, base: &Base, seeds: Vec<Peer>) -> anyhow::Result<Self> {
+        let shutdown = base.shutdown.part();
+        let workers = Workers::new(Arc::clone(&base.clock), shutdown.clone());
+        let rocks = Arc::clone(&base.rocks);
+        let seams = NodeSeams {
+            cluster: bound.identity.cluster(),
+            open_disk: Arc::new(open_disk),
+            open_index: Arc::new(move |disk, opening| open_index(disk, opening, &rocks)),
+            rows: Arc::new(ControlRows { metadata: bound.metadata_client(base, seeds) }),
+            clock: Arc::clone(&base.clock),
+            random: base.random.clone(),
+            pool: base.pool.clone(),
+            metrics: base.metrics.clone(),
+            workers: workers.clone(),
+        };
+        let node = node::serve::start(config, &seams).await?;
+        bound.handler.put(Arc::new(node.service()));
+        Ok(Self { bound, node, workers, shutdown })
+    }
+
+    /// Ends the disks' writers after what waits, and the transport.
+    pub(crate) async fn stop(self) {
+        self.shutdown.request();
+        self.workers.ended().await;
+        self.node.stop().await;
+        self.bound.close().await;
+    }
+}
+
+fn open_disk(config: &DiskConfig) -> Result<Arc<dyn Disk>, disk::DiskError> {
+    // The directory is the operator's (a mount point): one that is missing is a missing disk, never made here.
+    let store = config.path.join(STORE_DIR);
+    Ok(match config.capacity_bytes {
+        Some(capacity) => Arc::new(CappedDisk::open(&store, capacity)?),
+        None => Arc::new(RealDisk::open(&store)?),
+    })
+}
+
+fn open_index(config: &DiskConfig, opening: IndexOpening, rocks: &RocksBudget) -> Result<Arc<dyn Kv>, KvError> {
+    let index = config.path.join(INDEX_DIR);
+    if opening == IndexOpening::Fresh && index.exists() {
+        put_aside(&index)?;
+    }
+    Ok(Arc::new(RocksKv::open(&index, rocks)?))
+}
+
+/// A damaged index is kept beside for whoever wants to look at it; an older one kept before goes.
+fn put_aside(index: &Path) -> Result<(), KvError> {
+    let aside = index.with_extension("damaged");
+    let failed = |error: std::io::Error| KvError::Io(format!("{}: {error}", aside.display()));
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(failed)?;
+    }
+    std::fs::rename(index, &aside).map_err(failed)
+}
+
+/// A running gateway.
+pub(crate) struct GatewayRole {
+    bound: Bound,
+    gateway: Gateway,
+    shutdown: Shutdown,
+}
+
+impl GatewayRole {
+    /// Starts the gateway; on return it listens.
+    pub(crate) async fn start(
+        bound: Bound,
+        config: GatewayConfig,
+        base: &Base,
+        seeds: Vec<Peer>,
+        nodes: Option<Arc<dyn NodeSwitch>>,
+    ) -> anyhow::Result<Self> {
+        let shutdown = base.shutdown.part();
+        let place = Place { number: bound.identity.process().number, metadata: seeds, nodes };
+        let gateway = gateway::serve::start(config, place, bound.gateway_seams(base), shutdown.clone()).await?;
+        Ok(Self { bound, gateway, shutdown })
+    }
+
+    /// The running gateway.
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Takes no new connection, lets requests end for a while, and stops.
+    pub(crate) async fn stop(self) {
+        self.shutdown.request();
+        self.gateway.ended().await;
+        self.bound.close().await;
+    }
+}
