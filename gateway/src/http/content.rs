@@ -30,8 +30,9 @@ pub async fn content(
     headers: HeaderMap,
 ) -> Result<Response<Body>, HttpError> {
     let entry = tree::entry_id(&id)?;
-    // The first question is for the beginning only: it authorises and tells the length, from which the range follows.
-    let first = app.core.manifest(&caller, entry, query.version, Some((0, 1))).await?;
+    // One question for a whole content. A range needs the length first: an empty range of a content is always inside of it.
+    let facts_only = (method == Method::HEAD || headers.contains_key(header::RANGE)).then_some((0, 0));
+    let first = app.core.manifest(&caller, entry, query.version, facts_only).await?;
     let (size, version) = (first.version.size, first.version.number);
     let tag = format!("\"{id}-{version}\"");
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -58,10 +59,13 @@ pub async fn content(
     if method == Method::HEAD || range.is_empty() {
         return Ok(response);
     }
-    let manifest = app
-        .core
-        .manifest(&caller, entry, Some(version), Some((range.start, range.end)))
-        .await?;
+    let manifest = match facts_only {
+        None => first,
+        Some(_) => {
+            let part = Some((range.start, range.end));
+            app.core.manifest(&caller, entry, Some(version), part).await?
+        }
+    };
     let stream = app.core.stream(caller, entry, manifest, range).map(|piece| {
         // The head is gone: all that is left is to break the body off, so that the client sees it cut.
         piece
