@@ -27,7 +27,9 @@ pub(crate) async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
                 NodeCommand::Stop { id } => (id, "stop"),
                 NodeCommand::Start { id } => (id, "start"),
             };
-            client.json(Method::POST, &format!("/api/v1/admin/nodes/{id}/{verb}"), None).await?;
+            client
+                .json(Method::POST, &format!("/api/v1/admin/nodes/{id}/{verb}"), None)
+                .await?;
             println!("node {id}: {verb} done");
         }
     }
@@ -39,10 +41,16 @@ fn connect(arguments: &AdminArguments) -> anyhow::Result<Client> {
     let url = match (&arguments.url, &facts) {
         (Some(url), _) => url.clone(),
         (None, Ok(facts)) => facts.url.clone(),
-        (None, Err(_)) => bail!("no dev cluster in {}; give --url and --token-file", arguments.data_dir.display()),
+        (None, Err(_)) => bail!(
+            "no dev cluster in {}; give --url and --token-file",
+            arguments.data_dir.display()
+        ),
     };
     let token = match (&arguments.token_file, facts) {
-        (Some(file), _) => fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?.trim().to_owned(),
+        (Some(file), _) => fs::read_to_string(file)
+            .with_context(|| format!("read {}", file.display()))?
+            .trim()
+            .to_owned(),
         (None, Ok(facts)) => facts.admin_token,
         (None, Err(_)) => bail!("give --token-file with an admin token"),
     };
@@ -74,7 +82,12 @@ fn table(status: &Value) -> String {
     }
     text += &format!("\n{:<6} {:<8} voters\n", "group", "leader");
     for group in status["groups"].as_array().into_iter().flatten() {
-        text += &format!("{:<6} {:<8} {}\n", word(group, "id"), word(group, "leader"), group["voters"]);
+        text += &format!(
+            "{:<6} {:<8} {}\n",
+            word(group, "id"),
+            word(group, "leader"),
+            group["voters"]
+        );
     }
     text += &format!("\nstripes: {}\n", status["stripes"]);
     text += &format!("metadata volume encrypted: {}\n", status["metadata_volume_encrypted"]);

@@ -26,8 +26,14 @@ async fn control(client: &MetadataClient, command: ControlCommand) -> anyhow::Re
 }
 
 /// Makes the cluster; the same again is no error.
-pub(crate) async fn init_cluster(client: &MetadataClient, cluster: ClusterId, settings: ClusterSettings) -> anyhow::Result<()> {
-    control(client, ControlCommand::InitCluster { cluster, settings }).await.context("make the cluster")?;
+pub(crate) async fn init_cluster(
+    client: &MetadataClient,
+    cluster: ClusterId,
+    settings: ClusterSettings,
+) -> anyhow::Result<()> {
+    control(client, ControlCommand::InitCluster { cluster, settings })
+        .await
+        .context("make the cluster")?;
     Ok(())
 }
 
@@ -40,7 +46,18 @@ pub(crate) async fn register_process(
     site: &Site,
 ) -> anyhow::Result<ProcessId> {
     let (region, zone) = (site.region.clone(), site.zone.clone());
-    match control(client, ControlCommand::RegisterProcess { install, role, address, region, zone }).await? {
+    match control(
+        client,
+        ControlCommand::RegisterProcess {
+            install,
+            role,
+            address,
+            region,
+            zone,
+        },
+    )
+    .await?
+    {
         CommandAnswer::Registered(Registered::Process(id)) => Ok(id),
         other => bail!("registered a process, was answered {other:?}"),
     }
@@ -69,10 +86,23 @@ pub(crate) async fn assign_groups(client: &MetadataClient, groups: u32, voters: 
         other => bail!("asked for slots, was answered {other:?}"),
     };
     for group in std::iter::once(CONTROL_GROUP).chain((1..=groups).map(GroupId)) {
-        control(client, ControlCommand::SetGroup { group, voters: voters.to_vec() }).await?;
+        control(
+            client,
+            ControlCommand::SetGroup {
+                group,
+                voters: voters.to_vec(),
+            },
+        )
+        .await?;
     }
     if known.is_empty() {
-        control(client, ControlCommand::AssignSlots { ranges: equal_runs(groups) }).await?;
+        control(
+            client,
+            ControlCommand::AssignSlots {
+                ranges: equal_runs(groups),
+            },
+        )
+        .await?;
     }
     Ok(())
 }
@@ -83,7 +113,11 @@ fn equal_runs(groups: u32) -> Vec<SlotRange> {
     (0..groups)
         .filter_map(|number| {
             let (first, last) = (Slot::new(bound(number))?, Slot::new(bound(number + 1).checked_sub(1)?)?);
-            Some(SlotRange { first, last, group: GroupId(number + 1) })
+            Some(SlotRange {
+                first,
+                last,
+                group: GroupId(number + 1),
+            })
         })
         .collect()
 }
@@ -100,7 +134,10 @@ mod tests {
             assert_eq!(runs.len(), groups as usize);
             assert_eq!(runs[0].first.number(), 0);
             assert_eq!(runs[runs.len() - 1].last.number(), SLOTS - 1);
-            assert!(runs.windows(2).all(|pair| pair[0].last.number() + 1 == pair[1].first.number()));
+            assert!(
+                runs.windows(2)
+                    .all(|pair| pair[0].last.number() + 1 == pair[1].first.number())
+            );
         }
     }
 }

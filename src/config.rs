@@ -6,9 +6,9 @@
 use daemon::config::{Problem, RawConfig};
 use gateway::config::{GatewayConfig, RawGateway};
 use metadata_raft::config::{Config as MetadataConfig, RawMetadata};
+use model::process::{ProcessId, Role};
 use node::config::{Config as NodeConfig, RawNode};
 use rpc::transport::Peer;
-use model::process::{ProcessId, Role};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -82,20 +82,48 @@ impl RawConfig for RawFile {
 
     fn check(self) -> Result<ServeConfig, Vec<Problem>> {
         let mut problems = Vec::new();
-        let RawTransports { node: node_at, metadata: metadata_at, gateway: gateway_at } = self.transport;
+        let RawTransports {
+            node: node_at,
+            metadata: metadata_at,
+            gateway: gateway_at,
+        } = self.transport;
         let node = section("node", self.node.map(RawNode::check), node_at, &mut problems);
-        let metadata = section("metadata", self.metadata.map(RawMetadata::check), metadata_at, &mut problems);
-        let gateway = section("gateway", self.gateway.map(RawGateway::check), gateway_at, &mut problems);
+        let metadata = section(
+            "metadata",
+            self.metadata.map(RawMetadata::check),
+            metadata_at,
+            &mut problems,
+        );
+        let gateway = section(
+            "gateway",
+            self.gateway.map(RawGateway::check),
+            gateway_at,
+            &mut problems,
+        );
         if problems.is_empty() && node.is_none() && metadata.is_none() && gateway.is_none() {
-            problems.push(Problem::new("", "names no role", "add at least one of [node], [metadata], [gateway]"));
+            problems.push(Problem::new(
+                "",
+                "names no role",
+                "add at least one of [node], [metadata], [gateway]",
+            ));
         }
         if self.seeds.is_empty() && (node.is_some() || gateway.is_some()) {
-            problems.push(Problem::new("seeds", "is empty", "add a [[seeds]] with id and address for each metadata replica"));
+            problems.push(Problem::new(
+                "seeds",
+                "is empty",
+                "add a [[seeds]] with id and address for each metadata replica",
+            ));
         }
         if !problems.is_empty() {
             return Err(problems);
         }
-        let seed = |seed: &RawSeed| Peer { process: ProcessId { role: Role::Metadata, number: seed.id }, address: seed.address };
+        let seed = |seed: &RawSeed| Peer {
+            process: ProcessId {
+                role: Role::Metadata,
+                number: seed.id,
+            },
+            address: seed.address,
+        };
         Ok(ServeConfig {
             logs_json: self.log.json,
             log_filter: self.log.filter.unwrap_or_else(|| "info".to_owned()),
@@ -118,7 +146,11 @@ fn section<T>(
     match (checked, endpoint) {
         (None, None) => None,
         (None, Some(_)) => {
-            problems.push(Problem::new(key, "has no role to serve", format!("add [{role}] or remove it")));
+            problems.push(Problem::new(
+                key,
+                "has no role to serve",
+                format!("add [{role}] or remove it"),
+            ));
             None
         }
         (Some(Err(found)), _) => {
@@ -129,6 +161,8 @@ fn section<T>(
             problems.push(Problem::new(key, "is missing", "give listen and identity_dir"));
             None
         }
-        (Some(Ok(config)), Some(RawEndpoint { listen, identity_dir })) => Some((EndpointConfig { listen, identity_dir }, config)),
+        (Some(Ok(config)), Some(RawEndpoint { listen, identity_dir })) => {
+            Some((EndpointConfig { listen, identity_dir }, config))
+        }
     }
 }

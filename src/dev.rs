@@ -32,13 +32,20 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
 }
 
 fn print_table(facts: &DevFacts, arguments: &DevArguments) {
-    let (regions, nodes, disks) = (arguments.regions, arguments.regions * arguments.nodes_per_region, arguments.disks_per_node);
+    let (regions, nodes, disks) = (
+        arguments.regions,
+        arguments.regions * arguments.nodes_per_region,
+        arguments.disks_per_node,
+    );
     println!();
     println!("  Holdfast is running");
     println!("  URL        {}", facts.url);
     println!("  user       {}", facts.user);
     println!("  password   {}", facts.password);
-    println!("  cluster    {regions} regions, {nodes} nodes of {disks} disks, {} metadata replicas, profile {}", arguments.metadata, facts.profile);
+    println!(
+        "  cluster    {regions} regions, {nodes} nodes of {disks} disks, {} metadata replicas, profile {}",
+        arguments.metadata, facts.profile
+    );
     println!("  data       {}", arguments.data_dir.display());
     println!();
     println!("  stop with Ctrl-C; wipe with: rm -rf {}", arguments.data_dir.display());

@@ -35,16 +35,31 @@ impl AuthorityFiles {
             let key = secret::read(&key)?;
             let key = std::str::from_utf8(key.expose()).context("the authority's key is no text")?;
             let authority = ClusterAuthority::load(&pem, key)?;
-            return Ok(Self { directory: directory.to_owned(), authority });
+            return Ok(Self {
+                directory: directory.to_owned(),
+                authority,
+            });
         }
-        ensure!(!key.exists(), "{} is there without its certificate; restore {}", key.display(), certificate.display());
+        ensure!(
+            !key.exists(),
+            "{} is there without its certificate; restore {}",
+            key.display(),
+            certificate.display()
+        );
         fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
         let authority = ClusterAuthority::create(ClusterId(random.u128()), now, AUTHORITY_LIFE)?;
         // 1. The key, synced: a crash behind it leaves a key without certificate, which the next start names.
         // 2. The certificate: from then on the cluster exists.
         secret::create(&key, &Secret::new(authority.key_pem().as_bytes().to_vec()), random)?;
-        secret::create(&certificate, &Secret::new(authority.certificate_pem().as_bytes().to_vec()), random)?;
-        Ok(Self { directory: directory.to_owned(), authority })
+        secret::create(
+            &certificate,
+            &Secret::new(authority.certificate_pem().as_bytes().to_vec()),
+            random,
+        )?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            authority,
+        })
     }
 
     /// Whose authority it is.
@@ -102,6 +117,10 @@ pub(crate) fn load_identity(directory: &Path) -> anyhow::Result<Identity> {
     };
     let key = secret::read(&directory.join("key.pem"))?;
     let key = String::from_utf8(key.expose().to_vec()).context("the key is no text")?;
-    let pem = IdentityPem { certificate: text("certificate.pem")?, key, authority: text("authority.pem")? };
+    let pem = IdentityPem {
+        certificate: text("certificate.pem")?,
+        key,
+        authority: text("authority.pem")?,
+    };
     Identity::from_pem(&pem).with_context(|| format!("load the identity in {}", directory.display()))
 }

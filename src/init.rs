@@ -13,11 +13,20 @@ use model::process::{ProcessId, Role};
 /// Makes the files; a directory that holds a cluster already is refused.
 pub(crate) fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     let directory = &arguments.directory;
-    ensure!(!directory.join("authority.pem").exists(), "{} holds a cluster already; choose another directory", directory.display());
+    ensure!(
+        !directory.join("authority.pem").exists(),
+        "{} holds a cluster already; choose another directory",
+        directory.display()
+    );
     let (random, now) = (Random::system(), SystemClock::new().wall());
     let authority = AuthorityFiles::open_or_create(directory, now, &random)?;
     create_kek(&directory.join("kek"), &random)?;
-    let all = [(Role::Metadata, arguments.metadata), (Role::Node, arguments.nodes), (Role::Gateway, arguments.gateways), (Role::Admin, 1)];
+    let all = [
+        (Role::Metadata, arguments.metadata),
+        (Role::Node, arguments.nodes),
+        (Role::Gateway, arguments.gateways),
+        (Role::Admin, 1),
+    ];
     for (role, count) in all {
         for number in 1..=count {
             authority.identity(ProcessId { role, number }, now, &random)?;

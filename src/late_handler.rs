@@ -29,7 +29,11 @@ impl Handler for LateHandler {
     async fn handle(&self, caller: ProcessId, call: Call) -> Result<Answer, Failure> {
         match self.service.get() {
             Some(service) => service.handle(caller, call).await,
-            None => Err(Failure::new(ErrorKind::Unavailable, "starting", "the process is starting; try again")),
+            None => Err(Failure::new(
+                ErrorKind::Unavailable,
+                "starting",
+                "the process is starting; try again",
+            )),
         }
     }
 }

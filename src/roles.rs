@@ -71,7 +71,12 @@ pub(crate) fn bind(identity: Identity, listen: SocketAddr, base: &Base) -> anyho
         revocations: Revocations::default(),
     };
     let (transport, address) = QuicTransport::bind(options, Arc::clone(&handler) as Arc<dyn Handler>)?;
-    Ok(Bound { identity, transport, address, handler })
+    Ok(Bound {
+        identity,
+        transport,
+        address,
+        handler,
+    })
 }
 
 impl Bound {
@@ -106,12 +111,18 @@ pub(crate) struct MetadataRole {
 
 impl MetadataRole {
     /// Starts the replica on `config.data_dir`, which must exist.
-    pub(crate) async fn start(bound: Bound, config: &MetadataConfig, base: &Base, makes_groups: bool) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        bound: Bound,
+        config: &MetadataConfig,
+        base: &Base,
+        makes_groups: bool,
+    ) -> anyhow::Result<Self> {
         let shutdown = base.shutdown.part();
         let workers = Workers::new(Arc::clone(&base.clock), shutdown.clone());
         let directory = &config.data_dir;
         let disk = RealDisk::open(&directory.join("log")).with_context(|| format!("open {}", directory.display()))?;
-        let kv = RocksKv::open(&directory.join("state"), &base.rocks).with_context(|| format!("open {}", directory.display()))?;
+        let kv = RocksKv::open(&directory.join("state"), &base.rocks)
+            .with_context(|| format!("open {}", directory.display()))?;
         let seams = MetadataSeams {
             cluster: bound.identity.cluster(),
             disk: Arc::new(disk),
@@ -124,7 +135,12 @@ impl MetadataRole {
         };
         let process = metadata_raft::serve::start(config, &seams, makes_groups).await?;
         bound.handler.put(process.service());
-        Ok(Self { bound, process, workers, shutdown })
+        Ok(Self {
+            bound,
+            process,
+            workers,
+            shutdown,
+        })
     }
 
     /// Returns once every group has a leader and this replica has caught up.
@@ -151,7 +167,12 @@ pub(crate) struct NodeRole {
 
 impl NodeRole {
     /// Starts the node on the disks that it has.
-    pub(crate) async fn start(bound: Bound, config: &NodeConfig, base: &Base, seeds: Vec<Peer>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        bound: Bound,
+        config: &NodeConfig,
+        base: &Base,
+        seeds: Vec<Peer>,
+    ) -> anyhow::Result<Self> {
         let shutdown = base.shutdown.part();
         let workers = Workers::new(Arc::clone(&base.clock), shutdown.clone());
         let rocks = Arc::clone(&base.rocks);
@@ -159,7 +180,9 @@ impl NodeRole {
             cluster: bound.identity.cluster(),
             open_disk: Arc::new(open_disk),
             open_index: Arc::new(move |disk, opening| open_index(disk, opening, &rocks)),
-            rows: Arc::new(ControlRows { metadata: bound.metadata_client(base, seeds) }),
+            rows: Arc::new(ControlRows {
+                metadata: bound.metadata_client(base, seeds),
+            }),
             clock: Arc::clone(&base.clock),
             random: base.random.clone(),
             pool: base.pool.clone(),
@@ -168,7 +191,12 @@ impl NodeRole {
         };
         let node = node::serve::start(config, &seams).await?;
         bound.handler.put(Arc::new(node.service()));
-        Ok(Self { bound, node, workers, shutdown })
+        Ok(Self {
+            bound,
+            node,
+            workers,
+            shutdown,
+        })
     }
 
     /// Ends the disks' writers after what waits, and the transport.
@@ -224,9 +252,17 @@ impl GatewayRole {
         nodes: Option<Arc<dyn NodeSwitch>>,
     ) -> anyhow::Result<Self> {
         let shutdown = base.shutdown.part();
-        let place = Place { number: bound.identity.process().number, metadata: seeds, nodes };
+        let place = Place {
+            number: bound.identity.process().number,
+            metadata: seeds,
+            nodes,
+        };
         let gateway = gateway::serve::start(config, place, bound.gateway_seams(base), shutdown.clone()).await?;
-        Ok(Self { bound, gateway, shutdown })
+        Ok(Self {
+            bound,
+            gateway,
+            shutdown,
+        })
     }
 
     /// The running gateway.

@@ -19,13 +19,26 @@ pub(crate) struct ControlRows {
 #[async_trait]
 impl RowSource for ControlRows {
     async fn fetch(&self, profile: ProfileId) -> Result<RowsUpdate, Failure> {
-        match self.metadata.query(&Query::Control(ControlQuery::Layout(Some(profile))), 0).await?.0 {
+        match self
+            .metadata
+            .query(&Query::Control(ControlQuery::Layout(Some(profile))), 0)
+            .await?
+            .0
+        {
             QueryAnswer::Layout(layout) => match layout.tables.get(&profile) {
                 Some(table) => {
                     let rows = (0_u32..).zip(table.rows.iter().cloned()).collect();
-                    Ok(RowsUpdate { profile, pg_bits: table.pg_bits, rows })
+                    Ok(RowsUpdate {
+                        profile,
+                        pg_bits: table.pg_bits,
+                        rows,
+                    })
                 }
-                None => Err(Failure::new(ErrorKind::Unavailable, "row_unknown", "the profile has no rows yet; try again")),
+                None => Err(Failure::new(
+                    ErrorKind::Unavailable,
+                    "row_unknown",
+                    "the profile has no rows yet; try again",
+                )),
             },
             _ => Err(Failure::bug("asked for a layout, was answered something else")),
         }

@@ -29,7 +29,11 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         println!("{}: good", arguments.config.display());
         return Ok(());
     }
-    let format = if config.logs_json { LogFormat::Json } else { LogFormat::Human };
+    let format = if config.logs_json {
+        LogFormat::Json
+    } else {
+        LogFormat::Human
+    };
     log::init(format, &config.log_filter).context("start logging")?;
     let base = Base {
         clock: Arc::new(SystemClock::new()),
@@ -48,7 +52,10 @@ async fn run_roles(config: ServeConfig, base: &Base) -> anyhow::Result<()> {
         Some((endpoint, metadata)) => {
             let identity = identity_of(&endpoint.identity_dir, Role::Metadata, metadata.replica.0)?;
             // The replica of the lowest id makes the groups of a new cluster, and only on a directory that was empty.
-            let is_first = metadata.replicas.iter().all(|(replica, _)| *replica >= metadata.replica);
+            let is_first = metadata
+                .replicas
+                .iter()
+                .all(|(replica, _)| *replica >= metadata.replica);
             let bound = roles::bind(identity, endpoint.listen, base)?;
             Some(MetadataRole::start(bound, &metadata, base, is_first).await?)
         }
@@ -65,7 +72,11 @@ async fn run_roles(config: ServeConfig, base: &Base) -> anyhow::Result<()> {
     let gateway = match config.gateway {
         Some((endpoint, gateway)) => {
             let identity = load_identity(&endpoint.identity_dir)?;
-            ensure!(identity.process().role == Role::Gateway, "{} holds no gateway's identity", endpoint.identity_dir.display());
+            ensure!(
+                identity.process().role == Role::Gateway,
+                "{} holds no gateway's identity",
+                endpoint.identity_dir.display()
+            );
             let bound = roles::bind(identity, endpoint.listen, base)?;
             Some(GatewayRole::start(bound, gateway, base, config.seeds.clone(), None).await?)
         }

@@ -171,8 +171,8 @@ async fn report(
     rows.push(vec!["get".to_owned(), format!("{:.1} s", get_time.as_secs_f64())]);
     let mut zeros = Vec::new();
     for (what, name) in [
-        ("hand-offs", "gateway_handoffs_total"),
-        ("degraded writes", "gateway_degraded_writes_total"),
+        ("hand-offs", "gateway_hand_offs_total"),
+        ("degraded writes", "gateway_stripes_written_total{degraded=\"true\"}"),
         ("rebuilt reads", "gateway_rebuilt_reads_total"),
     ] {
         let seen = meter::sum(&page, name).unwrap_or(0.0);

@@ -81,7 +81,10 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 fn site(region: u32) -> Site {
-    Site { region: format!("r{region}"), zone: "z1".to_owned() }
+    Site {
+        region: format!("r{region}"),
+        zone: "z1".to_owned(),
+    }
 }
 
 impl DevCluster {
@@ -89,17 +92,29 @@ impl DevCluster {
     pub(crate) async fn start(arguments: &DevArguments) -> anyhow::Result<Self> {
         let profile = shape::profile(arguments)?;
         check_listen(arguments)?;
-        std::fs::create_dir_all(&arguments.data_dir).with_context(|| format!("make {}", arguments.data_dir.display()))?;
+        std::fs::create_dir_all(&arguments.data_dir)
+            .with_context(|| format!("make {}", arguments.data_dir.display()))?;
         let data_dir = arguments.data_dir.canonicalize()?;
         DevFacts::remove(&data_dir);
         let disk_bytes = shape::disk_bytes(arguments, &data_dir)?;
         let base = base()?;
         let cluster_dir = data_dir.join("cluster");
-        let authority = Arc::new(AuthorityFiles::open_or_create(&cluster_dir, base.clock.wall(), &base.random)?);
+        let authority = Arc::new(AuthorityFiles::open_or_create(
+            &cluster_dir,
+            base.clock.wall(),
+            &base.random,
+        )?);
         let known_ports = DevSecrets::read(&cluster_dir)?.map(|known| known.metadata_ports);
         let (bound, ports) = bind_metadata(arguments, &authority, &base, known_ports)?;
         let secrets = DevSecrets::open_or_create(&cluster_dir, &shape_of(arguments), &ports, &base.random)?;
-        let start = Start { arguments, profile, data_dir, authority, secrets, base };
+        let start = Start {
+            arguments,
+            profile,
+            data_dir,
+            authority,
+            secrets,
+            base,
+        };
         let (metadata, seeds) = start.metadata(bound).await?;
         let admin = start.admin_client(&seeds)?;
         start.make_known(&admin, &seeds).await?;
@@ -111,7 +126,15 @@ impl DevCluster {
         let facts = start.facts(&gateways, &nodes, admin_token);
         facts.write(&start.data_dir)?;
         let Start { data_dir, base, .. } = start;
-        Ok(Self { facts, data_dir, base, admin, metadata, nodes, gateways })
+        Ok(Self {
+            facts,
+            data_dir,
+            base,
+            admin,
+            metadata,
+            nodes,
+            gateways,
+        })
     }
 
     /// What it wrote about itself.
@@ -179,10 +202,17 @@ fn bind_metadata(
 ) -> anyhow::Result<(Vec<Bound>, Vec<u16>)> {
     let mut bound = Vec::new();
     for number in 1..=u64::from(arguments.metadata) {
-        let process = ProcessId { role: Role::Metadata, number };
+        let process = ProcessId {
+            role: Role::Metadata,
+            number,
+        };
         let identity = authority.identity(process, base.clock.wall(), &base.random)?;
         let at = usize::try_from(number - 1)?;
-        let port = known_ports.as_ref().and_then(|ports| ports.get(at)).copied().unwrap_or(0);
+        let port = known_ports
+            .as_ref()
+            .and_then(|ports| ports.get(at))
+            .copied()
+            .unwrap_or(0);
         bound.push(roles::bind(identity, loopback(port), base)?);
     }
     let ports = bound.iter().map(|bound| bound.address.port()).collect();
@@ -191,9 +221,17 @@ fn bind_metadata(
 
 impl Start<'_> {
     async fn metadata(&self, bound: Vec<Bound>) -> anyhow::Result<(Vec<MetadataRole>, Vec<Peer>)> {
-        let seeds: Vec<Peer> =
-            bound.iter().map(|bound| Peer { process: bound.identity.process(), address: bound.address }).collect();
-        let replicas: Vec<(RaftId, SocketAddr)> = seeds.iter().map(|peer| (RaftId(peer.process.number), peer.address)).collect();
+        let seeds: Vec<Peer> = bound
+            .iter()
+            .map(|bound| Peer {
+                process: bound.identity.process(),
+                address: bound.address,
+            })
+            .collect();
+        let replicas: Vec<(RaftId, SocketAddr)> = seeds
+            .iter()
+            .map(|peer| (RaftId(peer.process.number), peer.address))
+            .collect();
         let mut started = Vec::new();
         // The first replica makes the groups, so it starts last: the others answer its first call.
         for bound in bound.into_iter().rev() {
@@ -224,8 +262,13 @@ impl Start<'_> {
     }
 
     fn admin_client(&self, seeds: &[Peer]) -> anyhow::Result<Arc<MetadataClient>> {
-        let process = ProcessId { role: Role::Admin, number: 1 };
-        let identity = self.authority.identity(process, self.base.clock.wall(), &self.base.random)?;
+        let process = ProcessId {
+            role: Role::Admin,
+            number: 1,
+        };
+        let identity = self
+            .authority
+            .identity(process, self.base.clock.wall(), &self.base.random)?;
         Ok(roles::bind(identity, loopback(0), &self.base)?.metadata_client(&self.base, seeds.to_vec()))
     }
 
@@ -242,24 +285,52 @@ impl Start<'_> {
             let region = u32::try_from((number - 1) % u64::from(self.arguments.regions))? + 1;
             let install = self.secrets.install("metadata", number);
             let id = bootstrap::register_process(admin, Role::Metadata, install, peer.address, &site(region)).await?;
-            ensure!(id == peer.process, "the control group calls {} {id}; the data directory was mixed up", peer.process);
+            ensure!(
+                id == peer.process,
+                "the control group calls {} {id}; the data directory was mixed up",
+                peer.process
+            );
         }
         let voters: Vec<RaftId> = seeds.iter().map(|peer| RaftId(peer.process.number)).collect();
         bootstrap::assign_groups(admin, self.arguments.groups, &voters).await
     }
 
-    async fn nodes(&self, admin: &Arc<MetadataClient>, seeds: &[Peer], disk_bytes: u64) -> anyhow::Result<Arc<DevNodes>> {
+    async fn nodes(
+        &self,
+        admin: &Arc<MetadataClient>,
+        seeds: &[Peer],
+        disk_bytes: u64,
+    ) -> anyhow::Result<Arc<DevNodes>> {
         let mut plans = BTreeMap::new();
         let count = self.arguments.regions * self.arguments.nodes_per_region;
         for place in 1..=count {
             let Site { region, zone } = site((place - 1) / self.arguments.nodes_per_region + 1);
             let install = self.secrets.install("node", u64::from(place));
             // The id comes before the address: the certificate carries the id, and the listener needs the certificate.
-            let info = NodeInfo { region: region.clone(), zone: zone.clone(), address: loopback(1), membership: Membership::Active };
+            let info = NodeInfo {
+                region: region.clone(),
+                zone: zone.clone(),
+                address: loopback(1),
+                membership: Membership::Active,
+            };
             let node = bootstrap::register_node(admin, install, info).await?;
             let disks = self.disks(admin, node, place, disk_bytes).await?;
-            let config = NodeConfig { node, disks, segment_bytes: SEGMENT_BYTES_DEV, scrub_period: SCRUB_PERIOD, limbo: LIMBO };
-            plans.insert(node.0, NodePlan { install, region, zone, config });
+            let config = NodeConfig {
+                node,
+                disks,
+                segment_bytes: SEGMENT_BYTES_DEV,
+                scrub_period: SCRUB_PERIOD,
+                limbo: LIMBO,
+            };
+            plans.insert(
+                node.0,
+                NodePlan {
+                    install,
+                    region,
+                    zone,
+                    config,
+                },
+            );
         }
         let numbers: Vec<u32> = plans.keys().copied().collect();
         let nodes = Arc::new(DevNodes {
@@ -271,24 +342,48 @@ impl Start<'_> {
             running: Mutex::new(BTreeMap::new()),
         });
         for number in numbers {
-            nodes.start_node(number).await.with_context(|| format!("start node {number}"))?;
+            nodes
+                .start_node(number)
+                .await
+                .with_context(|| format!("start node {number}"))?;
         }
         Ok(nodes)
     }
 
-    async fn disks(&self, admin: &MetadataClient, node: NodeId, place: u32, disk_bytes: u64) -> anyhow::Result<Vec<DiskConfig>> {
+    async fn disks(
+        &self,
+        admin: &MetadataClient,
+        node: NodeId,
+        place: u32,
+        disk_bytes: u64,
+    ) -> anyhow::Result<Vec<DiskConfig>> {
         let mut disks = Vec::new();
         for number in 1..=self.arguments.disks_per_node {
-            let install = self.secrets.install("disk", (u64::from(place) << 32) | u64::from(number));
-            let info = DiskInfo { node, weight_bytes: disk_bytes, membership: Membership::Active };
+            let install = self
+                .secrets
+                .install("disk", (u64::from(place) << 32) | u64::from(number));
+            let info = DiskInfo {
+                node,
+                weight_bytes: disk_bytes,
+                membership: Membership::Active,
+            };
             let disk: DiskId = bootstrap::register_disk(admin, install, info).await?;
             let path = self.directory(&format!("node-{node}/disk-{disk}"))?;
-            disks.push(DiskConfig { disk, path, capacity_bytes: Some(disk_bytes) });
+            disks.push(DiskConfig {
+                disk,
+                path,
+                capacity_bytes: Some(disk_bytes),
+            });
         }
         Ok(disks)
     }
 
-    async fn gateways(&self, admin: &MetadataClient, seeds: &[Peer], nodes: &Arc<DevNodes>) -> anyhow::Result<Vec<GatewayRole>> {
+    async fn gateways(
+        &self,
+        admin: &MetadataClient,
+        seeds: &[Peer],
+        nodes: &Arc<DevNodes>,
+    ) -> anyhow::Result<Vec<GatewayRole>> {
         let kek_file = self.data_dir.join("cluster").join("kek");
         if !kek_file.exists() {
             ensure!(
@@ -306,12 +401,20 @@ impl Start<'_> {
             let bound = roles::bind(identity, loopback(0), &self.base)?;
             bootstrap::register_process(admin, Role::Gateway, install, bound.address, &site(1)).await?;
             self.directory(&format!("gateway-{number}"))?;
-            let listen = if number == 1 { self.arguments.listen } else { SocketAddr::new(self.arguments.listen.ip(), 0) };
+            let listen = if number == 1 {
+                self.arguments.listen
+            } else {
+                SocketAddr::new(self.arguments.listen.ip(), 0)
+            };
             let config = GatewayConfig {
                 listen,
                 kek_file: kek_file.clone(),
                 tls: None,
-                functions: Functions { api: true, block: true, notify: true },
+                functions: Functions {
+                    api: true,
+                    block: true,
+                    notify: true,
+                },
                 upload_budget_bytes: UPLOAD_BUDGET_BYTES,
             };
             let switch = Arc::clone(nodes) as Arc<dyn NodeSwitch>;
@@ -326,14 +429,19 @@ impl Start<'_> {
         use protocol::metadata::{Query, QueryAnswer};
         let wait = async {
             loop {
-                let answer = admin.query(&Query::Control(ControlQuery::Layout(Some(self.profile))), 0).await;
-                if matches!(&answer, Ok((QueryAnswer::Layout(layout), _)) if layout.tables.contains_key(&self.profile)) {
+                let answer = admin
+                    .query(&Query::Control(ControlQuery::Layout(Some(self.profile))), 0)
+                    .await;
+                if matches!(&answer, Ok((QueryAnswer::Layout(layout), _)) if layout.tables.contains_key(&self.profile))
+                {
                     return;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        tokio::time::timeout(READY_PATIENCE, wait).await.context("the groups' leaders planned no rows in time")
+        tokio::time::timeout(READY_PATIENCE, wait)
+            .await
+            .context("the groups' leaders planned no rows in time")
     }
 
     /// Makes the demo user and the admin at the first start; answers a fresh admin token.
@@ -341,7 +449,11 @@ impl Start<'_> {
         self.user(app, DEMO_USER, &self.secrets.demo_password, false).await?;
         self.user(app, ADMIN_USER, &self.secrets.admin_password, true).await?;
         let name = Username::new(ADMIN_USER).map_err(|error| anyhow::anyhow!(error.advice()))?;
-        let facts = app.core.login_facts(name, 0).await?.context("the admin was just made")?;
+        let facts = app
+            .core
+            .login_facts(name, 0)
+            .await?
+            .context("the admin was just made")?;
         let user = facts.user.user;
         let token = || {
             let (text, hash) = gateway::auth::token::draw(user, &self.base.random);
@@ -359,7 +471,18 @@ impl Start<'_> {
             return Ok(());
         }
         let password_hash = app.passwords.hash(password.to_owned().into()).await?;
-        app.core.create_user(NewUser { name, password_hash, quota_bytes: None, is_admin }, None, 0).await?;
+        app.core
+            .create_user(
+                NewUser {
+                    name,
+                    password_hash,
+                    quota_bytes: None,
+                    is_admin,
+                },
+                None,
+                0,
+            )
+            .await?;
         Ok(())
     }
 
@@ -378,17 +501,40 @@ impl Start<'_> {
         let mut processes = Vec::new();
         for number in 1..=u64::from(self.arguments.metadata) {
             let region = u32::try_from((number - 1) % u64::from(self.arguments.regions)).unwrap_or(0) + 1;
-            processes.push(facts("metadata", number, site(region), &self.data_dir.join(format!("metadata-{number}"))));
+            processes.push(facts(
+                "metadata",
+                number,
+                site(region),
+                &self.data_dir.join(format!("metadata-{number}")),
+            ));
         }
         for (number, plan) in &nodes.plans {
-            let place = Site { region: plan.region.clone(), zone: plan.zone.clone() };
-            processes.push(facts("node", u64::from(*number), place, &self.data_dir.join(format!("node-{number}"))));
+            let place = Site {
+                region: plan.region.clone(),
+                zone: plan.zone.clone(),
+            };
+            processes.push(facts(
+                "node",
+                u64::from(*number),
+                place,
+                &self.data_dir.join(format!("node-{number}")),
+            ));
         }
         for number in (1_u64..).take(gateways.len()) {
-            processes.push(facts("gateway", number, site(1), &self.data_dir.join(format!("gateway-{number}"))));
+            processes.push(facts(
+                "gateway",
+                number,
+                site(1),
+                &self.data_dir.join(format!("gateway-{number}")),
+            ));
         }
         DevFacts {
-            url: format!("http://{}", gateways.first().map_or(self.arguments.listen, |role| role.gateway().address())),
+            url: format!(
+                "http://{}",
+                gateways
+                    .first()
+                    .map_or(self.arguments.listen, |role| role.gateway().address())
+            ),
             user: DEMO_USER.to_owned(),
             password: self.secrets.demo_password.clone(),
             admin_token,

@@ -48,7 +48,12 @@ impl DevFacts {
     /// Writes the file into `data_dir`, replacing an older one.
     pub(crate) fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         let (path, fresh) = (data_dir.join(FILE), data_dir.join("dev.json.new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         file.sync_all()?;
         fs::rename(&fresh, &path).with_context(|| format!("write {}", path.display()))?;

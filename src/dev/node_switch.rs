@@ -39,13 +39,20 @@ pub(crate) struct DevNodes {
 impl DevNodes {
     /// Starts a node that is not running; false when there is no such node.
     pub(crate) async fn start_node(&self, number: u32) -> anyhow::Result<bool> {
-        let Some(plan) = self.plans.get(&number) else { return Ok(false) };
+        let Some(plan) = self.plans.get(&number) else {
+            return Ok(false);
+        };
         let mut running = self.running.lock().await;
         if running.contains_key(&number) {
             return Ok(true);
         }
-        let process = ProcessId { role: Role::Node, number: u64::from(number) };
-        let identity = self.authority.identity(process, self.base.clock.wall(), &self.base.random)?;
+        let process = ProcessId {
+            role: Role::Node,
+            number: u64::from(number),
+        };
+        let identity = self
+            .authority
+            .identity(process, self.base.clock.wall(), &self.base.random)?;
         let bound = roles::bind(identity, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &self.base)?;
         let info = NodeInfo {
             region: plan.region.clone(),
@@ -54,7 +61,9 @@ impl DevNodes {
             membership: Membership::Active,
         };
         let node = NodeRole::start(bound, &plan.config, &self.base, self.seeds.clone()).await?;
-        bootstrap::register_node(&self.metadata, plan.install, info).await.context("tell the node's address")?;
+        bootstrap::register_node(&self.metadata, plan.install, info)
+            .await
+            .context("tell the node's address")?;
         running.insert(number, node);
         Ok(true)
     }

@@ -37,7 +37,12 @@ pub(crate) struct DevSecrets {
 
 impl DevSecrets {
     /// Reads what is remembered in `directory`, or draws it for a first start with `shape`.
-    pub(crate) fn open_or_create(directory: &Path, shape: &Shape, metadata_ports: &[u16], random: &Random) -> anyhow::Result<Self> {
+    pub(crate) fn open_or_create(
+        directory: &Path,
+        shape: &Shape,
+        metadata_ports: &[u16],
+        random: &Random,
+    ) -> anyhow::Result<Self> {
         if let Some(known) = Self::read(directory)? {
             ensure!(
                 known.shape == *shape,
@@ -55,7 +60,11 @@ impl DevSecrets {
             install_seed: random.u64(),
             metadata_ports: metadata_ports.to_vec(),
         };
-        secret::create(&directory.join(FILE), &Secret::new(serde_json::to_vec_pretty(&fresh)?), random)?;
+        secret::create(
+            &directory.join(FILE),
+            &Secret::new(serde_json::to_vec_pretty(&fresh)?),
+            random,
+        )?;
         Ok(fresh)
     }
 
