@@ -146,6 +146,15 @@ impl DevCluster {
     }
 }
 
+impl DevCluster {
+    /// Ends it at once, as `kill -9` does.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
 impl Drop for DevCluster {
     fn drop(&mut self) {
         // Nothing can be done about a failure while dropping; an ended child answers with one.

@@ -91,7 +91,6 @@ impl Client {
     }
 
     /// A request below the server's address, with the token.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.token {

@@ -1,0 +1,201 @@
+//! One cluster for one test, the demo user's client, and requests below what a well-behaved client can send.
+//!
+//! Invariant: the child process ends and its directory goes with the `World`, also when the test fails.
+//! Not here: expectations; each test file says its own.
+
+use api::problem::Problem;
+use chaos::dev_cluster::DevCluster;
+use client_sdk::client::Client;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// No answer may take longer; far above what a loaded two-core machine needs.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub(crate) fn holdfast() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_holdfast"))
+}
+
+/// A running cluster with its data directory.
+pub(crate) struct World {
+    pub(crate) cluster: DevCluster,
+    pub(crate) client: Client,
+    options: Vec<String>,
+    directory: TempDir,
+}
+
+/// What came back: status, headers as (lower-case name, value), body.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl World {
+    /// Starts `holdfast dev` with its defaults but small disks.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts `holdfast dev` with further arguments.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let cluster = start(&data_dir_in(&directory), &options).await;
+        let client = cluster.client().await.unwrap();
+        Self {
+            cluster,
+            client,
+            options,
+            directory,
+        }
+    }
+
+    /// Where the cluster keeps everything.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        data_dir_in(&self.directory)
+    }
+
+    /// Stops it in order and starts it again on the same data.
+    pub(crate) async fn restart(&mut self) {
+        self.cluster.stop().unwrap();
+        self.start_again().await;
+    }
+
+    /// `kill -9`, then a start on the same data.
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.cluster.kill().unwrap();
+        self.start_again().await;
+    }
+
+    async fn start_again(&mut self) {
+        self.cluster = start(&self.data_dir(), &self.options).await;
+        self.client = self.cluster.client().await.unwrap();
+    }
+
+    /// A call as the demo user; `body` is sent as JSON.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let mut request = self.client.request(method, path).timeout(ANSWER_DEADLINE);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answer(request).await
+    }
+
+    /// Sends `bytes` as they are over a fresh TCP connection, then closes the writing half, and returns all that came back.
+    /// For what no HTTP client would send: short bodies, broken heads.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut back = Vec::new();
+        let read = tokio::time::timeout(ANSWER_DEADLINE, stream.read_to_end(&mut back)).await;
+        // A reset after the answer is the server's right; no end at all is not.
+        drop(read.expect("the server neither answered nor closed"));
+        back
+    }
+
+    /// A bare connection to the gateway.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        let address = self.cluster.facts.url.trim_start_matches("http://");
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    /// Names and ids of everything below the root of the home drive, for "nothing was left behind".
+    pub(crate) async fn tree(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders = vec!["/".to_owned()];
+        while let Some(folder) = folders.pop() {
+            let mut token: Option<String> = None;
+            loop {
+                let page = self.client.list(&folder, 1000, token.as_deref()).await.unwrap();
+                for entry in &page.entries {
+                    let path = format!("{}/{}", folder.trim_end_matches('/'), entry.name);
+                    if entry.entry_type == api::entry::Kind::Folder {
+                        folders.push(path.clone());
+                    }
+                    found.push(path);
+                }
+                token = page.next_page_token;
+                if token.is_none() {
+                    break;
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+impl Answer {
+    /// The value of a header by its lower-case name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(header, _)| header == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// Asserts a typed refusal: status, `application/problem+json`, the code, and a detail that says something.
+    pub(crate) fn refused(&self, status: u16, code: &str) -> Problem {
+        let body = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status.as_u16(), status, "{body}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{body}");
+        let problem: Problem = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(problem.code, code, "{body}");
+        assert!(problem.detail.len() > 10, "the detail says nothing: {body}");
+        problem
+    }
+}
+
+/// Sends a prepared request and reads the whole answer.
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let headers = response.headers().iter();
+    let headers = headers
+        .map(|(name, value)| {
+            (
+                name.as_str().to_owned(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
+        })
+        .collect();
+    Answer {
+        status,
+        headers,
+        body: response.bytes().await.unwrap().to_vec(),
+    }
+}
+
+/// Bytes that do not compress and follow from `seed`.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    let mut bytes = vec![0; length];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn data_dir_in(directory: &TempDir) -> PathBuf {
+    directory.path().join("data")
+}
+
+async fn start(data_dir: &Path, options: &[String]) -> DevCluster {
+    let mut arguments: Vec<&str> = options.iter().map(String::as_str).collect();
+    if !arguments.contains(&"--disk-capacity") {
+        arguments.extend(["--disk-capacity", "4G"]);
+    }
+    DevCluster::start(holdfast(), data_dir, &arguments).await.unwrap()
+}
