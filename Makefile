@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench demo tools clean
+.PHONY: build run test verify fix bench demo wide-folder tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -44,6 +44,10 @@ bench: build
 
 demo: build
 	$(CARGO) run --release --locked -p chaos --bin demo -- --holdfast $(HOLDFAST) $(ARGS)
+
+# SC-in-3 at its full scale: a million children in one folder. About five minutes and two gigabytes of disk.
+wide-folder: build
+	$(CARGO) run --release --locked -p chaos --bin wide-folder -- --holdfast $(HOLDFAST) $(ARGS)
 
 clean:
 	$(CARGO) clean

@@ -1,19 +1,33 @@
 //! `holdfast admin`: speaks the gateway's admin calls, for people and scripts.
 //!
-//! Invariant: the token comes from a file, never from the command line, where every user of the host could read it.
+//! Invariant: tokens and passwords come from files, never from the command line, where every user of the host could read it.
 
-use crate::cli::{AdminArguments, AdminCommand, NodeCommand};
+use crate::cli::{AdminArguments, AdminCommand, NodeCommand, UserArguments, UserCommand};
 use crate::dev::facts::DevFacts;
-use anyhow::{Context, bail};
+use crate::dev::shape;
+use anyhow::{Context, bail, ensure};
 use client_sdk::client::Client;
+use client_sdk::http::Authorities;
+use daemon::random::Random;
+use model::base32;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 
 /// Runs one admin command.
-pub(crate) async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
-    let client = connect(&arguments)?;
-    match arguments.command {
+pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
+    let AdminCommand::User {
+        command: UserCommand::Create(wanted),
+    } = &arguments.command
+    else {
+        return ask(&sign_in(&arguments).await?, arguments.command).await;
+    };
+    create_user(&arguments, wanted).await
+}
+
+async fn ask(client: &Client, command: AdminCommand) -> anyhow::Result<()> {
+    match command {
         AdminCommand::Status { json } => {
             let status = client.json(Method::GET, "/api/v1/admin/status", None).await?;
             if json {
@@ -32,29 +46,80 @@ pub(crate) async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
                 .await?;
             println!("node {id}: {verb} done");
         }
+        // `run` has taken it: it may have to do without a sign-in.
+        AdminCommand::User { .. } => {}
     }
     Ok(())
 }
 
+/// Makes an account, the first one with the setup token, and prints a password that was drawn.
+async fn create_user(arguments: &AdminArguments, wanted: &UserArguments) -> anyhow::Result<()> {
+    let (password, is_drawn) = match &wanted.new_password_file {
+        Some(file) => (line_of(file)?, false),
+        None => (base32::encode(&Random::system().bytes::<15>()), true),
+    };
+    let (client, path, body) = match &wanted.setup_token_file {
+        Some(file) => {
+            let body = json!({ "setup_token": line_of(file)?, "username": wanted.name, "password": password });
+            (connect(arguments)?, "/api/v1/admin/setup", body)
+        }
+        None => {
+            let mut body = json!({ "username": wanted.name, "password": password, "is_admin": wanted.admin });
+            if let Some(quota) = &wanted.quota {
+                body["quota_bytes"] = json!(shape::parse_size("--quota", quota)?);
+            }
+            (sign_in(arguments).await?, "/api/v1/users", body)
+        }
+    };
+    let user = client.json(Method::POST, path, Some(&body)).await?;
+    let word = |key: &str| user[key].as_str().unwrap_or("-").to_owned();
+    println!("user {} made, id {}, drive {}", word("username"), word("id"), word("drive"));
+    if is_drawn {
+        println!("password {password}");
+    }
+    Ok(())
+}
+
+/// The first line of a file with a secret.
+fn line_of(file: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let line = text.lines().next().unwrap_or("").trim();
+    ensure!(!line.is_empty(), "{} is empty; put the secret on its first line", file.display());
+    Ok(line.to_owned())
+}
+
+/// A client that is not signed in.
 fn connect(arguments: &AdminArguments) -> anyhow::Result<Client> {
-    let facts = DevFacts::read(&arguments.data_dir);
-    let url = match (&arguments.url, &facts) {
-        (Some(url), _) => url.clone(),
-        (None, Ok(facts)) => facts.url.clone(),
-        (None, Err(_)) => bail!(
-            "no dev cluster in {}; give --url and --token-file",
-            arguments.data_dir.display()
-        ),
+    let url = match &arguments.url {
+        Some(url) => url.clone(),
+        None => match DevFacts::read(&arguments.data_dir) {
+            Ok(facts) => facts.url,
+            Err(_) => bail!(
+                "no dev cluster in {}; give --url and --token-file",
+                arguments.data_dir.display()
+            ),
+        },
     };
-    let token = match (&arguments.token_file, facts) {
-        (Some(file), _) => fs::read_to_string(file)
-            .with_context(|| format!("read {}", file.display()))?
-            .trim()
-            .to_owned(),
-        (None, Ok(facts)) => facts.admin_token,
-        (None, Err(_)) => bail!("give --token-file with an admin token"),
+    let authorities = match &arguments.ca_file {
+        Some(file) => Authorities::Pem(fs::read(file).with_context(|| format!("read {}", file.display()))?),
+        None => Authorities::for_url(&url),
     };
-    Ok(Client::new(&url)?.with_token(&token))
+    Ok(Client::trusting(&url, &authorities)?)
+}
+
+async fn sign_in(arguments: &AdminArguments) -> anyhow::Result<Client> {
+    let client = connect(arguments)?;
+    if let (Some(user), Some(file)) = (&arguments.user, &arguments.password_file) {
+        return Ok(client.login(user, &line_of(file)?).await?);
+    }
+    let token = match &arguments.token_file {
+        Some(file) => line_of(file)?,
+        None => match DevFacts::read(&arguments.data_dir) {
+            Ok(facts) => facts.admin_token,
+            Err(_) => bail!("give --token-file with an admin token, or --user and --password-file"),
+        },
+    };
+    Ok(client.with_token(&token))
 }
 
 fn table(status: &Value) -> String {

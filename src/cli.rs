@@ -9,103 +9,148 @@ use std::path::PathBuf;
 /// Holdfast: a self-hosted drive on its own storage cluster.
 #[derive(Debug, Parser)]
 #[command(version, about)]
-pub(crate) struct CommandLine {
+pub struct CommandLine {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Runs a whole cluster in this process, for trying out and for development.
     Dev(DevArguments),
     /// Runs the roles whose sections the configuration file has.
     Serve(ServeArguments),
     /// Makes a cluster's authority, keys and the identities of its first processes.
     Init(InitArguments),
+    /// Issues, renews and revokes identities of a cluster's processes, where its authority is.
+    Identity(IdentityArguments),
     /// Asks or commands a running cluster.
     Admin(AdminArguments),
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct DevArguments {
+pub struct DevArguments {
     /// Where everything is kept.
     #[arg(long, default_value = "data")]
-    pub(crate) data_dir: PathBuf,
+    pub data_dir: PathBuf,
     /// Where the gateway listens; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// Sites.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
-    pub(crate) regions: u32,
+    pub regions: u32,
     /// Storage nodes of each site.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
-    pub(crate) nodes_per_region: u32,
+    pub nodes_per_region: u32,
     /// Disks of each storage node.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
-    pub(crate) disks_per_node: u32,
+    pub disks_per_node: u32,
     /// Metadata replicas: 1, 3 or 5.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
-    pub(crate) metadata: u32,
+    pub metadata: u32,
     /// Drive groups.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(crate) groups: u32,
+    pub groups: u32,
     /// Gateways.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
-    pub(crate) gateways: u32,
+    pub gateways: u32,
     /// The durability profile of new drives: dev, standard, single, solo.
     #[arg(long, default_value = "dev")]
-    pub(crate) profile: String,
+    pub profile: String,
     /// Capacity of each disk, such as 20G; by default the free space divided by the number of disks.
     #[arg(long)]
-    pub(crate) disk_capacity: Option<String>,
+    pub disk_capacity: Option<String>,
+    /// The gateway's certificate chain in PEM; without it dev serves plain HTTP.
+    #[arg(long, requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's key in PEM, mode 0600.
+    #[arg(long, requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
     /// Says that a proxy in front does TLS, so that an address other than loopback may be plain HTTP.
     #[arg(long)]
-    pub(crate) behind_proxy: bool,
+    pub behind_proxy: bool,
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct ServeArguments {
+pub struct ServeArguments {
     /// The configuration file.
     #[arg(long)]
-    pub(crate) config: PathBuf,
+    pub config: PathBuf,
     /// Checks the file, says what is wrong with it, and runs nothing.
     #[arg(long)]
-    pub(crate) check_config: bool,
+    pub check_config: bool,
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct InitArguments {
+pub struct InitArguments {
     /// Where authority, keys and identities are written; must not hold a cluster yet.
     #[arg(long)]
-    pub(crate) directory: PathBuf,
+    pub directory: PathBuf,
     /// Metadata replicas to make identities for.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=5))]
-    pub(crate) metadata: u64,
+    pub metadata: u64,
     /// Storage nodes to make identities for.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    pub(crate) nodes: u64,
+    pub nodes: u64,
     /// Gateways to make identities for.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
-    pub(crate) gateways: u64,
+    pub gateways: u64,
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct AdminArguments {
-    /// The gateway's address; by default that of the dev cluster in `--data-dir`.
+pub struct IdentityArguments {
+    /// The authority's directory, as `init` made it.
     #[arg(long)]
-    pub(crate) url: Option<String>,
-    /// A file that holds an admin token; by default that of the dev cluster in `--data-dir`.
-    #[arg(long)]
-    pub(crate) token_file: Option<PathBuf>,
-    /// The data directory of a dev cluster.
-    #[arg(long, default_value = "data")]
-    pub(crate) data_dir: PathBuf,
+    pub directory: PathBuf,
     #[command(subcommand)]
-    pub(crate) command: AdminCommand,
+    pub command: IdentityCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum AdminCommand {
+pub enum IdentityCommand {
+    /// Makes the identity of a further process, under the next number of its role.
+    Issue {
+        /// node, metadata or gateway.
+        role: String,
+    },
+    /// Makes a new key and certificate for a process.
+    Renew {
+        /// Such as node-7.
+        process: String,
+    },
+    /// Has every certificate that a process has had refused.
+    Revoke {
+        /// Such as node-7.
+        process: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct AdminArguments {
+    /// The gateway's address; by default that of the dev cluster in `--data-dir`.
+    #[arg(long)]
+    pub url: Option<String>,
+    /// A file that holds an admin token; by default that of the dev cluster in `--data-dir`.
+    #[arg(long, conflicts_with = "user")]
+    pub token_file: Option<PathBuf>,
+    /// An administrator to sign in as, instead of a token.
+    #[arg(long, requires = "password_file")]
+    pub user: Option<String>,
+    /// A file that holds the password of `--user`.
+    #[arg(long, requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// Who signed the gateway's certificate, in PEM; by default whom the machine trusts.
+    #[arg(long)]
+    pub ca_file: Option<PathBuf>,
+    /// The data directory of a dev cluster.
+    #[arg(long, default_value = "data")]
+    pub data_dir: PathBuf,
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
     /// Shows nodes, disks, groups and stripes.
     Status {
         /// Prints the answer as it came.
@@ -117,10 +162,39 @@ pub(crate) enum AdminCommand {
         #[command(subcommand)]
         command: NodeCommand,
     },
+    /// Makes accounts.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Makes an account with a home drive.
+    Create(UserArguments),
+}
+
+#[derive(Args, Debug)]
+pub struct UserArguments {
+    /// 1 to 64 of a-z 0-9 . _ - @.
+    pub name: String,
+    /// A file that holds the account's password; without it one is drawn and printed.
+    #[arg(long)]
+    pub new_password_file: Option<PathBuf>,
+    /// Makes an administrator.
+    #[arg(long)]
+    pub admin: bool,
+    /// What the home drive may hold, such as 20G; by default what the cluster was made with.
+    #[arg(long)]
+    pub quota: Option<String>,
+    /// The one-time token of `init`, with which the first administrator is made before anybody has an account.
+    #[arg(long, conflicts_with_all = ["quota", "admin"])]
+    pub setup_token_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
-pub(crate) enum NodeCommand {
+pub enum NodeCommand {
     /// Stops it; its disks stay as they are.
     Stop {
         /// The node's id.

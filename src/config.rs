@@ -3,6 +3,7 @@
 //! Invariants: unknown keys are refused; a role runs when its section is there and then needs its `[transport.<role>]`;
 //! secrets are paths to files, never values.
 
+use crate::registration::Site;
 use daemon::config::{Problem, RawConfig};
 use gateway::config::{GatewayConfig, RawGateway};
 use metadata_raft::config::{Config as MetadataConfig, RawMetadata};
@@ -19,6 +20,8 @@ use std::path::PathBuf;
 pub(crate) struct RawFile {
     #[serde(default)]
     log: RawLog,
+    /// Where the process stands.
+    site: Option<RawSite>,
     #[serde(default)]
     transport: RawTransports,
     /// Replicas of the control group, by which a node or gateway finds the cluster.
@@ -37,9 +40,23 @@ struct RawLog {
     filter: Option<String>,
 }
 
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSite {
+    region: String,
+    #[serde(default = "zone_default")]
+    zone: String,
+}
+
+fn zone_default() -> String {
+    "z1".to_owned()
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawTransports {
+    /// Certificates that are refused, as `holdfast identity revoke` writes them; read again when it changes.
+    revoked_file: Option<PathBuf>,
     node: Option<RawEndpoint>,
     metadata: Option<RawEndpoint>,
     gateway: Option<RawEndpoint>,
@@ -49,6 +66,8 @@ struct RawTransports {
 #[serde(deny_unknown_fields)]
 struct RawEndpoint {
     listen: SocketAddr,
+    /// Where the others reach it, when that is not `listen`.
+    advertise: Option<SocketAddr>,
     identity_dir: PathBuf,
 }
 
@@ -63,6 +82,7 @@ struct RawSeed {
 #[derive(Clone, Debug)]
 pub(crate) struct EndpointConfig {
     pub(crate) listen: SocketAddr,
+    pub(crate) advertise: Option<SocketAddr>,
     pub(crate) identity_dir: PathBuf,
 }
 
@@ -72,6 +92,8 @@ pub(crate) struct ServeConfig {
     pub(crate) logs_json: bool,
     pub(crate) log_filter: String,
     pub(crate) seeds: Vec<Peer>,
+    pub(crate) site: Site,
+    pub(crate) revoked_file: Option<PathBuf>,
     pub(crate) node: Option<(EndpointConfig, NodeConfig)>,
     pub(crate) metadata: Option<(EndpointConfig, MetadataConfig)>,
     pub(crate) gateway: Option<(EndpointConfig, GatewayConfig)>,
@@ -83,6 +105,7 @@ impl RawConfig for RawFile {
     fn check(self) -> Result<ServeConfig, Vec<Problem>> {
         let mut problems = Vec::new();
         let RawTransports {
+            revoked_file,
             node: node_at,
             metadata: metadata_at,
             gateway: gateway_at,
@@ -114,9 +137,20 @@ impl RawConfig for RawFile {
                 "add a [[seeds]] with id and address for each metadata replica",
             ));
         }
+        if self.site.is_none() && (node.is_some() || gateway.is_some()) {
+            problems.push(Problem::new(
+                "site",
+                "is missing",
+                "add [site] with the region and zone of this process",
+            ));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
+        let site = self.site.map_or_else(Site::default, |site| Site {
+            region: site.region,
+            zone: site.zone,
+        });
         let seed = |seed: &RawSeed| Peer {
             process: ProcessId {
                 role: Role::Metadata,
@@ -126,8 +160,10 @@ impl RawConfig for RawFile {
         };
         Ok(ServeConfig {
             logs_json: self.log.json,
-            log_filter: self.log.filter.unwrap_or_else(|| "info".to_owned()),
+            log_filter: self.log.filter.unwrap_or_else(|| "info,openraft=warn".to_owned()),
             seeds: self.seeds.iter().map(seed).collect(),
+            site,
+            revoked_file,
             node,
             metadata,
             gateway,
@@ -161,8 +197,26 @@ fn section<T>(
             problems.push(Problem::new(key, "is missing", "give listen and identity_dir"));
             None
         }
-        (Some(Ok(config)), Some(RawEndpoint { listen, identity_dir })) => {
-            Some((EndpointConfig { listen, identity_dir }, config))
+        (Some(Ok(_)), Some(at)) if at.listen.ip().is_unspecified() && at.advertise.is_none() => {
+            problems.push(Problem::new(
+                format!("{key}.listen"),
+                "is every address of the host",
+                "add advertise, the one at which the others reach it",
+            ));
+            None
+        }
+        (Some(Ok(config)), Some(at)) => {
+            let RawEndpoint {
+                listen,
+                advertise,
+                identity_dir,
+            } = at;
+            let endpoint = EndpointConfig {
+                listen,
+                advertise,
+                identity_dir,
+            };
+            Some((endpoint, config))
         }
     }
 }

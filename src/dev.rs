@@ -6,11 +6,12 @@
 //! 5. storage nodes; 6. gateways; 7. users; 8. `dev.json` and the table. Stopping goes backwards.
 //! Not here: child processes, which come with `--processes`.
 
-pub(crate) mod cluster;
-pub(crate) mod facts;
+pub mod cluster;
+mod directory;
+pub mod facts;
 mod node_switch;
 mod secrets;
-mod shape;
+pub(crate) mod shape;
 
 use crate::cli::DevArguments;
 use anyhow::Context;
@@ -19,7 +20,7 @@ use daemon::log::{self, LogFormat};
 use facts::DevFacts;
 
 /// Runs the cluster until it is asked to stop.
-pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<()> {
+pub async fn run(arguments: DevArguments) -> anyhow::Result<()> {
     log::init(LogFormat::Human, "info,openraft=warn").context("start logging")?;
     let cluster = DevCluster::start(&arguments).await?;
     print_table(cluster.facts(), &arguments);

@@ -7,11 +7,13 @@ use crate::identity_files::AuthorityFiles;
 use anyhow::ensure;
 use daemon::clock::{Clock, SystemClock};
 use daemon::random::Random;
-use gateway::config::create_kek;
+use daemon::secret::{self, Secret};
+use gateway::auth::setup::SetupToken;
+use gateway::config::{create_kek, read_kek};
 use model::process::{ProcessId, Role};
 
 /// Makes the files; a directory that holds a cluster already is refused.
-pub(crate) fn run(arguments: &InitArguments) -> anyhow::Result<()> {
+pub fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     let directory = &arguments.directory;
     ensure!(
         !directory.join("authority.pem").exists(),
@@ -20,7 +22,12 @@ pub(crate) fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     );
     let (random, now) = (Random::system(), SystemClock::new().wall());
     let authority = AuthorityFiles::open_or_create(directory, now, &random)?;
-    create_kek(&directory.join("kek"), &random)?;
+    let kek_file = directory.join("kek");
+    create_kek(&kek_file, &random)?;
+    let (_, kek_text) = read_kek(&kek_file)?;
+    let token = SetupToken::derive(&kek_text);
+    let token_file = directory.join("setup-token");
+    secret::create(&token_file, &Secret::new(token.expose().as_bytes().to_vec()), &random)?;
     let all = [
         (Role::Metadata, arguments.metadata),
         (Role::Node, arguments.nodes),
@@ -35,6 +42,10 @@ pub(crate) fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     println!("cluster {} made in {}", authority.cluster(), directory.display());
     println!("  authority.pem, authority.key   keep the key off-line");
     println!("  kek                            for gateways alone; keep a copy where you keep nothing else");
-    println!("  identities/<role>-<number>/    carry each to its host as identity_dir");
+    println!("  identities/<role>-<number>/    move each to its host as identity_dir");
+    println!();
+    println!("one-time admin token, also in setup-token: {}", token.expose());
+    println!("once the processes run, make the first administrator with it:");
+    println!("  holdfast admin --url URL user create NAME --setup-token-file {}", token_file.display());
     Ok(())
 }

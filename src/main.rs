@@ -1,19 +1,8 @@
-//! The server binary: parses the command line and calls; everything else is in libraries and the modules beside it.
-
-mod admin;
-mod bootstrap;
-mod cli;
-mod config;
-mod dev;
-mod identity_files;
-mod init;
-mod late_handler;
-mod roles;
-mod row_source;
-mod serve;
+//! The server binary: parses the command line and calls the library beside it.
 
 use clap::Parser;
-use cli::{Command, CommandLine};
+use holdfast::cli::{Command, CommandLine};
+use holdfast::{admin, dev, identity_command, init, serve};
 
 fn main() -> std::process::ExitCode {
     let command_line = CommandLine::parse();
@@ -24,6 +13,7 @@ fn main() -> std::process::ExitCode {
                 Command::Dev(arguments) => dev::run(arguments).await,
                 Command::Serve(arguments) => serve::run(arguments).await,
                 Command::Init(arguments) => init::run(&arguments),
+                Command::Identity(arguments) => identity_command::run(&arguments),
                 Command::Admin(arguments) => admin::run(arguments).await,
             }
         }),

@@ -5,10 +5,12 @@
 //! service, workers, transport.
 //! Not here: which roles there are and what they are told.
 
+use crate::first_start::{self, Begin};
 use crate::late_handler::LateHandler;
 use crate::row_source::ControlRows;
 use anyhow::Context;
-use daemon::clock::Clock;
+use codec::cipher::{Aes256Gcm, Cipher};
+use daemon::clock::{Clock, SystemClock};
 use daemon::metrics::Metrics;
 use daemon::pool::Pool;
 use daemon::random::Random;
@@ -24,12 +26,16 @@ use kv::rocks::{RocksBudget, RocksKv};
 use kv::seam::{Kv, KvError};
 use metadata_raft::config::Config as MetadataConfig;
 use metadata_raft::serve::{MetadataProcess, Seams as MetadataSeams};
+use model::id::DiskId;
 use node::config::{Config as NodeConfig, DiskConfig};
-use node::serve::{IndexOpening, Node, Seams as NodeSeams};
+use node::open::{DiskOpening, IndexOpening};
+use node::serve::{Node, Seams as NodeSeams};
+use node::store::identity::IDENTITY_FILE;
 use rpc::identity::{Identity, Revocations};
 use rpc::limits::RpcLimits;
 use rpc::quic::{QuicOptions, QuicTransport};
 use rpc::transport::{Handler, Peer, Transport};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,18 +44,46 @@ use std::time::Duration;
 /// How long a closing transport waits for its last answers.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Where a disk keeps its journal and its place index.
-const STORE_DIR: &str = "store";
+pub(crate) const STORE_DIR: &str = "store";
 const INDEX_DIR: &str = "index";
 
-/// What all roles of a process share.
+/// What all roles of a process share and stand on.
 #[derive(Clone)]
-pub(crate) struct Base {
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) random: Random,
-    pub(crate) pool: Pool,
-    pub(crate) metrics: Metrics,
-    pub(crate) rocks: Arc<RocksBudget>,
-    pub(crate) shutdown: Shutdown,
+pub struct Base {
+    /// Wall and monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids, nonces, keys and tokens.
+    pub random: Random,
+    /// Work of more than 100 us of CPU.
+    pub pool: Pool,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// Memory of all RocksDBs of the process.
+    pub rocks: Arc<RocksBudget>,
+    /// What the gateways seal content with. No configuration reaches it: only a test that plants another sets it.
+    pub cipher: Arc<dyn Cipher>,
+    /// Certificates that are refused.
+    pub revocations: Revocations,
+    /// Ends the process.
+    pub shutdown: Shutdown,
+}
+
+impl Base {
+    /// The machine's own clock, randomness and threads, and the cipher of production.
+    ///
+    /// Errors: the threads of the pool cannot be started.
+    pub fn of_machine(rocks: RocksBudget) -> anyhow::Result<Self> {
+        Ok(Self {
+            clock: Arc::new(SystemClock::new()),
+            random: Random::system(),
+            pool: Pool::of_machine().context("start the CPU pool")?,
+            metrics: Metrics::new(),
+            rocks: Arc::new(rocks),
+            cipher: Arc::new(Aes256Gcm),
+            revocations: Revocations::default(),
+            shutdown: Shutdown::new(),
+        })
+    }
 }
 
 /// A role with an address, before its service stands.
@@ -68,7 +102,7 @@ pub(crate) fn bind(identity: Identity, listen: SocketAddr, base: &Base) -> anyho
         listen,
         clock: Arc::clone(&base.clock),
         limits: RpcLimits::default(),
-        revocations: Revocations::default(),
+        revocations: base.revocations.clone(),
     };
     let (transport, address) = QuicTransport::bind(options, Arc::clone(&handler) as Arc<dyn Handler>)?;
     Ok(Bound {
@@ -93,11 +127,18 @@ impl Bound {
             pool: base.pool.clone(),
             random: base.random.clone(),
             metrics: base.metrics.clone(),
+            cipher: Arc::clone(&base.cipher),
         }
+    }
+
+    /// Calls others under this role's identity.
+    pub(crate) fn dialer(&self) -> Arc<dyn Transport> {
+        Arc::clone(&self.transport) as Arc<dyn Transport>
     }
 
     async fn close(&self) {
         self.transport.close(CLOSE_PATIENCE).await;
+        self.handler.let_go();
     }
 }
 
@@ -110,17 +151,22 @@ pub(crate) struct MetadataRole {
 }
 
 impl MetadataRole {
-    /// Starts the replica on `config.data_dir`, which must exist.
+    /// Starts the replica on `config.data_dir`, which must exist. The replica of the lowest id makes the groups, at its first start;
+    /// on return a first start is over for good.
     pub(crate) async fn start(
         bound: Bound,
         config: &MetadataConfig,
         base: &Base,
-        makes_groups: bool,
+        begin: Begin,
+        identity_dir: &Path,
     ) -> anyhow::Result<Self> {
         let shutdown = base.shutdown.part();
         let workers = Workers::new(Arc::clone(&base.clock), shutdown.clone());
         let directory = &config.data_dir;
-        let disk = RealDisk::open(&directory.join("log")).with_context(|| format!("open {}", directory.display()))?;
+        let disk = RealDisk::open(&directory.join(first_start::LOG_DIR)).with_context(|| format!("open {}", directory.display()))?;
+        // Whose it is, before the state's store is opened: that writes.
+        let replica = config.replica;
+        metadata_raft::identity::check(&disk, bound.identity.cluster(), replica, metadata_raft::serve::LOG_DIR)?;
         let kv = RocksKv::open(&directory.join("state"), &base.rocks)
             .with_context(|| format!("open {}", directory.display()))?;
         let seams = MetadataSeams {
@@ -133,7 +179,12 @@ impl MetadataRole {
             metrics: base.metrics.clone(),
             workers: workers.clone(),
         };
+        let is_lowest = config.replicas.iter().all(|(other, _)| *other >= config.replica);
+        let makes_groups = is_lowest && begin == Begin::First;
         let process = metadata_raft::serve::start(config, &seams, makes_groups).await?;
+        if begin == Begin::First {
+            first_start::done(identity_dir)?;
+        }
         bound.handler.put(process.service());
         Ok(Self {
             bound,
@@ -166,19 +217,25 @@ pub(crate) struct NodeRole {
 }
 
 impl NodeRole {
-    /// Starts the node on the disks that it has.
+    /// Starts the node on the disks that it has, without those of `refused`, which has the reasons.
     pub(crate) async fn start(
         bound: Bound,
         config: &NodeConfig,
         base: &Base,
         seeds: Vec<Peer>,
+        refused: BTreeMap<DiskId, String>,
     ) -> anyhow::Result<Self> {
         let shutdown = base.shutdown.part();
         let workers = Workers::new(Arc::clone(&base.clock), shutdown.clone());
         let rocks = Arc::clone(&base.rocks);
+        let directory = RealDisk::open(&config.data_dir).context("open node.data_dir")?;
         let seams = NodeSeams {
             cluster: bound.identity.cluster(),
-            open_disk: Arc::new(open_disk),
+            directory: Arc::new(directory),
+            open_disk: Arc::new(move |disk, opening| match refused.get(&disk.disk) {
+                Some(reason) => Err(disk::DiskError::Io(reason.clone())),
+                None => open_disk(disk, opening),
+            }),
             open_index: Arc::new(move |disk, opening| open_index(disk, opening, &rocks)),
             rows: Arc::new(ControlRows {
                 metadata: bound.metadata_client(base, seeds),
@@ -199,21 +256,35 @@ impl NodeRole {
         })
     }
 
-    /// Ends the disks' writers after what waits, and the transport.
+    /// Where it is reached.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.bound.address
+    }
+
+    /// The disks that work, and the others with their reasons.
+    pub(crate) fn disks(&self) -> (Vec<DiskId>, Vec<(DiskId, String)>) {
+        let service = self.node.service();
+        (service.stores().map(|(disk, _)| disk).collect(), service.missing())
+    }
+
+    /// Ends the disks' writers after what waits, and the transport; on return the disks can be opened again.
     pub(crate) async fn stop(self) {
         self.shutdown.request();
         self.workers.ended().await;
         self.node.stop().await;
         self.bound.close().await;
+        self.node.released().await;
     }
 }
 
-fn open_disk(config: &DiskConfig) -> Result<Arc<dyn Disk>, disk::DiskError> {
+fn open_disk(config: &DiskConfig, opening: DiskOpening) -> Result<Arc<dyn Disk>, disk::DiskError> {
     // The directory is the operator's (a mount point): one that is missing is a missing disk, never made here.
     let store = config.path.join(STORE_DIR);
-    Ok(match config.capacity_bytes {
-        Some(capacity) => Arc::new(CappedDisk::open(&store, capacity)?),
-        None => Arc::new(RealDisk::open(&store)?),
+    Ok(match (opening, config.capacity_bytes) {
+        (DiskOpening::Present, Some(capacity)) => Arc::new(CappedDisk::open_holding(&store, IDENTITY_FILE, capacity)?),
+        (DiskOpening::Present, None) => Arc::new(RealDisk::open_holding(&store, IDENTITY_FILE)?),
+        (DiskOpening::New, Some(capacity)) => Arc::new(CappedDisk::open(&store, capacity)?),
+        (DiskOpening::New, None) => Arc::new(RealDisk::open(&store)?),
     })
 }
 

@@ -55,23 +55,36 @@ pub struct DevCluster {
 
 impl DevCluster {
     /// Starts `holdfast dev` on `data_dir` and waits until it is ready for requests.
+    ///
+    /// Its standard output goes to `dev.out` in `data_dir`, its log to `dev.log`.
     pub async fn start(holdfast: &Path, data_dir: &Path, more: &[&str]) -> anyhow::Result<Self> {
+        Self::start_logging(holdfast, data_dir, more, None).await
+    }
+
+    /// As `start`, with another log filter than the built-in one.
+    pub async fn start_logging(
+        holdfast: &Path,
+        data_dir: &Path,
+        more: &[&str],
+        filter: Option<&str>,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(data_dir)?;
         let facts_path = data_dir.join("dev.json");
         if facts_path.exists() {
             fs::remove_file(&facts_path)?;
         }
         let log_path: PathBuf = data_dir.join("dev.log");
-        let log = File::options().create(true).append(true).open(&log_path)?;
+        let append = |path: &Path| File::options().create(true).append(true).open(path);
         let child = Command::new(holdfast)
             .arg("dev")
             .arg("--data-dir")
             .arg(data_dir)
             .args(["--listen", "127.0.0.1:0"])
             .args(more)
+            .envs(filter.map(|filter| ("HOLDFAST_LOG", filter)))
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(append(&data_dir.join("dev.out"))?)
+            .stderr(append(&log_path)?)
             .spawn()
             .with_context(|| format!("start {}", holdfast.display()))?;
         let mut cluster = Self {

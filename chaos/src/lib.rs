@@ -7,3 +7,4 @@ pub mod dev_cluster;
 pub mod meter;
 pub mod table;
 pub mod tree;
+pub mod wide_folder;

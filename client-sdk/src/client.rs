@@ -6,6 +6,7 @@
 //! Not here: cutting and delta (later), retries, the local database.
 
 use crate::error::ClientError;
+use crate::http::{self, Authorities};
 use api::entry::Entry;
 use api::me::Me;
 use api::metadata::Listing;
@@ -55,7 +56,14 @@ impl Target {
 impl Client {
     /// A client that is not signed in yet. `url` is scheme, host and port.
     pub fn new(url: &str) -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder()
+        Self::trusting(url, &Authorities::for_url(url))
+    }
+
+    /// The same, with the say of who may have signed the gateway's certificate.
+    ///
+    /// Errors: the authorities cannot be read.
+    pub fn trusting(url: &str, authorities: &Authorities) -> Result<Self, ClientError> {
+        let http = http::builder(authorities)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .build()?;

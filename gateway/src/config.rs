@@ -4,15 +4,28 @@
 
 use codec::keys::{Kek, KeyError};
 use daemon::config::Problem;
+use daemon::resources;
 use daemon::secret::{self, SecretError};
+use model::limits::{BODY_PATIENCE, FILE_BYTES_MAX, HEAD_PATIENCE};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// An eighth of a gigabyte: an upload moves, two side by side do.
+/// One stripe in flight takes 12 MiB and a little; with less no upload of unknown length moves.
 const BUDGET_BYTES_MIN: u64 = 16 << 20;
-/// Used where the machine's memory is not known.
-const BUDGET_BYTES_DEFAULT: u64 = 512 << 20;
+/// Used where the kernel does not tell how much memory there is.
+const BUDGET_BYTES_UNKNOWN: u64 = 512 << 20;
+/// Uploads may hold one part in this many of the memory that the process has: the rest is for downloads, connections and sign-ins,
+/// which have bounds of their own.
+const MEMORY_PARTS: u64 = 4;
+
+/// What uploads may hold when nothing else was said: a quarter of the memory, and never less than one upload needs.
+pub fn upload_budget_default() -> u64 {
+    resources::memory_bytes().map_or(BUDGET_BYTES_UNKNOWN, |bytes| {
+        (bytes / MEMORY_PARTS).max(BUDGET_BYTES_MIN)
+    })
+}
 
 /// The section as the file has it.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +52,27 @@ pub struct Functions {
     pub notify: bool,
 }
 
+/// What a client may do to a gateway. No configuration reaches these: the API promises them, and only tests are in more of a hurry.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one file.
+    pub file_bytes_max: u64,
+    /// A request's head comes within this, or its connection is closed.
+    pub head_patience: Duration,
+    /// A body's sender is silent for less than this, or its request is refused.
+    pub body_patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            file_bytes_max: FILE_BYTES_MAX,
+            head_patience: HEAD_PATIENCE,
+            body_patience: BODY_PATIENCE,
+        }
+    }
+}
+
 /// The checked section.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -52,6 +86,8 @@ pub struct GatewayConfig {
     pub functions: Functions,
     /// What all uploads together may hold in memory.
     pub upload_budget_bytes: u64,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 impl RawGateway {
@@ -87,7 +123,7 @@ impl RawGateway {
             ));
         }
         let functions = functions(self.functions, &mut problems);
-        let upload_budget_bytes = self.upload_budget_bytes.unwrap_or(BUDGET_BYTES_DEFAULT);
+        let upload_budget_bytes = self.upload_budget_bytes.unwrap_or_else(upload_budget_default);
         if upload_budget_bytes < BUDGET_BYTES_MIN {
             problems.push(Problem::new(
                 "gateway.upload_budget_bytes",
@@ -102,6 +138,7 @@ impl RawGateway {
                 tls,
                 functions,
                 upload_budget_bytes,
+                limits: Limits::default(),
             }),
             _ => Err(problems),
         }
@@ -197,6 +234,17 @@ mod tests {
         assert!(check(r#"{"listen":"0.0.0.0:80","kek_file":"k","tls_certificate":"c","tls_key":"p"}"#).is_ok());
         assert!(check(r#"{"listen":"127.0.0.1:0","kek_file":"k","tls_key":"p"}"#).is_err());
         assert!(serde_json::from_str::<RawGateway>(r#"{"listen":"127.0.0.1:0","kek_file":"k","x":1}"#).is_err());
+    }
+
+    #[test]
+    fn uploads_may_hold_a_quarter_of_the_memory_unless_something_else_is_said() {
+        let memory = daemon::resources::memory_bytes().unwrap();
+        let config = check(r#"{"listen":"127.0.0.1:0","kek_file":"k"}"#).unwrap();
+        assert_eq!(config.upload_budget_bytes, (memory / 4).max(16 << 20));
+        let said = check(r#"{"listen":"127.0.0.1:0","kek_file":"k","upload_budget_bytes":20000000}"#).unwrap();
+        assert_eq!(said.upload_budget_bytes, 20_000_000);
+        let small = check(r#"{"listen":"127.0.0.1:0","kek_file":"k","upload_budget_bytes":1000}"#).unwrap_err();
+        assert_eq!(small[0].key, "gateway.upload_budget_bytes");
     }
 
     /// shows: F39

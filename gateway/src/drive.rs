@@ -10,17 +10,23 @@ pub mod download;
 pub mod fanout;
 pub mod gather;
 pub mod metadata_client;
+pub mod readiness;
+pub mod probe;
 pub mod receipt;
 pub mod seals;
+pub mod sparing;
 pub mod status;
 pub mod stripe_reader;
 pub mod stripe_writer;
 pub mod tree;
 pub mod upload;
 
+use crate::auth::setup::SetupToken;
+use crate::config::Limits;
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
 use crate::drive::metadata_client::{MetadataClient, unexpected};
+use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
 use crate::drive::seals::Seals;
 use crate::seams::Seams;
@@ -56,6 +62,12 @@ pub struct Core {
     pub budget: Budget,
     /// Signs receipts.
     pub receipts: ReceiptKey,
+    /// What the last look at the control group showed.
+    pub last_look: LastLook,
+    /// Makes the first administrator.
+    pub setup: SetupToken,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 impl Core {

@@ -7,12 +7,15 @@ pub mod admin;
 pub mod content;
 pub mod entries;
 pub mod extract;
+pub mod incoming;
 pub mod metadata;
 pub mod multipart;
 pub mod openapi;
 pub mod page;
+pub mod precondition;
 pub mod problem;
 pub mod range;
+pub mod setup;
 pub mod token;
 pub mod trace;
 pub mod upload;
@@ -27,6 +30,7 @@ use axum::Router;
 use axum::middleware;
 use axum::routing::{get, patch, post};
 use daemon::shutdown::Shutdown;
+use protocol::wire_error::Failure;
 use std::sync::Arc;
 
 /// Stops and starts storage nodes of a cluster in one process; `holdfast dev` wires it, production has none.
@@ -34,8 +38,8 @@ use std::sync::Arc;
 pub trait NodeSwitch: Send + Sync + 'static {
     /// Stops the node of this number; true when there is one.
     async fn stop(&self, node: u32) -> bool;
-    /// Starts it again on its old data; true when there is one.
-    async fn start(&self, node: u32) -> bool;
+    /// Starts it again on its old data; true when there is one. Errors: it is there and does not start.
+    async fn start(&self, node: u32) -> Result<bool, Failure>;
 }
 
 /// What every handler has.
@@ -69,6 +73,7 @@ pub fn router(app: Arc<App>, functions: Functions) -> Router {
     router
         .fallback(async || HttpError::from(codes::ROUTE_NOT_FOUND.failure()))
         .method_not_allowed_fallback(async || HttpError::from(codes::METHOD_NOT_ALLOWED.failure()))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), incoming::layer))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), trace::layer))
         .with_state(app)
 }
@@ -77,7 +82,7 @@ fn api_routes() -> Router<Arc<App>> {
     Router::new()
         .route("/api/v1/auth/token", post(token::token))
         .route("/api/v1/users", post(users::create))
-        .route("/api/v1/users/{id}", patch(users::change))
+        .route("/api/v1/users/{id}", patch(users::change).delete(users::delete))
         .route("/api/v1/me", get(users::me))
         .route("/api/v1/me/password", post(users::change_password))
         .route("/api/v1/metadata", get(metadata::list).post(metadata::create))
@@ -86,6 +91,7 @@ fn api_routes() -> Router<Arc<App>> {
             patch(metadata::change).delete(metadata::delete),
         )
         .route("/api/v1/metadata/{id}/restore", post(metadata::restore))
+        .route("/api/v1/admin/setup", post(setup::setup))
         .route("/api/v1/admin/status", get(admin::status))
         .route("/api/v1/admin/nodes/{id}/stop", post(admin::stop_node))
         .route("/api/v1/admin/nodes/{id}/start", post(admin::start_node))

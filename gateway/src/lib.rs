@@ -10,3 +10,6 @@ pub mod http;
 pub mod metrics;
 pub mod seams;
 pub mod serve;
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
-//! What a gateway is given instead of taking it: network, time, threads, randomness, metrics.
+//! What a gateway is given instead of taking it: network, time, threads, randomness, metrics, the cipher.
 //!
 //! Each has a real and a simulated side; a test or a simulation hands in the latter.
 
+use codec::cipher::Cipher;
 use daemon::clock::Clock;
 use daemon::metrics::Metrics;
 use daemon::pool::Pool;
@@ -22,4 +23,6 @@ pub struct Seams {
     pub random: Random,
     /// Counters.
     pub metrics: Metrics,
+    /// What content is sealed with: AES-256-GCM in production. No configuration reaches it.
+    pub cipher: Arc<dyn Cipher>,
 }

@@ -1,23 +1,27 @@
 //! A gateway from its configuration to its end.
 //!
-//! Invariants: it listens before `start` returns, so that port 0 can be told; it answers `/healthz` at once and `/readyz` once it
-//! knows the cluster; when asked to stop it takes no new connection and lets running requests end, for a while.
+//! Invariants: it listens before `start` returns, so that port 0 can be told; it answers `/healthz` at once and is ready once the
+//! control group answers it; when asked to stop it takes no new connection and lets running requests end, for a while.
 
 use crate::auth::password::{COST, Passwords};
+use crate::auth::setup::SetupToken;
 use crate::config::{GatewayConfig, KekError, read_kek};
 use crate::drive::Core;
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
 use crate::drive::metadata_client::MetadataClient;
+use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
 use crate::drive::seals::Seals;
 use crate::http::{self, App, NodeSwitch};
+use crate::metrics;
 use crate::seams::Seams;
 use daemon::secret::{self, SecretError};
 use daemon::shutdown::Shutdown;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use model::limits::HEADER_BYTES_MAX;
 use rpc::transport::Peer;
@@ -27,16 +31,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
-/// Request heads come at once or not at all.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// How long running requests may take after the stop was asked for.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often map, rows and routes are fetched without being asked to.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 const REFRESH_AGAIN: Duration = Duration::from_millis(200);
+/// Pause after a connection that could not be accepted: without descriptors the next one cannot either.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a gateway did not start; its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -92,14 +98,18 @@ impl Gateway {
 
 /// Puts the use cases together; needs no listener.
 pub fn core(config: &GatewayConfig, place: &Place, seams: &Seams) -> Result<Arc<Core>, StartError> {
+    seams.metrics.define(metrics::ALL);
     let (kek, text) = read_kek(&config.kek_file)?;
     let metadata = Arc::new(MetadataClient::new(seams.clone(), place.number, place.metadata.clone()));
     Ok(Arc::new(Core {
         directory: Directory::new(Arc::clone(&metadata)),
         metadata,
-        seals: Seals::new(kek, seams.random.clone()),
+        seals: Seals::new(kek, seams.random.clone(), Arc::clone(&seams.cipher)),
         budget: Budget::new(config.upload_budget_bytes, &seams.metrics),
         receipts: ReceiptKey::derive(&text),
+        last_look: LastLook::default(),
+        setup: SetupToken::derive(&text),
+        limits: config.limits,
         seams: seams.clone(),
     }))
 }
@@ -134,10 +144,16 @@ pub async fn start(
     });
     let router = http::router(Arc::clone(&app), config.functions);
     let core = Arc::clone(&app.core);
+    let front = Front {
+        tls,
+        router,
+        head_patience: config.limits.head_patience,
+    };
     let work = async move {
         tokio::select! {
-            () = accept(listener, tls, router, shutdown) => {}
+            () = accept(listener, front, shutdown) => {}
             () = keep_fresh(&core) => {}
+            () = core.keep_probing() => {}
         }
     };
     Ok(Gateway {
@@ -173,7 +189,15 @@ async fn keep_fresh(core: &Core) {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, router: axum::Router, shutdown: Shutdown) {
+/// What a connection needs.
+#[derive(Clone)]
+struct Front {
+    tls: Option<TlsAcceptor>,
+    router: axum::Router,
+    head_patience: Duration,
+}
+
+async fn accept(listener: TcpListener, front: Front, shutdown: Shutdown) {
     let graceful = GracefulShutdown::new();
     loop {
         let stream = tokio::select! {
@@ -183,27 +207,17 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, router: axum::R
                 Err(error) => {
                     // Out of descriptors, or a connection that died while it waited: neither ends the gateway.
                     tracing::warn!(%error, "accept connection");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
                     continue;
                 }
             },
         };
-        let watcher = graceful.watcher();
-        let (tls, service) = (tls.clone(), TowerToHyperService::new(router.clone()));
+        let (watcher, front) = (graceful.watcher(), front.clone());
         tokio::spawn(async move {
-            let Ok(stream) = secured(stream, tls).await else { return };
-            let builder = connection_builder();
-            let served = match stream {
-                Stream::Plain(stream) => {
-                    watcher
-                        .watch(builder.serve_connection(TokioIo::new(stream), service))
-                        .await
-                }
-                Stream::Secured(stream) => {
-                    watcher
-                        .watch(builder.serve_connection(TokioIo::new(stream), service))
-                        .await
-                }
+            let served = match front.secured(stream).await {
+                Ok(Stream::Plain(stream)) => front.connection(TokioIo::new(stream), watcher).await,
+                Ok(Stream::Secured(stream)) => front.connection(TokioIo::new(stream), watcher).await,
+                Err(_) => return,
             };
             if let Err(error) = served {
                 tracing::debug!(error, "connection ended");
@@ -216,38 +230,67 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, router: axum::R
     }
 }
 
-enum Stream {
-    Plain(TcpStream),
-    Secured(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-}
-
-async fn secured(stream: TcpStream, tls: Option<TlsAcceptor>) -> std::io::Result<Stream> {
-    stream.set_nodelay(true)?;
-    match tls {
-        None => Ok(Stream::Plain(stream)),
-        Some(acceptor) => {
-            let accepted = tokio::time::timeout(HEAD_PATIENCE, acceptor.accept(stream)).await;
-            accepted
-                .map_err(std::io::Error::other)?
-                .map(|stream| Stream::Secured(Box::new(stream)))
+impl Front {
+    async fn secured(&self, stream: TcpStream) -> std::io::Result<Stream> {
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => Ok(Stream::Plain(stream)),
+            Some(acceptor) => {
+                let accepted = tokio::time::timeout(self.head_patience, acceptor.accept(stream)).await;
+                accepted
+                    .map_err(std::io::Error::other)?
+                    .map(|stream| Stream::Secured(Box::new(stream)))
+            }
         }
+    }
+
+    /// Serves a connection to its end. One whose first request does not come in time is closed: hyper's own patience begins only
+    /// once it knows the version of HTTP, so a silent connection would stay for ever.
+    async fn connection<S>(&self, stream: TokioIo<S>, watcher: Watcher) -> Result<(), axum::BoxError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let asked = Arc::new(Notify::new());
+        let service = {
+            let (asked, inner) = (Arc::clone(&asked), TowerToHyperService::new(self.router.clone()));
+            service_fn(move |request| {
+                asked.notify_one();
+                inner.call(request)
+            })
+        };
+        let builder = self.builder();
+        let served = watcher.watch(builder.serve_connection(stream, service));
+        let never_asked = async {
+            if tokio::time::timeout(self.head_patience, asked.notified()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            served = served => served,
+            () = never_asked => Ok(()),
+        }
+    }
+
+    fn builder(&self) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_patience)
+            .max_buf_size(HEADER_BYTES_MAX);
+        let headers_max = HEADER_BYTES_MAX as u32;
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(headers_max)
+            .keep_alive_interval(self.head_patience);
+        builder
     }
 }
 
-fn connection_builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(HEADER_BYTES_MAX);
-    let headers_max = HEADER_BYTES_MAX as u32;
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(headers_max)
-        .keep_alive_interval(HEAD_PATIENCE);
-    builder
+enum Stream {
+    Plain(TcpStream),
+    Secured(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
 fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, StartError> {

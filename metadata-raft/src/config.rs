@@ -2,6 +2,9 @@
 
 use daemon::config::Problem;
 use model::id::{GroupId, RaftId};
+use model::limits::{BIRTH_EPOCH, BIRTH_EPOCH_DEV, QUOTA_BYTES_DEFAULT};
+use model::profile::ProfileId;
+use protocol::metadata::control::ClusterSettings;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,17 +36,54 @@ pub struct RawMetadata {
     /// Length of a journal segment, in MiB.
     #[serde(default = "segment_mib_default")]
     pub segment_mib: u64,
+    /// What the cluster is made with. Read when it is made and never again.
+    #[serde(default)]
+    pub founding: RawFounding,
 }
 
 /// A replica of the cluster.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawReplica {
     /// Its id.
     pub id: u64,
-    /// Where its transport listens.
+    /// Where the others reach its transport.
     pub address: SocketAddr,
+    /// Its site.
+    pub region: String,
+    /// Its rack.
+    #[serde(default = "zone_default")]
+    pub zone: String,
 }
+
+/// What a cluster is made with.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawFounding {
+    /// Durability of drives that are made with nothing else said.
+    pub default_profile: String,
+    /// Bytes of such a drive, in GiB.
+    pub default_quota_gib: u64,
+    /// Length of a stripe's birth epoch, in seconds of age.
+    pub birth_epoch_s: u64,
+    /// How long a block without reference stays, in hours of age.
+    pub block_grace_hours: u64,
+}
+
+impl Default for RawFounding {
+    fn default() -> Self {
+        Self {
+            // Survives a region and one fragment more, where there are three regions.
+            default_profile: "standard".to_owned(),
+            default_quota_gib: QUOTA_BYTES_DEFAULT >> 30,
+            birth_epoch_s: BIRTH_EPOCH.as_secs(),
+            block_grace_hours: BLOCK_GRACE_HOURS_DEFAULT,
+        }
+    }
+}
+
+/// Decision 0018: a week, so that an upload that was cut off before a holiday finds its blocks after it.
+const BLOCK_GRACE_HOURS_DEFAULT: u64 = 7 * 24;
 
 /// Heartbeats and elections by distance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -64,6 +104,10 @@ fn nodes_expected_default() -> usize {
     3
 }
 
+fn zone_default() -> String {
+    "z1".to_owned()
+}
+
 fn segment_mib_default() -> u64 {
     256
 }
@@ -77,6 +121,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Every replica of the cluster with its address.
     pub replicas: Vec<(RaftId, SocketAddr)>,
+    /// Where each of them stands, in the same order.
+    pub sites: Vec<ReplicaSite>,
+    /// What the cluster is made with.
+    pub settings: ClusterSettings,
     /// Drive groups, without the control group.
     pub groups: Vec<GroupId>,
     /// Heartbeats and elections.
@@ -89,6 +137,42 @@ pub struct Config {
     pub segment_bytes: u64,
     /// How often leaders tell their groups the time.
     pub age_every: Duration,
+}
+
+/// Where a replica stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSite {
+    /// Its site.
+    pub region: String,
+    /// Its rack.
+    pub zone: String,
+}
+
+impl RawFounding {
+    fn check(&self, problems: &mut Vec<Problem>) -> ClusterSettings {
+        let profile = ProfileId::parse(&self.default_profile);
+        let mut say = |key: &str, what: &str, remedy: &str| {
+            problems.push(Problem::new(format!("metadata.founding.{key}"), what, remedy));
+        };
+        if profile.is_none() {
+            say("default_profile", "is no profile", "use standard, dev, single or solo");
+        }
+        if !(1..=1 << 24).contains(&self.default_quota_gib) {
+            say("default_quota_gib", "is out of range", "set it to 1 to 16777216");
+        }
+        if !(BIRTH_EPOCH_DEV.as_secs()..=24 * 3600).contains(&self.birth_epoch_s) {
+            say("birth_epoch_s", "is out of range", "set it to 2 to 86400");
+        }
+        if !(1..=366 * 24).contains(&self.block_grace_hours) {
+            say("block_grace_hours", "is out of range", "set it to 1 to 8784");
+        }
+        ClusterSettings {
+            default_profile: profile.unwrap_or(ProfileId::Standard),
+            default_quota_bytes: self.default_quota_gib.saturating_mul(1 << 30),
+            birth_epoch_ms: self.birth_epoch_s.saturating_mul(1000),
+            block_grace_ms: self.block_grace_hours.saturating_mul(3_600_000),
+        }
+    }
 }
 
 impl RawMetadata {
@@ -130,10 +214,17 @@ impl RawMetadata {
         if !self.data_dir.is_absolute() {
             problems.push(Problem::new("metadata.data_dir", "is not absolute", "begin it with /"));
         }
+        let settings = self.founding.check(&mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
+        let site = |replica: &RawReplica| ReplicaSite {
+            region: replica.region.clone(),
+            zone: replica.zone.clone(),
+        };
         Ok(Config {
+            sites: self.replicas.iter().map(site).collect(),
+            settings,
             replica: RaftId(self.id),
             data_dir: self.data_dir,
             replicas: self

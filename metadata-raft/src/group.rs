@@ -1,27 +1,31 @@
 //! One replica of one group: start, propose, read, status, bootstrap, stop.
 //!
 //! Invariants: nothing is served after a start before the state has caught up with what the cluster had committed; reads are
-//! linearizable; a replica whose state is older than its purged log does not start.
+//! linearizable; a replica whose state is older than its purged log does not start, and one whose state cannot be read ends.
 //! Not here: which groups a process has (`service`), what commands and queries mean (`state`).
 
+use crate::raft::address_book::AddressBook;
 use crate::raft::log_store::{LogError, RaftLog};
 use crate::raft::network::{GroupNetwork, GroupRaft, Receiver};
 use crate::raft::state_machine::{Apply, GroupState};
 use crate::raft::types::{CommandBytes, ReplicaInfo, TypeConfig};
+use crate::room::Room;
 use bytes::Bytes;
 use kv::seam::{Kv, KvError, KvRead};
 use model::error_kind::ErrorKind;
 use model::id::{GroupId, RaftId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use openraft::storage::RaftLogStorage;
+use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use protocol::frame::{Answer, Call};
 use protocol::wire_error::Failure;
 use rpc::transport::Transport;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// Entries of one append to a follower; a byte limit cuts earlier.
 const APPEND_ENTRIES_MAX: u64 = 512;
@@ -75,6 +79,18 @@ pub enum GroupError {
         /// What is missing.
         detail: String,
     },
+    /// The replica has started and its state is not known to be complete yet; nothing was done. Another one may serve.
+    #[error("group {group} has not caught up here yet")]
+    Recovering {
+        /// Which group.
+        group: GroupId,
+    },
+    /// As much waits at this process as may; nothing was done.
+    #[error("group {group} is overloaded here")]
+    Overloaded {
+        /// Which group.
+        group: GroupId,
+    },
     /// The command was proposed; whether it is or will be applied is not known.
     #[error("group {group}: outcome unknown: {detail}")]
     Ambiguous {
@@ -114,7 +130,10 @@ impl GroupError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotLeader { .. } | Self::Unavailable { .. } | Self::Lost { .. } => ErrorKind::Unavailable,
+            Self::NotLeader { .. } | Self::Unavailable { .. } | Self::Recovering { .. } | Self::Lost { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::Overloaded { .. } => ErrorKind::Busy,
             Self::Ambiguous { .. } => ErrorKind::Ambiguous,
             Self::Store(_) | Self::Log(_) => ErrorKind::Unavailable,
             Self::Bug { .. } => ErrorKind::Bug,
@@ -155,6 +174,10 @@ pub struct GroupParts {
     pub apply: Arc<dyn Apply>,
     /// How other replicas are called.
     pub transport: Arc<dyn Transport>,
+    /// Where they are.
+    pub addresses: Arc<AddressBook>,
+    /// How much may wait at the process.
+    pub room: Arc<Room>,
     /// How fast a lost leader is noticed.
     pub timing: Timing,
     /// A random number, for telling snapshot transfers apart.
@@ -169,6 +192,11 @@ pub struct Group {
     state: GroupState,
     receiver: Receiver,
     timing: Timing,
+    room: Arc<Room>,
+    /// Whether the state holds everything that was committed when the replica started.
+    recovered: watch::Receiver<bool>,
+    /// Why the replica was ended, when it was.
+    fault: OnceLock<String>,
 }
 
 fn config_of(group: GroupId, timing: Timing) -> Config {
@@ -188,12 +216,42 @@ fn config_of(group: GroupId, timing: Timing) -> Config {
     }
 }
 
+/// Tells once the state holds everything that was committed when the replica started.
+///
+/// The commit must be known to cover the log as it was at the start, or what is left of it after a new leader cut its end off; and
+/// the state must have applied all of that. openraft's `wait_for_recovery` asks for the log as it is now, which a replica that is
+/// being written to never reaches.
+fn watch_recovery(raft: GroupRaft, last_at_start: Option<u64>) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    let covers = move |metrics: &RaftMetrics<TypeConfig>| {
+        let committed = metrics.cluster_committed.map(|at| at.index);
+        committed.is_some() && committed >= metrics.last_log_index.min(last_at_start)
+    };
+    tokio::spawn(async move {
+        // Errors mean that the replica has stopped first; the dropped sender says so.
+        let Ok(metrics) = raft.wait(None).metrics(covers, "commit covers the log").await else {
+            return;
+        };
+        let target = metrics.cluster_committed.map(|at| at.index);
+        if raft.wait(None).applied_index_at_least(target, "applied").await.is_ok() {
+            sender.send_replace(true);
+        }
+    });
+    receiver
+}
+
 impl Group {
     /// Starts a replica on what its log and store hold. It takes part at once and serves after `caught_up`.
     ///
     /// # Errors
     /// `Lost` when the state is older than the purged log; `Store`, `Log` or `Bug` when it cannot run.
     pub async fn start(parts: GroupParts) -> Result<Self, GroupError> {
+        let store = parts.log.store_of(parts.group);
+        Self::start_on(parts, store).await
+    }
+
+    /// Starts a replica whose log openraft sees through `store`.
+    async fn start_on<L: RaftLogStorage<TypeConfig>>(parts: GroupParts, mut store: L) -> Result<Self, GroupError> {
         let GroupParts {
             group,
             replica,
@@ -201,6 +259,8 @@ impl Group {
             kv,
             apply,
             transport,
+            addresses,
+            room,
             timing,
             nonce,
         } = parts;
@@ -218,11 +278,14 @@ impl Group {
         let config = config_of(group, timing)
             .validate()
             .map_err(|error| bug(error.to_string()))?;
-        let network = GroupNetwork::new(transport, group, nonce);
-        let raft = GroupRaft::new(replica.0, Arc::new(config), network, log.store_of(group), state.clone())
+        let last_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
+        let last_at_start = last_at_start.last_log_id.map(|last| last.index);
+        let network = GroupNetwork::new(transport, Arc::clone(&addresses), group, nonce, timing.election_min);
+        let raft = GroupRaft::new(replica.0, Arc::new(config), network, store, state.clone())
             .await
             .map_err(|error| bug(error.to_string()))?;
-        let receiver = Receiver::new(raft.clone(), state.clone(), group);
+        let receiver = Receiver::new(raft.clone(), state.clone(), group, addresses);
+        let recovered = watch_recovery(raft.clone(), last_at_start);
         Ok(Self {
             group,
             replica,
@@ -230,6 +293,9 @@ impl Group {
             state,
             receiver,
             timing,
+            room,
+            recovered,
+            fault: OnceLock::new(),
         })
     }
 
@@ -246,18 +312,72 @@ impl Group {
         })
     }
 
+    /// Whether the group was made: this replica has a vote or an entry of it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the replica has stopped.
+    pub async fn is_made(&self) -> Result<bool, GroupError> {
+        self.raft.is_initialized().await.map_err(|error| GroupError::Unavailable {
+            group: self.group,
+            detail: error.to_string(),
+        })
+    }
+
     /// Returns once the state holds everything that was committed when the replica started; nothing may be served before.
     ///
     /// # Errors
     /// `Unavailable` after `patience`.
     pub async fn caught_up(&self, patience: Duration) -> Result<(), GroupError> {
-        match self.raft.wait_for_recovery(Some(patience)).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(GroupError::Unavailable {
-                group: self.group,
-                detail: error.to_string(),
-            }),
+        let mut recovered = self.recovered.clone();
+        let waited = tokio::time::timeout(patience, recovered.wait_for(|is_recovered| *is_recovered)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(self.unavailable("the replica has stopped")),
+            Err(_) => Err(GroupError::Recovering { group: self.group }),
         }
+    }
+
+    fn unavailable(&self, detail: impl Into<String>) -> GroupError {
+        GroupError::Unavailable {
+            group: self.group,
+            detail: detail.into(),
+        }
+    }
+
+    /// Refuses whatever asks for the state before it is complete, and after the replica was ended.
+    fn require_serving(&self) -> Result<(), GroupError> {
+        if let Some(fault) = self.fault.get() {
+            return Err(self.unavailable(fault));
+        }
+        if *self.recovered.borrow() {
+            return Ok(());
+        }
+        let watched = self.raft.metrics();
+        let metrics = watched.borrow_watched();
+        match metrics.current_leader.filter(|leader| *leader != self.replica.0) {
+            // Whoever leads may serve already.
+            Some(leader) => Err(GroupError::NotLeader {
+                group: self.group,
+                leader: metrics
+                    .membership_config
+                    .nodes()
+                    .find(|(id, _)| **id == leader)
+                    .map(|(id, info)| (RaftId(*id), *info)),
+            }),
+            None => Err(GroupError::Recovering { group: self.group }),
+        }
+    }
+
+    /// Ends the replica for good: its store does not give back what was written, so nothing it says can be believed.
+    /// The others go on; an operator must look.
+    pub fn end_on(&self, error: &KvError) {
+        if self.fault.set(error.to_string()).is_err() {
+            return;
+        }
+        tracing::error!(group = %self.group, %error, "replica ended: its store failed");
+        let raft = self.raft.clone();
+        // Its own task: whoever met the failure may be dropped.
+        tokio::spawn(async move { raft.shutdown().await });
     }
 
     fn not_leader(&self, forward: &ForwardToLeader<TypeConfig>) -> GroupError {
@@ -275,23 +395,35 @@ impl Group {
     /// command may still be applied.
     ///
     /// # Errors
-    /// `NotLeader` with a hint; `Ambiguous` when leadership was lost after the command was appended.
+    /// `NotLeader` with a hint; `Recovering`; `Overloaded`; `Ambiguous` when leadership was lost after the command was appended.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, GroupError> {
-        match self.raft.client_write(CommandBytes(command)).await {
+        self.require_serving()?;
+        let place = self.room.enter_command(command.len());
+        let place = place.ok_or(GroupError::Overloaded { group: self.group })?;
+        let raft = self.raft.clone();
+        // Its own task: a command that nobody waits for any more still takes its place until it is done.
+        let written = tokio::spawn(async move {
+            let written = raft.client_write(CommandBytes(command)).await;
+            drop(place);
+            written
+        });
+        let ambiguous = |detail: String| GroupError::Ambiguous {
+            group: self.group,
+            detail,
+        };
+        match written.await.map_err(|error| ambiguous(error.to_string()))? {
             Ok(written) => Ok(written.data.0),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Err(self.not_leader(&forward)),
-            Err(error) => Err(GroupError::Ambiguous {
-                group: self.group,
-                detail: error.to_string(),
-            }),
+            Err(error) => Err(ambiguous(error.to_string())),
         }
     }
 
     /// Returns once this replica's state holds everything acknowledged before the call: by a read-index, shared with other callers.
     ///
     /// # Errors
-    /// `NotLeader` with a hint; `Unavailable` when too few replicas answered.
+    /// `NotLeader` with a hint; `Recovering`; `Unavailable` when too few replicas answered.
     pub async fn linearize(&self) -> Result<(), GroupError> {
+        self.require_serving()?;
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => Err(self.not_leader(&forward)),
@@ -307,12 +439,18 @@ impl Group {
         self.state.read(read)
     }
 
-    /// Answers a call of another replica (`Method::Raft...`).
+    /// How much may wait at the process.
+    #[must_use]
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Answers a call of another replica (`Method::Raft...`), whose certificate says that it is `caller`.
     ///
     /// # Errors
     /// `Invalid` or `Unavailable`.
-    pub async fn handle_raft(&self, call: &Call) -> Result<Answer, Failure> {
-        self.receiver.handle(call).await
+    pub async fn handle_raft(&self, caller: RaftId, call: &Call) -> Result<Answer, Failure> {
+        self.receiver.handle(caller, call).await
     }
 
     /// The present state of things here.
@@ -327,14 +465,28 @@ impl Group {
             applied_index: metrics.last_applied.map(|applied| applied.index),
             purged_index: metrics.purged.map(|purged| purged.index),
             voters: metrics.membership_config.voter_ids().map(RaftId).collect(),
-            fault: metrics.running_state.as_ref().err().map(ToString::to_string),
+            fault: self
+                .fault
+                .get()
+                .cloned()
+                .or_else(|| metrics.running_state.as_ref().err().map(ToString::to_string)),
         }
     }
 
-    /// Whether this replica leads, as far as it knows.
+    /// The last applied entry of this replica.
+    #[must_use]
+    pub fn applied_index(&self) -> Option<u64> {
+        self.state.last_applied().map(|applied| applied.index)
+    }
+
+    /// Whether this replica leads, as far as it knows, and serves.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        self.status().leader == Some(self.replica)
+        self.leads() && self.require_serving().is_ok()
+    }
+
+    fn leads(&self) -> bool {
+        self.raft.metrics().borrow_watched().current_leader == Some(self.replica.0)
     }
 
     /// Syncs the state and lets the log be purged up to it, when enough was applied since the last time or `is_forced`.
@@ -363,7 +515,7 @@ impl Group {
     /// Stops the replica; a leader hands over first and waits at most one election for it.
     pub async fn stop(&self) {
         let successor = self.status().voters.into_iter().find(|voter| *voter != self.replica);
-        if let Some(successor) = successor.filter(|_| self.is_leader())
+        if let Some(successor) = successor.filter(|_| self.leads())
             && self.raft.trigger().transfer_leader(successor.0).await.is_ok()
         {
             let handed_over =

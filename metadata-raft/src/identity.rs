@@ -45,14 +45,9 @@ pub enum Found {
     Known,
 }
 
-/// Checks that `disk` is the replica's; an empty one becomes it, durably on return.
-pub fn check_or_write(
-    disk: &dyn Disk,
-    cluster: ClusterId,
-    replica: RaftId,
-    log_dir: &str,
-) -> Result<Found, IdentityError> {
-    let wanted = format!("holdfast metadata 1 {cluster} {replica}");
+/// Checks that `disk` is the replica's or empty, and changes nothing.
+pub fn check(disk: &dyn Disk, cluster: ClusterId, replica: RaftId, log_dir: &str) -> Result<Found, IdentityError> {
+    let wanted = line(cluster, replica);
     match disk.open(NAME) {
         Ok(file) => {
             let length = file.len_bytes()?.min(BYTES_MAX);
@@ -64,17 +59,31 @@ pub fn check_or_write(
                 Err(IdentityError::Other { found, wanted })
             }
         }
-        Err(DiskError::NotFound(_)) => {
-            match disk.list(log_dir) {
-                Ok(names) if !names.is_empty() => return Err(IdentityError::Nameless),
-                Ok(_) | Err(DiskError::NotFound(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-            write(disk, &wanted)?;
-            Ok(Found::Fresh)
-        }
+        Err(DiskError::NotFound(_)) => match disk.list(log_dir) {
+            Ok(names) if !names.is_empty() => Err(IdentityError::Nameless),
+            Ok(_) | Err(DiskError::NotFound(_)) => Ok(Found::Fresh),
+            Err(error) => Err(error.into()),
+        },
         Err(error) => Err(error.into()),
     }
+}
+
+/// Checks that `disk` is the replica's; an empty one becomes it, durably on return.
+pub fn check_or_write(
+    disk: &dyn Disk,
+    cluster: ClusterId,
+    replica: RaftId,
+    log_dir: &str,
+) -> Result<Found, IdentityError> {
+    let found = check(disk, cluster, replica, log_dir)?;
+    if found == Found::Fresh {
+        write(disk, &line(cluster, replica))?;
+    }
+    Ok(found)
+}
+
+fn line(cluster: ClusterId, replica: RaftId) -> String {
+    format!("holdfast metadata 1 {cluster} {replica}")
 }
 
 fn write(disk: &dyn Disk, text: &str) -> Result<(), DiskError> {

@@ -8,6 +8,8 @@ pub mod group;
 pub mod identity;
 pub mod metrics;
 pub mod raft;
+pub mod room;
+pub mod readiness;
 pub mod serve;
 pub mod service;
 pub mod state;

@@ -6,13 +6,13 @@ use daemon::metrics::Definition;
 pub const PROPOSE_SECONDS: Definition = Definition::latency(
     "metadata_propose_seconds",
     "Time from a command's arrival to its answer.",
-    &["group"],
+    &["kind"],
 );
 /// Time from a query's arrival to its answer, read-index included.
 pub const QUERY_SECONDS: Definition = Definition::latency(
     "metadata_query_seconds",
     "Time from a query's arrival to its answer, read-index included.",
-    &["group"],
+    &["kind"],
 );
 /// Index of the last applied entry.
 pub const APPLIED_INDEX: Definition =
@@ -20,9 +20,39 @@ pub const APPLIED_INDEX: Definition =
 /// 1 where this replica leads.
 pub const LEADING: Definition =
     Definition::gauge("metadata_leading", "1 where this replica leads the group.", &["group"]);
+/// Whether names lie on an encrypted volume.
+pub const VOLUME_ENCRYPTED: Definition = Definition::gauge(
+    "metadata_volume_encrypted",
+    "1 where the replica's directory lies on an encrypted block device, 0 where not, -1 where the kernel does not tell.",
+    &[],
+);
+/// Requests that wait.
+pub const WAITING: Definition = Definition::gauge(
+    "metadata_waiting_requests",
+    "Commands and queries that wait for their answer.",
+    &["kind"],
+);
+/// Requests that were refused at the door.
+pub const REFUSED: Definition = Definition::counter(
+    "metadata_refused_requests_total",
+    "Commands and queries refused since too many wait.",
+    &["kind"],
+);
 /// Entries removed by sweeps.
 pub const SWEPT: Definition = Definition::counter(
     "metadata_swept_total",
     "Sub-operations done by sweeps of leaders.",
     &["sweep"],
 );
+
+/// Every metric of this package, for its page.
+pub const ALL: [Definition; 8] = [
+    PROPOSE_SECONDS,
+    QUERY_SECONDS,
+    APPLIED_INDEX,
+    LEADING,
+    VOLUME_ENCRYPTED,
+    WAITING,
+    REFUSED,
+    SWEPT,
+];

@@ -2,14 +2,17 @@
 //!
 //! Reading order: `types` (what openraft is told), `record` (what we persist), `group_log` (one group in memory), `stream` and
 //! `journal_stream` (the ordered stream below), `log_store`, `stored_state` (what the store holds besides the state), `state_machine`, `snapshot`,
-//! `network`.
+//! `append_order`, `address_book`, `network`.
 //! Invariants: what openraft is answered as durable is synced; commands and answers are opaque bytes here.
 //! Not here: what a command means (`state`), starting and stopping a replica (`group`).
 
+pub mod address_book;
+pub mod append_order;
 pub mod group_log;
 pub mod journal_stream;
 pub mod log_store;
 pub mod network;
+pub mod read_once;
 pub mod record;
 pub mod snapshot;
 pub mod state_machine;

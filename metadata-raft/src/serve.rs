@@ -7,15 +7,21 @@
 
 use crate::config::{Config, Timing as TimingChoice};
 use crate::group::{Group, GroupError, GroupParts, Timing};
-use crate::identity::{self, Found, IdentityError};
+use crate::identity::{self, IdentityError};
+use crate::metrics;
+use crate::raft::address_book::AddressBook;
 use crate::raft::journal_stream::JournalStream;
 use crate::raft::log_store::{LogError, RaftLog};
 use crate::raft::state_machine::Apply;
 use crate::raft::types::ReplicaInfo;
+use crate::readiness::MetadataReadiness;
+use crate::room::Room;
 use crate::service::MetadataService;
 use crate::state::State;
 use crate::volume;
 use crate::worker::age::AgeWorker;
+use crate::worker::control_reader::ControlReader;
+use crate::worker::founder::Founder;
 use crate::worker::group_keeper::GroupKeeper;
 use crate::worker::layout::LayoutWorker;
 use crate::worker::log_keeper::LogKeeper;
@@ -24,6 +30,7 @@ use bytes::Bytes;
 use daemon::clock::Clock;
 use daemon::metrics::Metrics;
 use daemon::random::Random;
+use daemon::status_port::Readiness;
 use daemon::worker::Workers;
 use disk::{Disk, JournalOptions, TailPolicy};
 use kv::overlay::Overlay;
@@ -31,12 +38,13 @@ use kv::seam::{Kv, KvError};
 use model::id::{CONTROL_GROUP, ClusterId, GroupId, RaftId};
 use rpc::transport::Transport;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
 /// Where the Raft log lies on its disk.
-const LOG_DIR: &str = "raft";
+pub const LOG_DIR: &str = "raft";
 /// How long a group may take to catch up before that is said in the log; it goes on trying.
 const CATCH_UP_SAID_AFTER: Duration = Duration::from_secs(10);
 
@@ -87,6 +95,7 @@ pub struct MetadataProcess {
     log: Arc<RaftLog>,
     stream: Arc<JournalStream>,
     kv: Arc<dyn Kv>,
+    transport: Arc<dyn Transport>,
 }
 
 /// The state machine as Raft calls it.
@@ -107,6 +116,19 @@ impl MetadataProcess {
     #[must_use]
     pub fn service(&self) -> Arc<MetadataService> {
         Arc::clone(&self.service)
+    }
+
+    /// Whether it can serve its groups now.
+    #[must_use]
+    pub fn readiness(&self) -> Arc<dyn Readiness> {
+        let transport = Arc::clone(&self.transport);
+        Arc::new(MetadataReadiness::new(self.service(), transport))
+    }
+
+    /// Who leads `group`, as far as this replica knows; `None` when nobody does or the process has no replica of it.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> Option<RaftId> {
+        self.groups.get(&group)?.status().leader
     }
 
     /// Hands leadership over, ends the groups and the log, and makes the state durable.
@@ -139,25 +161,32 @@ impl MetadataProcess {
 
 /// Opens log and state, starts a replica of each group and the workers.
 ///
-/// `makes_groups` tells the one replica that makes the groups of a new cluster; it does so only on a fresh directory.
+/// `makes_groups` tells the one replica that makes the groups of a new cluster, at its first start alone: whether that is over is
+/// the wiring's to know, since an empty directory does not tell.
 ///
 /// Errors: see `StartError`; nothing is left running then.
 pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result<MetadataProcess, StartError> {
-    report_volume(config)?;
-    let found = identity::check_or_write(seams.disk.as_ref(), seams.cluster, config.replica, LOG_DIR)?;
+    if !volume::report(&config.data_dir, config.require_encrypted_volume, &seams.metrics) {
+        return Err(StartError::NotEncrypted);
+    }
+    identity::check_or_write(seams.disk.as_ref(), seams.cluster, config.replica, LOG_DIR)?;
     let random = seams.random.clone();
     let mut options = JournalOptions::new(TailPolicy::StopAtFirstBad, Arc::new(move || random.u64()));
     options.segment_bytes = config.segment_bytes;
     let (log, stream) = JournalStream::open(Arc::clone(&seams.disk), LOG_DIR, options)?;
     let mut groups = BTreeMap::new();
+    let shared = Shared::new(config, seams, &log);
     for id in std::iter::once(CONTROL_GROUP).chain(config.groups.iter().copied()) {
-        groups.insert(id, Arc::new(start_group(id, config, seams, &log).await?));
+        groups.insert(id, Arc::new(start_group(id, config, seams, &shared).await?));
     }
-    if makes_groups && found == Found::Fresh {
+    if makes_groups {
         let info = |(id, address): &(RaftId, std::net::SocketAddr)| (*id, ReplicaInfo { address: *address });
         let voters: BTreeMap<RaftId, ReplicaInfo> = config.replicas.iter().map(info).collect();
         for group in groups.values() {
-            group.bootstrap(voters.clone()).await?;
+            // A first start that was cut off has made some of them.
+            if !group.is_made().await? {
+                group.bootstrap(voters.clone()).await?;
+            }
         }
     }
     let service = MetadataService::new(
@@ -172,19 +201,50 @@ pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result
         log,
         stream,
         kv: Arc::clone(&seams.kv),
+        transport: Arc::clone(&seams.transport),
     };
+    seams.metrics.define(&metrics::ALL);
+    // Held weakly: the service counts, so it holds the metrics.
+    let shown = Arc::downgrade(&process.service);
+    seams.metrics.before_reading(move || {
+        if let Some(service) = shown.upgrade() {
+            service.show();
+        }
+    });
     start_workers(config, seams, &process);
     Ok(process)
 }
 
-async fn start_group(id: GroupId, config: &Config, seams: &Seams, log: &Arc<RaftLog>) -> Result<Group, GroupError> {
+/// What the groups of a process have in common.
+struct Shared {
+    log: Arc<RaftLog>,
+    addresses: Arc<AddressBook>,
+    room: Arc<Room>,
+}
+
+impl Shared {
+    fn new(config: &Config, seams: &Seams, log: &Arc<RaftLog>) -> Self {
+        let own = config.replicas.iter().find(|(id, _)| *id == config.replica);
+        // The checked configuration names this replica.
+        let own = own.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |(_, address)| *address);
+        Self {
+            log: Arc::clone(log),
+            addresses: Arc::new(AddressBook::new(own, config.replicas.iter().copied())),
+            room: Arc::new(Room::new(&seams.metrics)),
+        }
+    }
+}
+
+async fn start_group(id: GroupId, config: &Config, seams: &Seams, shared: &Shared) -> Result<Group, GroupError> {
     Group::start(GroupParts {
         group: id,
         replica: config.replica,
-        log: Arc::clone(log),
+        log: Arc::clone(&shared.log),
         kv: Arc::clone(&seams.kv),
         apply: Arc::new(StateApply { state: State::new(id) }),
         transport: Arc::clone(&seams.transport),
+        addresses: Arc::clone(&shared.addresses),
+        room: Arc::clone(&shared.room),
         timing: match config.timing {
             TimingChoice::Lan => Timing::LAN,
             TimingChoice::Wan => Timing::WAN,
@@ -205,6 +265,12 @@ fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess) {
     let Some(control) = groups.get(&CONTROL_GROUP) else {
         return;
     };
+    seams.workers.spawn(Founder::new(
+        Arc::clone(control),
+        Arc::clone(clock),
+        seams.cluster,
+        config,
+    ));
     let transport = Arc::clone(&seams.transport);
     seams.workers.spawn(LayoutWorker::new(
         Arc::clone(control),
@@ -216,7 +282,7 @@ fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess) {
         seams.workers.spawn(GroupKeeper::new(
             *id,
             Arc::clone(group),
-            Arc::clone(control),
+            ControlReader::new(Arc::clone(control), Arc::clone(&seams.transport), &config.replicas),
             Arc::clone(clock),
         ));
         let (random, metrics) = (seams.random.clone(), seams.metrics.clone());
@@ -228,19 +294,4 @@ fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess) {
             metrics,
         ));
     }
-}
-
-/// Names and the tree are protected by the encrypted volume and by nothing else, so its absence is said aloud at each start.
-fn report_volume(config: &Config) -> Result<(), StartError> {
-    match volume::is_encrypted(&config.data_dir) {
-        Some(true) => tracing::info!("metadata volume is encrypted"),
-        _ if config.require_encrypted_volume => return Err(StartError::NotEncrypted),
-        Some(false) => {
-            tracing::warn!(dir = %config.data_dir.display(), "metadata volume is not encrypted: names lie in the clear")
-        }
-        None => {
-            tracing::warn!(dir = %config.data_dir.display(), "cannot tell whether the metadata volume is encrypted")
-        }
-    }
-    Ok(())
 }

@@ -8,17 +8,21 @@
 use crate::group::{Group, GroupError};
 use crate::metrics;
 use crate::raft::network::group_of;
+use crate::readiness::CONFIRM_DEADLINE;
 use crate::state::State;
 use crate::volume;
 use async_trait::async_trait;
 use bytes::Bytes;
 use daemon::metrics::Metrics;
+use futures_util::future::join_all;
+use kv::seam::KvError;
 use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, GroupId, RaftId};
 use model::process::{ProcessId, Role};
 use protocol::codes;
 use protocol::frame::{Answer, Call, Method, decode, encode};
-use protocol::metadata::{GroupReply, ProposeRequest, QueryRequest};
+use protocol::metadata::control::ControlCommand;
+use protocol::metadata::{Command, Envelope, GroupReply, ProposeRequest, QueryRequest};
 use protocol::status::{GroupStatus, MetadataStatus};
 use protocol::wire_error::Failure;
 use rpc::transport::Handler;
@@ -26,6 +30,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::time::timeout;
 
 /// The groups of a process behind their calls.
 pub struct MetadataService {
@@ -46,6 +51,18 @@ impl MetadataService {
         }
     }
 
+    /// Brings the gauges of the groups up to date.
+    pub(crate) fn show(&self) {
+        for (id, group) in &self.groups {
+            let label = id.to_string();
+            let applied = self.metrics.gauge(&metrics::APPLIED_INDEX);
+            let index = i64::try_from(applied_index(group)).unwrap_or(i64::MAX);
+            applied.with_label_values(&[&label]).set(index);
+            let leading = self.metrics.gauge(&metrics::LEADING);
+            leading.with_label_values(&[&label]).set(i64::from(group.is_leader()));
+        }
+    }
+
     fn group(&self, group: GroupId) -> Result<&Arc<Group>, Failure> {
         self.groups
             .get(&group)
@@ -54,9 +71,9 @@ impl MetadataService {
 
     async fn propose(&self, caller: ProcessId, call: &Call) -> Result<Answer, Failure> {
         let request: ProposeRequest = decode(&call.message)?;
-        // A storage node asks; only whoever acts for users or operators commands.
-        if caller.role == Role::Node {
-            return Err(codes::DENIED.because("a storage node proposes nothing"));
+        // A storage node asks and says where it is; only whoever acts for users or operators commands.
+        if caller.role == Role::Node && !is_own_registration(caller, &request)? {
+            return Err(codes::DENIED.because("a storage node proposes nothing but its own registration"));
         }
         let group = self.group(request.group)?;
         let timer = self
@@ -74,8 +91,8 @@ impl MetadataService {
 
     async fn query(&self, caller: ProcessId, call: &Call) -> Result<Answer, Failure> {
         let request: QueryRequest = decode(&call.message)?;
-        if caller.role == Role::Node && request.group != CONTROL_GROUP {
-            return Err(codes::DENIED.because("a storage node asks the control group alone"));
+        if matches!(caller.role, Role::Node | Role::Metadata) && request.group != CONTROL_GROUP {
+            return Err(codes::DENIED.because("nodes and replicas ask the control group alone"));
         }
         let group = self.group(request.group)?;
         let timer = self
@@ -93,11 +110,18 @@ impl MetadataService {
         })
     }
 
-    fn status(&self) -> MetadataStatus {
+    /// The groups that this process has a replica of.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeMap<GroupId, Arc<Group>> {
+        &self.groups
+    }
+
+    /// Costs a read-index for each group that is led here.
+    async fn status(&self) -> MetadataStatus {
         MetadataStatus {
             replica: self.replica,
-            groups: self.groups.iter().map(|(id, group)| status_of(*id, group)).collect(),
-            is_volume_encrypted: volume::is_encrypted(&self.data_dir),
+            groups: join_all(self.groups.iter().map(|(id, group)| status_of(*id, group))).await,
+            is_volume_encrypted: volume::protection(&self.data_dir).is_encrypted(),
         }
     }
 }
@@ -112,12 +136,15 @@ impl Handler for MetadataService {
             }),
             Method::Propose => self.propose(caller, &call).await,
             Method::Query => self.query(caller, &call).await,
-            Method::MetadataStatus => message(&self.status()),
+            Method::MetadataStatus => message(&self.status().await),
             Method::RaftAppend
             | Method::RaftVote
             | Method::RaftPreVote
             | Method::RaftTransfer
-            | Method::RaftSnapshot => self.group(group_of(&call)?)?.handle_raft(&call).await,
+            | Method::RaftSnapshot => {
+                let group = self.group(group_of(&call)?)?;
+                group.handle_raft(RaftId(caller.number), &call).await
+            }
             _ => Err(Failure::new(
                 ErrorKind::Invalid,
                 "wrong_role",
@@ -125,6 +152,16 @@ impl Handler for MetadataService {
             )),
         }
     }
+}
+
+/// Whether a storage node registers itself and nobody else.
+fn is_own_registration(caller: ProcessId, request: &ProposeRequest) -> Result<bool, Failure> {
+    let envelope: Envelope = decode(&request.envelope)?;
+    Ok(request.group == CONTROL_GROUP
+        && matches!(
+            envelope.command,
+            Command::Control(ControlCommand::RegisterNode { node, .. }) if u64::from(node.0) == caller.number
+        ))
 }
 
 fn kind_of(group: GroupId) -> &'static str {
@@ -154,32 +191,63 @@ fn refusal(error: &GroupError) -> Failure {
         GroupError::Ambiguous { .. } => {
             codes::OUTCOME_UNKNOWN.because("leadership was lost midway; send it again under the same request id")
         }
+        GroupError::Recovering { .. } => codes::RECOVERING.failure(),
+        GroupError::Overloaded { .. } => codes::OVERLOADED.failure(),
         other => Failure::new(other.kind(), "replica_unavailable", other.to_string()),
     }
 }
 
 /// Answers `query` by the state of `group` after a read-index. The read itself runs off the async threads.
 pub async fn ask(id: GroupId, group: &Arc<Group>, query: &Bytes) -> Result<Bytes, GroupError> {
-    group.linearize().await?;
-    let (group, query) = (Arc::clone(group), query.clone());
-    let read = tokio::task::spawn_blocking(move || group.read(|kv| State::new(id).query(kv, &query))).await;
-    Ok(read.map_err(|panic| GroupError::Bug {
+    let mut answers = ask_all(id, group, vec![query.clone()]).await?;
+    answers.pop().ok_or_else(|| GroupError::Bug {
         group: id,
-        detail: panic.to_string(),
-    })??)
+        detail: "a query has no answer".to_owned(),
+    })
+}
+
+/// Answers all of `queries`, in their order, after one read-index.
+pub async fn ask_all(id: GroupId, group: &Arc<Group>, queries: Vec<Bytes>) -> Result<Vec<Bytes>, GroupError> {
+    let place = group.room().enter_query();
+    let place = place.ok_or(GroupError::Overloaded { group: id })?;
+    group.linearize().await?;
+    let reader = Arc::clone(group);
+    let answer = move || {
+        let state = State::new(id);
+        let answers = reader.read(|kv| queries.iter().map(|query| state.query(kv, query)).collect());
+        drop(place);
+        answers
+    };
+    let read: Result<Vec<Bytes>, KvError> =
+        tokio::task::spawn_blocking(answer)
+            .await
+            .map_err(|panic| GroupError::Bug {
+                group: id,
+                detail: panic.to_string(),
+            })?;
+    read.map_err(|error| {
+        group.end_on(&error);
+        error.into()
+    })
 }
 
 fn applied_index(group: &Group) -> u64 {
-    group.status().applied_index.unwrap_or(0)
+    group.applied_index().unwrap_or(0)
 }
 
-fn status_of(id: GroupId, group: &Group) -> GroupStatus {
+async fn status_of(id: GroupId, group: &Group) -> GroupStatus {
+    let has_quorum = group.is_leader()
+        && timeout(CONFIRM_DEADLINE, group.linearize())
+            .await
+            .is_ok_and(|confirmed| confirmed.is_ok());
     let status = group.status();
     GroupStatus {
         group: id,
         leader: status.leader,
         term: status.term,
         applied_index: status.applied_index.unwrap_or(0),
+        last_index: status.last_index.unwrap_or(0),
+        has_quorum,
         voters: status.voters,
         stopped: status.fault,
     }

@@ -1,9 +1,11 @@
-//! Workers of a metadata process: time, layout, settings of groups, sweeps, log.
+//! Workers of a metadata process: founding, time, layout, settings of groups, sweeps, log.
 //!
 //! Each does bounded steps and only where this replica leads, so that of all replicas one works. Two that both believe to lead
 //! do no harm: every command is checked again when it is applied.
 
 pub mod age;
+pub mod control_reader;
+pub mod founder;
 pub mod group_keeper;
 pub mod layout;
 pub mod log_keeper;
@@ -16,6 +18,7 @@ use model::id::GroupId;
 use protocol::frame::encode;
 use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply};
 use protocol::wire_error::Failure;
+use rpc::transport::RpcError;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -28,6 +31,9 @@ pub enum WorkError {
     /// The group refused.
     #[error("group refused: {0}")]
     Refused(#[from] Failure),
+    /// The control group's leader, another replica, could not be asked.
+    #[error("ask control group: {0}")]
+    Call(#[from] RpcError),
     /// Rows cannot be planned.
     #[error("plan rows: {0}")]
     Plan(String),

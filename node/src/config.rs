@@ -1,6 +1,6 @@
 //! The section `[node]` of a configuration: raw form, check, checked form.
 //!
-//! Invariant: a checked `Config` has at least one disk, no disk id and no path twice.
+//! Invariant: a checked `Config` has at least one disk, no disk id and no path twice, and a data directory that is on none of them.
 //! Not here: addresses, certificates and the cluster id, which every role has and the process's wiring checks.
 
 use daemon::config::Problem;
@@ -15,7 +15,7 @@ pub const SEGMENT_MIB_MIN: u64 = 8;
 /// Largest segment: compaction holds a whole one in reserve twice.
 pub const SEGMENT_MIB_MAX: u64 = 4096;
 const SEGMENT_MIB_DEFAULT: u64 = 256;
-/// durability.md: the scrub period is a durability parameter; a week keeps latent damage below the disk failure rate.
+/// docs/durability.md: the scrub period is a durability parameter; a week keeps latent damage below the disk failure rate.
 const SCRUB_DAYS_DEFAULT: u32 = 7;
 const LIMBO_HOURS_DEFAULT: u32 = 24;
 
@@ -25,6 +25,8 @@ const LIMBO_HOURS_DEFAULT: u32 = 24;
 pub struct RawNode {
     /// The node's id, given out by the control group.
     pub id: u32,
+    /// The node's own directory, on none of its disks: there it remembers which disks it has had.
+    pub data_dir: PathBuf,
     /// Its disks.
     pub disks: Vec<RawDisk>,
     /// Length of a segment, in MiB.
@@ -67,6 +69,8 @@ fn limbo_hours_default() -> u32 {
 pub struct Config {
     /// The node's id.
     pub node: NodeId,
+    /// The node's own directory.
+    pub data_dir: PathBuf,
     /// Its disks, in the order of ids.
     pub disks: Vec<DiskConfig>,
     /// Length of a segment in bytes.
@@ -93,6 +97,9 @@ impl RawNode {
     pub fn check(self) -> Result<Config, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut say = |key: String, what: &str, remedy: &str| problems.push(Problem::new(key, what, remedy));
+        if !self.data_dir.is_absolute() {
+            say("node.data_dir".to_owned(), "is not absolute", "begin it with /");
+        }
         if self.disks.is_empty() {
             say(
                 "node.disks".to_owned(),
@@ -114,6 +121,13 @@ impl RawNode {
                     format!("node.disks.{number}.path"),
                     "is given twice",
                     "give every disk a directory of its own",
+                );
+            }
+            if self.data_dir.starts_with(&disk.path) {
+                say(
+                    "node.data_dir".to_owned(),
+                    "lies on a disk of the node",
+                    "put it elsewhere: it remembers the disks when they are away",
                 );
             }
             if !disk.path.is_absolute() {
@@ -152,6 +166,7 @@ impl RawNode {
         disks.sort_by_key(|config| config.disk);
         Ok(Config {
             node: NodeId(self.id),
+            data_dir: self.data_dir,
             disks,
             segment_bytes: self.segment_mib << 20,
             scrub_period: Duration::from_secs(u64::from(self.scrub_days) * 24 * 3600),
@@ -168,6 +183,7 @@ mod tests {
     fn raw(disks: &[(u32, &str)]) -> RawNode {
         RawNode {
             id: 1,
+            data_dir: "/node".into(),
             disks: disks
                 .iter()
                 .map(|(id, path)| RawDisk {
@@ -191,6 +207,7 @@ mod tests {
         );
         let mut bad = raw(&[(1, "/a"), (1, "/a"), (3, "c")]);
         bad.segment_mib = 1;
+        bad.data_dir = "c/node".into();
         bad.scrub_days = 0;
         let keys: Vec<String> = bad
             .check()
@@ -201,8 +218,10 @@ mod tests {
         assert_eq!(
             keys,
             [
+                "node.data_dir",
                 "node.disks.1.id",
                 "node.disks.1.path",
+                "node.data_dir",
                 "node.disks.2.path",
                 "node.segment_mib",
                 "node.scrub_days"

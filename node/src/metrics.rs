@@ -71,8 +71,15 @@ pub const IS_WRITABLE: Definition = Definition::gauge(
     &["disk"],
 );
 
+/// Whether a disk is missing.
+pub const IS_MISSING: Definition = Definition::gauge(
+    "node_disk_is_missing",
+    "1 while a configured disk could not be opened or is not the disk that it should be.",
+    &["disk"],
+);
+
 /// Every metric of this package, for the documents.
-pub const ALL: [Definition; 13] = [
+pub const ALL: [Definition; 14] = [
     STORES,
     STORED_BYTES,
     REFUSALS,
@@ -86,4 +93,5 @@ pub const ALL: [Definition; 13] = [
     FREE_BYTES,
     USED_BYTES,
     IS_WRITABLE,
+    IS_MISSING,
 ];

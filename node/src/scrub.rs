@@ -1,6 +1,6 @@
 //! Scrub: every fragment is read and checked once in a period, spread evenly.
 //!
-//! Place in the picture: latent damage is found here before a second fault makes it a loss (durability.md: the period is a
+//! Place in the picture: latent damage is found here before a second fault makes it a loss (docs/durability.md: the period is a
 //! durability parameter). Damage goes on the disk's persistent list.
 //! Invariants: pacing is pure; a scrub that fell behind catches up at a bounded rate and never bursts.
 //! Not here: repair.

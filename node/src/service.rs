@@ -10,7 +10,7 @@ use crate::store::{FragmentStore, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use codec::fragment::FragmentHeader;
-use daemon::metrics::Metrics;
+use daemon::metrics::{Definition, Metrics};
 use daemon::pool::{Pool, Urgency};
 use model::error_kind::ErrorKind;
 use model::id::{DiskId, NodeId, RowVersion};
@@ -66,22 +66,26 @@ enum Counted {
 impl NodeService {
     /// A node of these disks, which knows the rows that its disks kept.
     ///
-    /// Errors: kept rows do not read.
+    /// Rows that do not read are not known: they are asked for before anything is counted under them.
+    #[must_use]
     pub fn new(
         node: NodeId,
         disks: BTreeMap<DiskId, DiskSlot>,
         source: Arc<dyn RowSource>,
         pool: Pool,
         metrics: Metrics,
-    ) -> Result<Self, StoreError> {
+    ) -> Self {
         let mut rows = KnownRows::default();
-        for slot in disks.values() {
-            if let DiskSlot::Open(store) = slot {
-                for update in store.kept_rows()? {
-                    // Disks differ when one was away: of each row the newest counts, and a malformed table is asked for again.
-                    if let Err(bad) = rows.take(&update) {
-                        tracing::warn!(profile = %update.profile, reason = bad.0, "kept rows not taken");
-                    }
+        for (disk, slot) in &disks {
+            let DiskSlot::Open(store) = slot else { continue };
+            let kept = store.kept_rows().unwrap_or_else(|error| {
+                tracing::warn!(%disk, %error, "kept rows do not read and are asked for again");
+                Vec::new()
+            });
+            for update in kept {
+                // Disks differ when one was away: of each row the newest counts, and a malformed table is asked for again.
+                if let Err(bad) = rows.take(&update) {
+                    tracing::warn!(profile = %update.profile, reason = bad.0, "kept rows not taken");
                 }
             }
         }
@@ -94,7 +98,7 @@ impl NodeService {
             pool,
             metrics,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// The stores of the working disks, by id.
@@ -238,24 +242,10 @@ impl NodeService {
             let detail = "the payload does not have the hash that the request names; send it again";
             return Err(Failure::new(ErrorKind::Corrupt, code::PAYLOAD_MISMATCH, detail));
         }
-        let len_bytes = payload.len() as u64;
-        let was_there = store.store(header, payload).await.map_err(|error| error.failure())?;
+        store.store(header, payload).await.map_err(|error| error.failure())?;
         // The row may have changed while the disk wrote: the caller counts only what is durable under the newest row.
         if let Standing::Older(known) = self.rows().standing(name.profile, name.stripe, row_version) {
             return Ok(StoreAnswer::StaleRow(known));
-        }
-        if !was_there {
-            let label = disk.to_string();
-            self.inner
-                .metrics
-                .counter(&metrics::STORES)
-                .with_label_values(&[&label])
-                .inc();
-            self.inner
-                .metrics
-                .counter(&metrics::STORED_BYTES)
-                .with_label_values(&[&label])
-                .inc_by(len_bytes);
         }
         Ok(StoreAnswer::Stored(Stored { disk, row_version }))
     }
@@ -292,33 +282,13 @@ impl NodeService {
             ));
         }
         let store = self.store_of(request.disk)?;
-        let label = request.disk.to_string();
-        match store.read(request.name, request.ranges).await {
-            Ok(read) => {
-                self.inner
-                    .metrics
-                    .counter(&metrics::READS)
-                    .with_label_values(&[&label])
-                    .inc();
-                Ok((
-                    FragmentRead {
-                        form: read.form,
-                        payload_hash: read.payload_hash,
-                    },
-                    read.payload,
-                ))
-            }
-            Err(error) => {
-                if error == StoreError::Damaged {
-                    self.inner
-                        .metrics
-                        .counter(&metrics::CORRUPT)
-                        .with_label_values(&[&label])
-                        .inc();
-                }
-                Err(error.failure())
-            }
-        }
+        let read = store.read(request.name, request.ranges).await;
+        let read = read.map_err(|error| error.failure())?;
+        let facts = FragmentRead {
+            form: read.form,
+            payload_hash: read.payload_hash,
+        };
+        Ok((facts, read.payload))
     }
 
     async fn remove_stripe(&self, request: RemoveStripe) -> StripeRemoved {
@@ -331,15 +301,7 @@ impl NodeService {
             .extend(self.missing().into_iter().map(|(disk, _)| disk));
         for (disk, store) in self.stores() {
             match remove_from(store, request).await {
-                Ok(fragments) => {
-                    removed.fragments += fragments;
-                    let label = disk.to_string();
-                    self.inner
-                        .metrics
-                        .counter(&metrics::REMOVES)
-                        .with_label_values(&[&label])
-                        .inc_by(u64::from(fragments));
-                }
+                Ok(fragments) => removed.fragments += fragments,
                 Err(error) => {
                     tracing::warn!(%disk, stripe = %request.stripe, %error, "stripe not removed from disk");
                     removed.disks_failed.push(disk);
@@ -350,23 +312,33 @@ impl NodeService {
         removed
     }
 
-    /// The state of the node, as the status call answers it; also brings the gauges up to date.
+    /// The state of the node, as the status call answers it.
     #[must_use]
     pub fn status(&self) -> NodeStatusAnswer {
-        let mut disks = Vec::new();
-        for (disk, slot) in &self.inner.disks {
-            let status = match slot {
-                DiskSlot::Open(store) => store.status(),
-                DiskSlot::Missing(reason) => missing_status(*disk, reason),
-            };
-            self.show(&status);
-            disks.push(status);
-        }
+        let status = |(disk, slot): (&DiskId, &DiskSlot)| match slot {
+            DiskSlot::Open(store) => store.status(),
+            DiskSlot::Missing(reason) => missing_status(*disk, reason),
+        };
         NodeStatusAnswer {
             node: self.inner.node,
-            disks,
+            disks: self.inner.disks.iter().map(status).collect(),
             tables: self.rows().summary(),
         }
+    }
+
+    /// Has the metrics brought up to date from the disks whenever they are read.
+    pub(crate) fn show_in_metrics(&self) {
+        self.inner.metrics.define(&metrics::ALL);
+        let inner = Arc::downgrade(&self.inner);
+        self.inner.metrics.before_reading(move || {
+            if let Some(inner) = inner.upgrade() {
+                let service = Self { inner };
+                service.status().disks.iter().for_each(|disk| service.show(disk));
+                for (disk, store) in service.stores() {
+                    service.show_counter(disk, &metrics::STORED_BYTES, store.stored_bytes());
+                }
+            }
+        });
     }
 
     fn show(&self, status: &DiskStatus) {
@@ -380,6 +352,28 @@ impl NodeService {
         set(&metrics::FREE_BYTES, status.free_bytes);
         set(&metrics::USED_BYTES, status.used_bytes);
         set(&metrics::IS_WRITABLE, u64::from(status.state == DiskState::Ready));
+        set(
+            &metrics::IS_MISSING,
+            u64::from(matches!(status.state, DiskState::Missing(_))),
+        );
+        let counters = &status.counters;
+        for (definition, value) in [
+            (&metrics::STORES, counters.stores),
+            (&metrics::READS, counters.reads),
+            (&metrics::CORRUPT, counters.corrupt),
+            (&metrics::REMOVES, counters.removes),
+            (&metrics::COMPACTIONS, counters.compactions),
+            (&metrics::SCRUBBED, counters.scrubbed),
+        ] {
+            self.show_counter(status.disk, definition, value);
+        }
+    }
+
+    /// The disks count; the page follows, so that no request waits for it.
+    fn show_counter(&self, disk: DiskId, definition: &Definition, value: u64) {
+        let counter = self.inner.metrics.counter(definition);
+        let counter = counter.with_label_values(&[&disk.to_string()]);
+        counter.inc_by(value.saturating_sub(counter.get()));
     }
 }
 

@@ -84,8 +84,7 @@ fn bench() -> Bench {
             .0;
         disks.insert(DiskId(number), DiskSlot::Open(store));
     }
-    let service = NodeService::new(NodeId(1), disks, source.clone(), Pool::inline(), Metrics::new())
-        .expect("the inputs are well-formed");
+    let service = NodeService::new(NodeId(1), disks, source.clone(), Pool::inline(), Metrics::new());
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(WallTime(0)));
     let network = MemoryNetwork::new(clock);
     let process = ProcessId {

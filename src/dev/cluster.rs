@@ -2,27 +2,26 @@
 //!
 //! Invariant: what is started is stopped in reverse order; a failed start leaves the data directory fit for the next try.
 
+use super::directory::{DevDirectory, check_listen};
 use super::facts::{DevFacts, ProcessFacts};
 use super::node_switch::{DevNodes, NodePlan};
 use super::secrets::{DevSecrets, Shape};
 use super::shape;
-use crate::bootstrap::{self, Site};
 use crate::cli::DevArguments;
+use crate::first_start;
 use crate::identity_files::AuthorityFiles;
+use crate::registration::{Registration, Site};
+use crate::revocation_file;
 use crate::roles::{self, Base, Bound, GatewayRole, MetadataRole};
-use anyhow::{Context, ensure};
-use daemon::clock::SystemClock;
-use daemon::metrics::Metrics;
-use daemon::pool::Pool;
-use daemon::random::Random;
+use anyhow::Context;
 use daemon::shutdown::Shutdown;
-use gateway::config::{Functions, GatewayConfig, create_kek};
+use gateway::config::{Functions, GatewayConfig, Limits, create_kek, read_kek};
 use gateway::drive::account::NewUser;
 use gateway::drive::metadata_client::MetadataClient;
 use gateway::http::{App, NodeSwitch};
+use gateway::serve::Gateway;
 use kv::rocks::RocksBudget;
-use metadata_raft::config::{Config as MetadataConfig, Timing};
-use model::cluster::{DiskInfo, Membership, NodeInfo};
+use metadata_raft::config::{Config as MetadataConfig, ReplicaSite, Timing};
 use model::id::{DiskId, GroupId, NodeId, RaftId};
 use model::limits::{BIRTH_EPOCH_DEV, QUOTA_BYTES_DEV};
 use model::name::Username;
@@ -56,7 +55,7 @@ const READY_PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A running dev cluster.
-pub(crate) struct DevCluster {
+pub struct DevCluster {
     facts: DevFacts,
     data_dir: PathBuf,
     base: Base,
@@ -64,6 +63,7 @@ pub(crate) struct DevCluster {
     metadata: Vec<MetadataRole>,
     nodes: Arc<DevNodes>,
     gateways: Vec<GatewayRole>,
+    _directory: DevDirectory,
 }
 
 /// What the steps of a start hand on.
@@ -88,36 +88,51 @@ fn site(region: u32) -> Site {
 }
 
 impl DevCluster {
-    /// Starts everything and writes `dev.json`.
-    pub(crate) async fn start(arguments: &DevArguments) -> anyhow::Result<Self> {
+    /// Starts everything on the machine's own clock, randomness and threads, and writes `dev.json`.
+    pub async fn start(arguments: &DevArguments) -> anyhow::Result<Self> {
+        Self::start_on(arguments, base()?).await
+    }
+
+    /// As `start`, on a given `base`: a test plants there what must never run in production.
+    pub async fn start_on(arguments: &DevArguments, base: Base) -> anyhow::Result<Self> {
         let profile = shape::profile(arguments)?;
         check_listen(arguments)?;
-        std::fs::create_dir_all(&arguments.data_dir)
-            .with_context(|| format!("make {}", arguments.data_dir.display()))?;
-        let data_dir = arguments.data_dir.canonicalize()?;
-        DevFacts::remove(&data_dir);
-        let disk_bytes = shape::disk_bytes(arguments, &data_dir)?;
-        let base = base()?;
-        let cluster_dir = data_dir.join("cluster");
+        let directory = DevDirectory::take(&arguments.data_dir)?;
+        let known = directory.known(&shape_of(arguments))?;
+        DevFacts::remove(&directory.path);
+        let disk_bytes = shape::disk_bytes(arguments, &directory.path)?;
+        let cluster_dir = directory.cluster();
         let authority = Arc::new(AuthorityFiles::open_or_create(
             &cluster_dir,
             base.clock.wall(),
             &base.random,
         )?);
-        let known_ports = DevSecrets::read(&cluster_dir)?.map(|known| known.metadata_ports);
+        revocation_file::follow(
+            authority.revocations(),
+            base.revocations.clone(),
+            Arc::clone(&base.clock),
+            base.shutdown.clone(),
+        )?;
+        if !directory.kek_file().exists() {
+            create_kek(&directory.kek_file(), &base.random)?;
+        }
+        let known_ports = known.as_ref().map(|known| known.metadata_ports.clone());
         let (bound, ports) = bind_metadata(arguments, &authority, &base, known_ports)?;
-        let secrets = DevSecrets::open_or_create(&cluster_dir, &shape_of(arguments), &ports, &base.random)?;
+        // Written last: from then on everything else must be there.
+        let secrets = match known {
+            Some(known) => known,
+            None => DevSecrets::create(&cluster_dir, &shape_of(arguments), &ports, &base.random)?,
+        };
         let start = Start {
             arguments,
             profile,
-            data_dir,
+            data_dir: directory.path.clone(),
             authority,
             secrets,
             base,
         };
         let (metadata, seeds) = start.metadata(bound).await?;
         let admin = start.admin_client(&seeds)?;
-        start.make_known(&admin, &seeds).await?;
         let nodes = start.nodes(&admin, &seeds, disk_bytes).await?;
         let gateways = start.gateways(&admin, &seeds, &nodes).await?;
         let first = gateways.first().context("no gateway was asked for")?;
@@ -134,21 +149,27 @@ impl DevCluster {
             metadata,
             nodes,
             gateways,
+            _directory: directory,
         })
     }
 
     /// What it wrote about itself.
-    pub(crate) fn facts(&self) -> &DevFacts {
+    pub fn facts(&self) -> &DevFacts {
         &self.facts
     }
 
+    /// Its running gateways, the one of `DevFacts::url` first.
+    pub fn gateways(&self) -> impl Iterator<Item = &Gateway> {
+        self.gateways.iter().map(GatewayRole::gateway)
+    }
+
     /// Requested when it is to stop.
-    pub(crate) fn shutdown(&self) -> &Shutdown {
+    pub fn shutdown(&self) -> &Shutdown {
         &self.base.shutdown
     }
 
     /// Stops gateways, nodes and metadata, in this order.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         DevFacts::remove(&self.data_dir);
         for gateway in self.gateways {
             gateway.stop().await;
@@ -161,24 +182,9 @@ impl DevCluster {
     }
 }
 
-fn base() -> anyhow::Result<Base> {
-    Ok(Base {
-        clock: Arc::new(SystemClock::new()),
-        random: Random::system(),
-        pool: Pool::of_machine().context("start the CPU pool")?,
-        metrics: Metrics::new(),
-        rocks: Arc::new(RocksBudget::new(ROCKS_CACHE_BYTES, ROCKS_WRITE_BUFFER_BYTES)?),
-        shutdown: Shutdown::new(),
-    })
-}
-
-fn check_listen(arguments: &DevArguments) -> anyhow::Result<()> {
-    ensure!(
-        arguments.listen.ip().is_loopback() || arguments.behind_proxy,
-        "--listen {} is not loopback and dev serves plain HTTP; put a proxy with TLS in front and say --behind-proxy, or use 127.0.0.1",
-        arguments.listen
-    );
-    Ok(())
+/// What a dev cluster stands on when a user starts it.
+pub fn base() -> anyhow::Result<Base> {
+    Base::of_machine(RocksBudget::new(ROCKS_CACHE_BYTES, ROCKS_WRITE_BUFFER_BYTES)?)
 }
 
 fn shape_of(arguments: &DevArguments) -> Shape {
@@ -240,6 +246,10 @@ impl Start<'_> {
                 replica: RaftId(number),
                 data_dir: self.directory(&format!("metadata-{number}"))?,
                 replicas: replicas.clone(),
+                sites: (1..=u64::from(self.arguments.metadata))
+                    .map(|number| self.replica_site(number))
+                    .collect(),
+                settings: self.settings()?,
                 groups: (1..=self.arguments.groups).map(GroupId).collect(),
                 timing: Timing::Lan,
                 nodes_expected: usize::try_from(self.arguments.regions * self.arguments.nodes_per_region)?,
@@ -247,12 +257,34 @@ impl Start<'_> {
                 segment_bytes: SEGMENT_BYTES_DEV,
                 age_every: BIRTH_EPOCH_DEV / 2,
             };
-            started.push(MetadataRole::start(bound, &config, &self.base, number == 1).await?);
+            let identity_dir = self.authority.identity_directory(bound.identity.process());
+            let begin = first_start::check(&identity_dir, &config.data_dir)?;
+            started.push(MetadataRole::start(bound, &config, &self.base, begin, &identity_dir).await?);
         }
         for replica in &started {
             replica.caught_up().await;
         }
         Ok((started, seeds))
+    }
+
+    fn tls(&self) -> Option<(PathBuf, PathBuf)> {
+        let arguments = self.arguments;
+        arguments.tls_certificate.clone().zip(arguments.tls_key.clone())
+    }
+
+    fn replica_site(&self, number: u64) -> ReplicaSite {
+        let region = u32::try_from((number - 1) % u64::from(self.arguments.regions)).unwrap_or(0) + 1;
+        let Site { region, zone } = site(region);
+        ReplicaSite { region, zone }
+    }
+
+    fn settings(&self) -> anyhow::Result<ClusterSettings> {
+        Ok(ClusterSettings {
+            default_profile: self.profile,
+            default_quota_bytes: QUOTA_BYTES_DEV,
+            birth_epoch_ms: u64::try_from(BIRTH_EPOCH_DEV.as_millis())?,
+            block_grace_ms: u64::try_from(BLOCK_GRACE_DEV.as_millis())?,
+        })
     }
 
     fn directory(&self, name: &str) -> anyhow::Result<PathBuf> {
@@ -272,29 +304,6 @@ impl Start<'_> {
         Ok(roles::bind(identity, loopback(0), &self.base)?.metadata_client(&self.base, seeds.to_vec()))
     }
 
-    async fn make_known(&self, admin: &MetadataClient, seeds: &[Peer]) -> anyhow::Result<()> {
-        let settings = ClusterSettings {
-            default_profile: self.profile,
-            default_quota_bytes: QUOTA_BYTES_DEV,
-            birth_epoch_ms: u64::try_from(BIRTH_EPOCH_DEV.as_millis())?,
-            block_grace_ms: u64::try_from(BLOCK_GRACE_DEV.as_millis())?,
-        };
-        bootstrap::init_cluster(admin, self.authority.cluster(), settings).await?;
-        for peer in seeds {
-            let number = peer.process.number;
-            let region = u32::try_from((number - 1) % u64::from(self.arguments.regions))? + 1;
-            let install = self.secrets.install("metadata", number);
-            let id = bootstrap::register_process(admin, Role::Metadata, install, peer.address, &site(region)).await?;
-            ensure!(
-                id == peer.process,
-                "the control group calls {} {id}; the data directory was mixed up",
-                peer.process
-            );
-        }
-        let voters: Vec<RaftId> = seeds.iter().map(|peer| RaftId(peer.process.number)).collect();
-        bootstrap::assign_groups(admin, self.arguments.groups, &voters).await
-    }
-
     async fn nodes(
         &self,
         admin: &Arc<MetadataClient>,
@@ -303,34 +312,17 @@ impl Start<'_> {
     ) -> anyhow::Result<Arc<DevNodes>> {
         let mut plans = BTreeMap::new();
         let count = self.arguments.regions * self.arguments.nodes_per_region;
-        for place in 1..=count {
-            let Site { region, zone } = site((place - 1) / self.arguments.nodes_per_region + 1);
-            let install = self.secrets.install("node", u64::from(place));
-            // The id comes before the address: the certificate carries the id, and the listener needs the certificate.
-            let info = NodeInfo {
-                region: region.clone(),
-                zone: zone.clone(),
-                address: loopback(1),
-                membership: Membership::Active,
-            };
-            let node = bootstrap::register_node(admin, install, info).await?;
-            let disks = self.disks(admin, node, place, disk_bytes).await?;
+        for number in 1..=count {
+            let site = site((number - 1) / self.arguments.nodes_per_region + 1);
             let config = NodeConfig {
-                node,
-                disks,
+                node: NodeId(number),
+                data_dir: self.directory(&format!("node-{number}"))?.join("register"),
+                disks: self.disks(number, disk_bytes)?,
                 segment_bytes: SEGMENT_BYTES_DEV,
                 scrub_period: SCRUB_PERIOD,
                 limbo: LIMBO,
             };
-            plans.insert(
-                node.0,
-                NodePlan {
-                    install,
-                    region,
-                    zone,
-                    config,
-                },
-            );
+            plans.insert(number, NodePlan { site, config });
         }
         let numbers: Vec<u32> = plans.keys().copied().collect();
         let nodes = Arc::new(DevNodes {
@@ -350,32 +342,17 @@ impl Start<'_> {
         Ok(nodes)
     }
 
-    async fn disks(
-        &self,
-        admin: &MetadataClient,
-        node: NodeId,
-        place: u32,
-        disk_bytes: u64,
-    ) -> anyhow::Result<Vec<DiskConfig>> {
-        let mut disks = Vec::new();
-        for number in 1..=self.arguments.disks_per_node {
-            let install = self
-                .secrets
-                .install("disk", (u64::from(place) << 32) | u64::from(number));
-            let info = DiskInfo {
-                node,
-                weight_bytes: disk_bytes,
-                membership: Membership::Active,
-            };
-            let disk: DiskId = bootstrap::register_disk(admin, install, info).await?;
-            let path = self.directory(&format!("node-{node}/disk-{disk}"))?;
-            disks.push(DiskConfig {
-                disk,
-                path,
-                capacity_bytes: Some(disk_bytes),
-            });
-        }
-        Ok(disks)
+    fn disks(&self, node: u32, disk_bytes: u64) -> anyhow::Result<Vec<DiskConfig>> {
+        let first = (node - 1) * self.arguments.disks_per_node + 1;
+        (first..first + self.arguments.disks_per_node)
+            .map(|disk| {
+                Ok(DiskConfig {
+                    disk: DiskId(disk),
+                    path: self.directory(&format!("node-{node}/disk-{disk}"))?,
+                    capacity_bytes: Some(disk_bytes),
+                })
+            })
+            .collect()
     }
 
     async fn gateways(
@@ -385,21 +362,21 @@ impl Start<'_> {
         nodes: &Arc<DevNodes>,
     ) -> anyhow::Result<Vec<GatewayRole>> {
         let kek_file = self.data_dir.join("cluster").join("kek");
-        if !kek_file.exists() {
-            ensure!(
-                !self.data_dir.join("gateway-1").exists(),
-                "{} is missing although this cluster has data; restore it, without it no content can be opened",
-                kek_file.display()
-            );
-            create_kek(&kek_file, &self.base.random)?;
-        }
         let mut gateways = Vec::new();
         for number in 1..=u64::from(self.arguments.gateways) {
-            let install = self.secrets.install("gateway", number);
-            let id = bootstrap::register_process(admin, Role::Gateway, install, loopback(1), &site(1)).await?;
+            let id = ProcessId {
+                role: Role::Gateway,
+                number,
+            };
             let identity = self.authority.identity(id, self.base.clock.wall(), &self.base.random)?;
             let bound = roles::bind(identity, loopback(0), &self.base)?;
-            bootstrap::register_process(admin, Role::Gateway, install, bound.address, &site(1)).await?;
+            let registration = Registration::Gateway {
+                id,
+                address: bound.address,
+                site: site(1),
+                kek: read_kek(&kek_file)?.0.id().to_string(),
+            };
+            registration.say(admin).await.context("register the gateway")?;
             self.directory(&format!("gateway-{number}"))?;
             let listen = if number == 1 {
                 self.arguments.listen
@@ -409,13 +386,14 @@ impl Start<'_> {
             let config = GatewayConfig {
                 listen,
                 kek_file: kek_file.clone(),
-                tls: None,
+                tls: self.tls(),
                 functions: Functions {
                     api: true,
                     block: true,
                     notify: true,
                 },
                 upload_budget_bytes: UPLOAD_BUDGET_BYTES,
+                limits: Limits::default(),
             };
             let switch = Arc::clone(nodes) as Arc<dyn NodeSwitch>;
             gateways.push(GatewayRole::start(bound, config, &self.base, seeds.to_vec(), Some(switch)).await?);
@@ -448,10 +426,12 @@ impl Start<'_> {
     async fn users(&self, app: &Arc<App>) -> anyhow::Result<String> {
         self.user(app, DEMO_USER, &self.secrets.demo_password, false).await?;
         self.user(app, ADMIN_USER, &self.secrets.admin_password, true).await?;
-        let name = Username::new(ADMIN_USER).map_err(|error| anyhow::anyhow!(error.advice()))?;
+        // A dev cluster has its administrator; the setup token is for production.
+        let admin = Username::new(ADMIN_USER).map_err(|error| anyhow::anyhow!(error.advice()))?;
+        app.core.claim_setup(&admin, 0).await?;
         let facts = app
             .core
-            .login_facts(name, 0)
+            .login_facts(admin, 0)
             .await?
             .context("the admin was just made")?;
         let user = facts.user.user;
@@ -500,23 +480,19 @@ impl Start<'_> {
         };
         let mut processes = Vec::new();
         for number in 1..=u64::from(self.arguments.metadata) {
-            let region = u32::try_from((number - 1) % u64::from(self.arguments.regions)).unwrap_or(0) + 1;
+            let ReplicaSite { region, zone } = self.replica_site(number);
             processes.push(facts(
                 "metadata",
                 number,
-                site(region),
+                Site { region, zone },
                 &self.data_dir.join(format!("metadata-{number}")),
             ));
         }
         for (number, plan) in &nodes.plans {
-            let place = Site {
-                region: plan.region.clone(),
-                zone: plan.zone.clone(),
-            };
             processes.push(facts(
                 "node",
                 u64::from(*number),
-                place,
+                plan.site.clone(),
                 &self.data_dir.join(format!("node-{number}")),
             ));
         }
@@ -530,7 +506,8 @@ impl Start<'_> {
         }
         DevFacts {
             url: format!(
-                "http://{}",
+                "{}://{}",
+                if self.tls().is_some() { "https" } else { "http" },
                 gateways
                     .first()
                     .map_or(self.arguments.listen, |role| role.gateway().address())

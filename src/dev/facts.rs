@@ -14,27 +14,41 @@ const FILE: &str = "dev.json";
 
 /// What the file holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct DevFacts {
-    pub(crate) url: String,
-    pub(crate) user: String,
-    pub(crate) password: String,
-    pub(crate) admin_token: String,
-    pub(crate) profile: String,
-    pub(crate) processes: Vec<ProcessFacts>,
+pub struct DevFacts {
+    /// Scheme, host and port of the first gateway.
+    pub url: String,
+    /// The demo user.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// For the admin calls; drawn anew at each start.
+    pub admin_token: String,
+    /// The durability profile of new drives.
+    pub profile: String,
+    /// Every role that runs.
+    pub processes: Vec<ProcessFacts>,
 }
 
 /// One role of the cluster.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct ProcessFacts {
-    pub(crate) role: String,
-    pub(crate) id: u64,
-    pub(crate) region: String,
-    pub(crate) zone: String,
+pub struct ProcessFacts {
+    /// `node`, `metadata` or `gateway`.
+    pub role: String,
+    /// Its number within the role.
+    pub id: u64,
+    /// Its region.
+    pub region: String,
+    /// Its zone.
+    pub zone: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) raft_id: Option<u64>,
-    pub(crate) pid: u32,
-    pub(crate) data_dir: PathBuf,
-    pub(crate) log: Option<PathBuf>,
+    /// The replica's Raft id, of a metadata process.
+    pub raft_id: Option<u64>,
+    /// The process it runs in.
+    pub pid: u32,
+    /// Where it keeps its data.
+    pub data_dir: PathBuf,
+    /// Its log, when it has a file of its own.
+    pub log: Option<PathBuf>,
 }
 
 impl DevFacts {

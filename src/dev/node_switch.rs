@@ -2,16 +2,16 @@
 //!
 //! Invariant: a stopped node's transport is closed, so that others see what they would see of a dead process; its disks stay.
 
-use crate::bootstrap;
 use crate::identity_files::AuthorityFiles;
+use crate::registration::{self, Registration, Site};
 use crate::roles::{self, Base, NodeRole};
 use anyhow::Context;
 use async_trait::async_trait;
 use gateway::drive::metadata_client::MetadataClient;
 use gateway::http::NodeSwitch;
-use model::cluster::{Membership, NodeInfo};
 use model::process::{ProcessId, Role};
 use node::config::Config as NodeConfig;
+use protocol::wire_error::Failure;
 use rpc::transport::Peer;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,9 +20,7 @@ use tokio::sync::Mutex;
 
 /// What a node needs to be started again.
 pub(crate) struct NodePlan {
-    pub(crate) install: u128,
-    pub(crate) region: String,
-    pub(crate) zone: String,
+    pub(crate) site: Site,
     pub(crate) config: NodeConfig,
 }
 
@@ -54,16 +52,16 @@ impl DevNodes {
             .authority
             .identity(process, self.base.clock.wall(), &self.base.random)?;
         let bound = roles::bind(identity, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &self.base)?;
-        let info = NodeInfo {
-            region: plan.region.clone(),
-            zone: plan.zone.clone(),
-            address: bound.address,
-            membership: Membership::Active,
+        let refused = registration::refused_disks(&self.metadata, &plan.config.disks).await;
+        let node = NodeRole::start(bound, &plan.config, &self.base, self.seeds.clone(), refused).await?;
+        let NodePlan { site, config } = plan;
+        let registration = Registration::Node {
+            node: config.node,
+            address: node.address(),
+            site: site.clone(),
+            disks: registration::running_disks(&node.disks().0, &config.disks)?,
         };
-        let node = NodeRole::start(bound, &plan.config, &self.base, self.seeds.clone()).await?;
-        bootstrap::register_node(&self.metadata, plan.install, info)
-            .await
-            .context("tell the node's address")?;
+        registration.say(&self.metadata).await.context("register the node")?;
         running.insert(number, node);
         Ok(true)
     }
@@ -87,13 +85,10 @@ impl NodeSwitch for DevNodes {
         self.plans.contains_key(&node)
     }
 
-    async fn start(&self, node: u32) -> bool {
-        match self.start_node(node).await {
-            Ok(is_known) => is_known,
-            Err(error) => {
-                tracing::error!(node, error = format!("{error:#}"), "node does not start");
-                false
-            }
-        }
+    async fn start(&self, node: u32) -> Result<bool, Failure> {
+        // Logged where the failure is answered.
+        self.start_node(node)
+            .await
+            .map_err(|error| Failure::bug(format!("start node {node}: {error:#}")))
     }
 }

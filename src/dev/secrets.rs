@@ -1,12 +1,13 @@
-//! What a dev cluster remembers from its first start: the demo user's password, install numbers, ports, its shape.
+//! What a dev cluster remembers from its first start: the demo user's password, ports, its shape.
 //!
 //! Invariant: random, made at the first start, kept with mode 0600; there is no default password.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use daemon::random::Random;
 use daemon::secret::{self, Secret};
 use model::base32;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::Path;
 
 const FILE: &str = "dev-secrets.json";
@@ -23,41 +24,45 @@ pub(crate) struct Shape {
     pub(crate) profile: String,
 }
 
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "--regions {} --nodes-per-region {} --disks-per-node {} --metadata {} --groups {} --gateways {} --profile {}",
+            self.regions,
+            self.nodes_per_region,
+            self.disks_per_node,
+            self.metadata,
+            self.groups,
+            self.gateways,
+            self.profile
+        )
+    }
+}
+
 /// What is remembered.
 #[derive(Clone, Deserialize, Serialize)]
 pub(crate) struct DevSecrets {
     pub(crate) shape: Shape,
     pub(crate) demo_password: String,
     pub(crate) admin_password: String,
-    /// Seed of the install numbers of this cluster's processes and disks.
-    install_seed: u64,
     /// Where the metadata replicas listen, since the groups remember each other's addresses.
     pub(crate) metadata_ports: Vec<u16>,
 }
 
 impl DevSecrets {
-    /// Reads what is remembered in `directory`, or draws it for a first start with `shape`.
-    pub(crate) fn open_or_create(
+    /// Draws what is remembered of a first start with `shape`, and keeps it in `directory`.
+    pub(crate) fn create(
         directory: &Path,
         shape: &Shape,
         metadata_ports: &[u16],
         random: &Random,
     ) -> anyhow::Result<Self> {
-        if let Some(known) = Self::read(directory)? {
-            ensure!(
-                known.shape == *shape,
-                "the cluster in {} was made with another shape ({:?}); start it with that one or use another --data-dir",
-                directory.display(),
-                known.shape
-            );
-            return Ok(known);
-        }
         let password = || base32::encode(&random.bytes::<10>());
         let fresh = Self {
             shape: shape.clone(),
             demo_password: password(),
             admin_password: password(),
-            install_seed: random.u64(),
             metadata_ports: metadata_ports.to_vec(),
         };
         secret::create(
@@ -77,12 +82,5 @@ impl DevSecrets {
         let text = secret::read(&path)?;
         let known = serde_json::from_slice(text.expose()).with_context(|| format!("read {}", path.display()))?;
         Ok(Some(known))
-    }
-
-    /// The install number of the `number`th thing of a `kind`: the same at each start of this cluster.
-    pub(crate) fn install(&self, kind: &str, number: u64) -> u128 {
-        let low = model::hash::stable_hash(format!("{}/{kind}/{number}/low", self.install_seed).as_bytes());
-        let high = model::hash::stable_hash(format!("{}/{kind}/{number}/high", self.install_seed).as_bytes());
-        (u128::from(high) << 64) | u128::from(low)
     }
 }

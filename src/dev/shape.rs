@@ -83,7 +83,7 @@ pub(crate) fn disk_bytes(arguments: &DevArguments, directory: &Path) -> anyhow::
     let disks =
         u64::from(arguments.regions) * u64::from(arguments.nodes_per_region) * u64::from(arguments.disks_per_node);
     let bytes = match &arguments.disk_capacity {
-        Some(text) => parse_size(text)?,
+        Some(text) => parse_size("--disk-capacity", text)?,
         None => {
             resources::space_of(directory)
                 .with_context(|| format!("look at {}", directory.display()))?
@@ -98,7 +98,8 @@ pub(crate) fn disk_bytes(arguments: &DevArguments, directory: &Path) -> anyhow::
     Ok(bytes)
 }
 
-fn parse_size(text: &str) -> anyhow::Result<u64> {
+/// The bytes of a size such as `20G`; `option` is named in errors.
+pub(crate) fn parse_size(option: &str, text: &str) -> anyhow::Result<u64> {
     let (digits, factor) = match text
         .trim_end_matches(['B', 'b', 'i'])
         .split_at_checked(text.trim_end_matches(['B', 'b', 'i']).len().saturating_sub(1))
@@ -111,10 +112,10 @@ fn parse_size(text: &str) -> anyhow::Result<u64> {
     };
     let count: u64 = digits
         .parse()
-        .with_context(|| format!("--disk-capacity {text} is no size; write it as 20G"))?;
+        .with_context(|| format!("{option} {text} is no size; write it as 20G"))?;
     count
         .checked_mul(factor)
-        .with_context(|| format!("--disk-capacity {text} is too large"))
+        .with_context(|| format!("{option} {text} is too large"))
 }
 
 #[cfg(test)]
@@ -133,7 +134,7 @@ mod tests {
             ("9999999999T", None),
         ];
         for (text, bytes) in cases {
-            assert_eq!(parse_size(text).ok(), bytes, "{text}");
+            assert_eq!(parse_size("--size", text).ok(), bytes, "{text}");
         }
     }
 }

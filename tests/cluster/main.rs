@@ -7,5 +7,28 @@
     reason = "the whole crate is a test: what cannot be set up fails it"
 )]
 
+mod accounts;
+mod capacity;
+mod contract;
+mod cuts;
+mod degraded;
+mod downloads;
+mod entries;
+mod foreign_bytes;
+mod inside;
+mod lifetime;
+mod listing;
+mod names;
+mod quiet_log;
+mod quota;
+mod refusals;
+mod repeats;
+mod search;
+mod secrecy;
+mod separate_processes;
+mod served;
+mod tamper;
+mod tokens;
 mod uploads;
+mod wire;
 mod world;

@@ -3,19 +3,29 @@
 //! Invariant: the child process ends and its directory goes with the `World`, also when the test fails.
 //! Not here: expectations; each test file says its own.
 
+use crate::contract::Contract;
 use api::problem::Problem;
+use api::upload::Uploaded;
 use chaos::dev_cluster::DevCluster;
-use client_sdk::client::Client;
-use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use client_sdk::client::{Client, Target};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// No answer may take longer; far above what a loaded two-core machine needs.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two looks at a state that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Of every account that a test makes.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+/// Every code that a test meets must be written up there.
+const ERRORS: &str = include_str!("../../docs/errors.md");
 
 /// The binary under test.
 pub(crate) fn holdfast() -> &'static Path {
@@ -26,6 +36,8 @@ pub(crate) fn holdfast() -> &'static Path {
 pub(crate) struct World {
     pub(crate) cluster: DevCluster,
     pub(crate) client: Client,
+    /// The served description, against which every answer of `call` and `send` is checked.
+    pub(crate) contract: Contract,
     options: Vec<String>,
     directory: TempDir,
 }
@@ -50,9 +62,11 @@ impl World {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let cluster = start(&data_dir_in(&directory), &options).await;
         let client = cluster.client().await.unwrap();
+        let contract = Contract::fetch(&client).await;
         Self {
             cluster,
             client,
+            contract,
             options,
             directory,
         }
@@ -75,18 +89,47 @@ impl World {
         self.start_again().await;
     }
 
-    async fn start_again(&mut self) {
+    /// Starts it on the same data after it ended in whatever way.
+    pub(crate) async fn start_again(&mut self) {
         self.cluster = start(&self.data_dir(), &self.options).await;
         self.client = self.cluster.client().await.unwrap();
     }
 
     /// A call as the demo user; `body` is sent as JSON.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
-        let mut request = self.client.request(method, path).timeout(ANSWER_DEADLINE);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        answer(request).await
+        self.call_as(&self.client, method, path, body).await
+    }
+
+    /// The same as whoever `client` is signed in as.
+    pub(crate) async fn call_as(&self, client: &Client, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let request = client.request(method, path);
+        self.send(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    /// A request made ready by hand.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+        let request = request.timeout(ANSWER_DEADLINE);
+        let (client, built) = request.build_split();
+        let built = built.unwrap();
+        let (method, path) = (built.method().clone(), built.url().path().to_owned());
+        let answer = answer(RequestBuilder::from_parts(client, built)).await;
+        self.contract.check(&method, &path, &answer);
+        answer
+    }
+
+    /// A client of a new account, made by the administrator; the account's id too.
+    pub(crate) async fn user(&self, name: &str, quota_bytes: u64) -> (Client, String) {
+        let admin = self.cluster.admin().unwrap();
+        let wanted = json!({"username": name, "password": PASSWORD, "quota_bytes": quota_bytes});
+        let made = self.call_as(&admin, Method::POST, "/api/v1/users", Some(&wanted)).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let stranger = Client::new(&self.cluster.facts.url).unwrap();
+        let client = stranger.login(name, PASSWORD).await.unwrap();
+        (client, made.json()["id"].as_str().unwrap().to_owned())
     }
 
     /// Sends `bytes` as they are over a fresh TCP connection, then closes the writing half, and returns all that came back.
@@ -108,30 +151,94 @@ impl World {
         TcpStream::connect(address).await.unwrap()
     }
 
+    /// Ids of the storage nodes.
+    pub(crate) fn nodes(&self) -> Vec<u64> {
+        let processes = self.cluster.facts.processes.iter();
+        processes
+            .filter(|process| process.role == "node")
+            .map(|process| process.id)
+            .collect()
+    }
+
+    /// Stops a storage node, as `holdfast admin node stop` does.
+    pub(crate) async fn stop_node(&self, node: u64) {
+        self.switch_node(node, "stop").await;
+    }
+
+    /// Starts a stopped storage node and waits until the gateway reaches it at its new address.
+    pub(crate) async fn start_node(&self, node: u64) {
+        self.switch_node(node, "start").await;
+        let admin = self.cluster.admin().unwrap();
+        let begun = Instant::now();
+        loop {
+            let status = admin.json(Method::GET, "/api/v1/admin/status", None).await.unwrap();
+            let nodes = status["nodes"].as_array().unwrap();
+            let is_up = |row: &Value| row["id"] == node && row["state"] == "up active";
+            if nodes.iter().any(is_up) {
+                return;
+            }
+            assert!(begun.elapsed() < ANSWER_DEADLINE, "node {node} stays away: {status}");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn switch_node(&self, node: u64, what: &str) {
+        let path = format!("/api/v1/admin/nodes/{node}/{what}");
+        let admin = self.cluster.admin().unwrap();
+        admin.json(Method::POST, &path, None).await.unwrap();
+    }
+
+    /// A counter or gauge of the gateway's page, summed over its labels; 0 before its first event.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let page = self.client.text("/metrics").await.unwrap();
+        chaos::meter::sum(&page, name).unwrap_or(0.0)
+    }
+
+    /// Puts a new file, with the folders above it.
+    pub(crate) async fn put(&self, path: &str, bytes: &[u8]) -> Uploaded {
+        let target = Target::new_file(path);
+        self.client.put(&target, bytes.to_vec().into()).await.unwrap()
+    }
+
+    /// What is answered to a GET of a file's content with further headers.
+    pub(crate) async fn content(&self, id: &str, headers: &[(&str, &str)]) -> Answer {
+        let path = format!("/api/v1/files/{id}/content");
+        let mut request = self.client.request(Method::GET, &path).timeout(ANSWER_DEADLINE);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request).await
+    }
+
     /// Names and ids of everything below the root of the home drive, for "nothing was left behind".
     pub(crate) async fn tree(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut folders = vec!["/".to_owned()];
-        while let Some(folder) = folders.pop() {
-            let mut token: Option<String> = None;
-            loop {
-                let page = self.client.list(&folder, 1000, token.as_deref()).await.unwrap();
-                for entry in &page.entries {
-                    let path = format!("{}/{}", folder.trim_end_matches('/'), entry.name);
-                    if entry.entry_type == api::entry::Kind::Folder {
-                        folders.push(path.clone());
-                    }
-                    found.push(path);
+        tree_of(&self.client).await
+    }
+}
+
+/// The same of another account's drive.
+pub(crate) async fn tree_of(client: &Client) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec!["/".to_owned()];
+    while let Some(folder) = folders.pop() {
+        let mut token: Option<String> = None;
+        loop {
+            let page = client.list(&folder, 1000, token.as_deref()).await.unwrap();
+            for entry in &page.entries {
+                let path = format!("{}/{}", folder.trim_end_matches('/'), entry.name);
+                if entry.entry_type == api::entry::Kind::Folder {
+                    folders.push(path.clone());
                 }
-                token = page.next_page_token;
-                if token.is_none() {
-                    break;
-                }
+                found.push(path);
+            }
+            token = page.next_page_token;
+            if token.is_none() {
+                break;
             }
         }
-        found.sort();
-        found
     }
+    found.sort();
+    found
 }
 
 impl Answer {
@@ -154,6 +261,11 @@ impl Answer {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{body}");
         let problem: Problem = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(problem.code, code, "{body}");
+        assert!(
+            ERRORS.contains(&format!("\n| `{code}` |")),
+            "docs/errors.md lacks {code}"
+        );
+        assert_eq!(problem.status, status, "{body}");
         assert!(problem.detail.len() > 10, "the detail says nothing: {body}");
         problem
     }

@@ -11,6 +11,7 @@ mod arrows;
 mod doors;
 mod papers;
 mod requirements;
+mod services;
 mod shape;
 mod tree;
 mod words;
@@ -87,6 +88,14 @@ fn packages_depend_only_along_the_arrows_of_the_architecture() {
     assert_none(&arrows::departures());
 }
 
+/// shows: B-1
+#[test]
+fn no_client_of_a_foreign_store_database_or_broker_is_linked() {
+    let lock = std::fs::read_to_string(tree::root().join("Cargo.lock")).unwrap();
+    assert!(lock.matches("[[package]]").count() > 200, "the list of packages was not found");
+    assert_none(&services::clients(&lock));
+}
+
 #[test]
 fn documents_are_complete() {
     assert_none(&papers::incomplete());
@@ -143,6 +152,10 @@ fn each_check_catches_a_planted_fault() {
         words::banned(&source("node/src/a.rs", concat!("//! x\n// FIX", "ME later\n"))).len(),
         1
     );
+    for client in ["aws-sdk-s3", "tokio-postgres", "redis"] {
+        let lock = format!("[[package]]\nname = \"{client}\"\nversion = \"1.0.0\"\n");
+        assert_eq!(services::clients(&lock).len(), 1, "{client}");
+    }
     assert_eq!(
         doors::foreign_names(&source("node/src/a.rs", concat!("//! x\nuse rocks", "db::DB;\n"))).len(),
         1

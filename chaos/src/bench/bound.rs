@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(bound(Some(0.1e9)), 0.1e9);
     }
 
-    /// The figures of design.md section 16 must give its own bounds, or the list of steps is another one.
+    /// The figures of decision 0021 must give its own bounds, or the list of steps is another one.
     #[test]
     fn the_reference_limits_give_the_reference_bounds() {
         let limits: Vec<Limit> = [

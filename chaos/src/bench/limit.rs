@@ -1,4 +1,4 @@
-//! One limit of the machine, and the figure of design.md section 16 that it is held against.
+//! One limit of the machine, and the figure of decision 0021 that it is held against.
 //!
 //! Invariant: a limit is the best of its passes, since it says what the machine can do and not what it did by chance.
 

@@ -36,7 +36,7 @@ const LARGE_CALLS_AT_ONCE: usize = 8;
 const SMALL_CALLS_AT_ONCE: usize = 64;
 const BODY_PART_BYTES: usize = 256 << 10;
 const BODIES_AT_ONCE: u64 = 2;
-/// On two cores, the low ends of design.md section 16.
+/// On two cores, the low ends of decision 0021.
 const QUIC_REFERENCE: f64 = 1.2e9;
 const QUIC_CALLS_REFERENCE: f64 = 118_000.0;
 const HTTP_REFERENCE: f64 = 4.3e9;
@@ -198,7 +198,7 @@ async fn http_sink(body_bytes: u64) -> anyhow::Result<Limit> {
     let url = format!("http://{}/", listener.local_addr()?);
     let router = Router::new().route("/", post(count_body));
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
-    let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
+    let client = client_sdk::http::builder(&client_sdk::http::Authorities::Nobody)?.tcp_nodelay(true).build()?;
     let mut best = Spent {
         wall_s: f64::INFINITY,
         cpu_s: f64::INFINITY,

@@ -16,7 +16,7 @@ use std::time::Instant;
 const PASSES: usize = 3;
 const WRITE_BYTES: usize = 1 << 20;
 const APPEND_BYTES: usize = 4 << 10;
-/// The low end of what design.md section 16 saw.
+/// The low end of what decision 0021 saw.
 const SEQUENTIAL_REFERENCE: f64 = 1.4e9;
 const FDATASYNC_P50_REFERENCE_S: f64 = 0.2e-3;
 

@@ -87,6 +87,18 @@ pub struct ChangeEntry {
     pub base_revision: Option<u64>,
 }
 
+/// Where an entry comes back to out of the trash. What is absent is as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreEntry {
+    /// Another folder, when the one it was in is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Another name, when the one it had is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 /// How to delete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -21,6 +21,18 @@ pub struct CreateUser {
     pub is_admin: bool,
 }
 
+/// Makes the first administrator.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// The one-time token that `holdfast init` printed.
+    pub setup_token: String,
+    /// 1 to 64 of `a-z 0-9 . _ - @`; upper case is folded.
+    pub username: String,
+    /// 8 to 1024 bytes.
+    pub password: String,
+}
+
 /// An account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct User {

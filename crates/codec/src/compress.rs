@@ -1,6 +1,6 @@
 //! Compression of blocks before they are sealed: zstd when a probe says that it pays.
 //!
-//! Place in the picture: design.md section 5, step 2. Invariants: compressing is deterministic for one release and never makes a
+//! Place in the picture: decision 0006, step 2. Invariants: compressing is deterministic for one release and never makes a
 //! block longer; decompressing takes no more memory than the length that the reader expects.
 //! Not here: the byte that says which was chosen is part of the sealed form (`seal`).
 

@@ -98,7 +98,7 @@ pub struct FragmentRange {
 /// Cuts `stripe` into k data fragments and computes m parity fragments; answers its form and the fragments in order.
 ///
 /// Data fragments are slices of `stripe`, except those that end beyond it, which are padded with zeros. With k = 1 all
-/// are the stripe itself. Cost: one hash of the stripe and m passes of the code; about 24 GB/s for 4+2 (design.md section 16).
+/// are the stripe itself. Cost: one hash of the stripe and m passes of the code; about 24 GB/s for 4+2 (decision 0021).
 /// Errors: `BadScheme`, `TooLarge`.
 pub fn encode(stripe: &Bytes, k: u8, m: u8) -> Result<(StripeForm, Vec<Bytes>), ErasureError> {
     let stripe_bytes = checked_length(stripe.len())?;

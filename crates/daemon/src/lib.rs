@@ -12,4 +12,5 @@ pub mod random;
 pub mod resources;
 pub mod secret;
 pub mod shutdown;
+pub mod status_port;
 pub mod worker;

@@ -1,9 +1,12 @@
 //! Logging of a process: one subscriber, for people or for machines, set up once by the binary.
 //!
-//! Invariant: logs go to standard error, so that a command's output stays clean.
+//! Invariants: logs go to standard error, so that a command's output stays clean; colours only to a terminal; with `Json` every line
+//! of it is one object, that of a panic or of a failed start too.
 //! Not here: what is logged, and the request ids in spans (each service).
 
 use std::fmt;
+use std::io::IsTerminal;
+use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
 /// The environment variable that overrides the configured filter, such as `HOLDFAST_LOG=info,node=debug`.
@@ -16,9 +19,24 @@ pub enum LogFormat {
     /// For a terminal.
     #[default]
     Human,
-    /// One JSON object a line, with the fields of the spans around it.
+    /// One JSON object a line, with the spans around it, the outermost first.
     Json,
 }
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "human" => Ok(Self::Human),
+            "json" => Ok(Self::Json),
+            other => Err(format!("`{other}` is no log format; write human or json")),
+        }
+    }
+}
+
+/// The format that `init` set up.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// Why logging cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,17 +71,32 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parse_filter(&filter)?)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(true);
     match format {
         LogFormat::Human => builder.try_init(),
         LogFormat::Json => builder
             .json()
             .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
+            .with_current_span(false)
+            .with_span_list(true)
             .try_init(),
     }
-    .map_err(|_| LogError::AlreadySet)
+    .map_err(|_| LogError::AlreadySet)?;
+    if FORMAT.set(format).is_ok() && format == LogFormat::Json {
+        std::panic::set_hook(Box::new(|panic| {
+            tracing::error!(target: "panic", what = %panic, "a thread panicked");
+        }));
+    }
+    Ok(())
+}
+
+/// Tells a person or a machine why the process ends: a line of the log when logs are JSON, else plain words.
+pub fn tell_end(why: &str) {
+    match FORMAT.get() {
+        Some(LogFormat::Json) => tracing::error!(why, "holdfast ends"),
+        _ => eprintln!("holdfast: {why}"),
+    }
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
@@ -82,8 +115,15 @@ mod tests {
     }
 
     #[test]
+    fn a_format_is_human_or_json_and_nothing_else() {
+        assert_eq!("human".parse(), Ok(LogFormat::Human));
+        assert_eq!("json".parse(), Ok(LogFormat::Json));
+        assert!("JSON".parse::<LogFormat>().unwrap_err().contains("write human or json"));
+    }
+
+    #[test]
     fn logging_is_set_up_once() {
-        init(LogFormat::Json, "error").unwrap();
-        assert_eq!(init(LogFormat::Human, "error"), Err(LogError::AlreadySet));
+        init(LogFormat::Human, "error").unwrap();
+        assert_eq!(init(LogFormat::Json, "error"), Err(LogError::AlreadySet));
     }
 }

@@ -39,6 +39,24 @@ impl RealDisk {
             Err(error) if error.kind() == IoKind::AlreadyExists => {}
             Err(error) => return Err(refine(&shown, &error)),
         }
+        Self::take(root, shown)
+    }
+
+    /// Takes the directory `root` only where the file `proof` lies in it, and makes and changes nothing where it does not.
+    ///
+    /// For directories that may be the mount points of disks that are away. `NotFound` without the file; else as `open`.
+    pub fn open_holding(root: &Path, proof: &str) -> Result<Self, DiskError> {
+        check_name(proof)?;
+        let path = root.join(proof);
+        let shown = path.display().to_string();
+        match fs::symlink_metadata(&path) {
+            Ok(facts) if facts.is_file() => Self::take(root, root.display().to_string()),
+            Ok(_) => Err(DiskError::NotFound(shown)),
+            Err(error) => Err(refine(&shown, &error)),
+        }
+    }
+
+    fn take(root: &Path, shown: String) -> Result<Self, DiskError> {
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -240,7 +258,7 @@ fn refine(name: &str, error: &io::Error) -> DiskError {
 #[cfg(test)]
 mod tests {
     use super::RealDisk;
-    use crate::seam::DiskError;
+    use crate::seam::{Disk, DiskError};
 
     #[test]
     fn two_openers_never_share_a_directory() {
@@ -250,6 +268,28 @@ mod tests {
         assert!(matches!(RealDisk::open(&root), Err(DiskError::InUse(_))));
         drop(first);
         RealDisk::open(&root).unwrap();
+    }
+
+    #[test]
+    fn a_directory_without_the_proof_is_not_touched() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("disk");
+        let absent = |answer: Result<RealDisk, DiskError>| matches!(answer, Err(DiskError::NotFound(_)));
+        assert!(absent(RealDisk::open_holding(&root, "proof")));
+        assert!(!root.exists());
+        std::fs::create_dir(&root).unwrap();
+        assert!(absent(RealDisk::open_holding(&root, "proof")));
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
+        std::fs::create_dir(root.join("proof")).unwrap();
+        assert!(absent(RealDisk::open_holding(&root, "proof")), "a folder is no proof");
+        std::fs::remove_dir(root.join("proof")).unwrap();
+        drop(RealDisk::open(&root).unwrap().create("proof").unwrap());
+        let held = RealDisk::open_holding(&root, "proof").unwrap();
+        assert!(matches!(
+            RealDisk::open_holding(&root, "proof"),
+            Err(DiskError::InUse(_))
+        ));
+        drop(held);
     }
 
     #[test]

@@ -57,6 +57,12 @@ impl SimDisk {
         self.state().io_count
     }
 
+    /// Reads so far.
+    #[must_use]
+    pub fn read_count(&self) -> u64 {
+        self.state().read_count
+    }
+
     /// File syncs so far.
     #[must_use]
     pub fn sync_count(&self) -> u64 {

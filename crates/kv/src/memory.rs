@@ -35,14 +35,41 @@ impl MemoryKv {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let written = state.unsynced.len();
         let kept = (mixed(seed) % (written as u64 + 1)) as usize;
-        let mut survived = Arc::clone(&state.durable);
-        for batch in state.unsynced.iter().take(kept) {
-            apply(Arc::make_mut(&mut survived), batch);
-        }
+        let survived = state.survived(kept);
         state.durable = Arc::clone(&survived);
         state.current = survived;
         state.unsynced.clear();
         written - kept
+    }
+
+    /// How many batches a power cut could lose.
+    #[must_use]
+    pub fn unsynced_batches(&self) -> usize {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).unsynced.len()
+    }
+
+    /// The store as it is found after a power cut now of which the first `kept` unsynced batches survive; this one is not changed.
+    #[must_use]
+    pub fn crash(&self, kept: usize) -> Self {
+        let survived = self.state.read().unwrap_or_else(PoisonError::into_inner).survived(kept);
+        let state = State {
+            current: Arc::clone(&survived),
+            durable: survived,
+            unsynced: Vec::new(),
+        };
+        Self {
+            state: RwLock::new(state),
+        }
+    }
+}
+
+impl State {
+    fn survived(&self, kept: usize) -> Arc<Rows> {
+        let mut survived = Arc::clone(&self.durable);
+        for batch in self.unsynced.iter().take(kept) {
+            apply(Arc::make_mut(&mut survived), batch);
+        }
+        survived
     }
 }
 
@@ -171,6 +198,10 @@ mod tests {
                     store.sync().unwrap();
                 }
             }
+            let kept = seed as usize % 6;
+            let beside = store.crash(kept);
+            assert_eq!(beside.scan(&Scan::prefix(b"", 100)).unwrap().len(), 3 + kept);
+            assert_eq!((store.unsynced_batches(), beside.unsynced_batches()), (5, 0));
             let lost = store.power_cut(seed);
             let rows = store.scan(&Scan::prefix(b"", 100)).unwrap();
             assert_eq!(rows.len(), 8 - lost);

@@ -7,7 +7,7 @@
 use crate::seam::{Batch, Change, Kv, KvError, KvRead, Scan};
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Env, Error, ErrorKind, Options, ReadOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Env, Error, ErrorKind, Options, ReadOptions,
     Snapshot, WriteBatch, WriteBufferManager,
 };
 use std::ops::Bound;
@@ -15,6 +15,8 @@ use std::path::Path;
 
 /// Bits of Bloom filter a key: one false positive in a hundred, RocksDB's own recommendation.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+/// A part of a filter or index: RocksDB's own recommendation, the size of a data block.
+const METADATA_BLOCK_BYTES: usize = 4096;
 /// Files that one store keeps open: a bound on descriptors and on the table readers' memory. A guess.
 const FILES_OPEN_MAX: i32 = 512;
 /// RocksDB's own log files that are kept for an operator.
@@ -71,6 +73,13 @@ fn options(budget: &RocksBudget) -> Options {
     table.set_block_cache(&budget.cache);
     table.set_cache_index_and_filter_blocks(true);
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    // Filters and indexes in parts: a whole filter of a large table is bigger than a shard of the cache, so it would be read anew,
+    // megabytes of it, for every key that is not there. Measured at 1,000,000 children of a folder: over 600 us of CPU a command
+    // without this, 70 us with it (example `children` of metadata-raft).
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(METADATA_BLOCK_BYTES);
+    table.set_pin_top_level_index_and_filter(true);
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_paranoid_checks(true);

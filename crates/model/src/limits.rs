@@ -24,6 +24,12 @@ pub const PASSWORD_BYTES_MAX: usize = 1024;
 pub const PASSWORD_BYTES_MIN: usize = 8;
 /// Header lines of a request, together.
 pub const HEADER_BYTES_MAX: usize = 16 << 10;
+/// A request's head comes within this. A guess: a hundred round trips of a bad line.
+pub const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// The sender of a body is silent for less than this. A guess: a phone that changes networks is back by then.
+pub const BODY_PATIENCE: Duration = Duration::from_secs(60);
+/// The form of a sign-in.
+pub const FORM_BYTES_MAX: usize = 16 << 10;
 /// A JSON body.
 pub const JSON_BYTES_MAX: usize = 1 << 20;
 /// A JSON body of the sync calls.

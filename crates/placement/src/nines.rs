@@ -8,7 +8,7 @@
 use model::profile::Profile;
 use std::time::Duration;
 
-/// Hours of a year, as durability.md counts them.
+/// Hours of a year, as docs/durability.md counts them.
 const HOURS_PER_YEAR: f64 = 8760.0;
 
 /// Measured rates of one fragment: everything that loses it, and how long until it is whole again.
@@ -64,7 +64,7 @@ pub fn markov_nines(k: u8, m: u8, rates: FailureRates) -> f64 {
     (mean_hours_to_loss(k, m, rates) / HOURS_PER_YEAR).log10()
 }
 
-/// Mean hours until a stripe has lost more than m of its k+m fragments, from whole. Source: durability.md section 1.
+/// Mean hours until a stripe has lost more than m of its k+m fragments, from whole. Source: docs/durability.md.
 #[must_use]
 pub fn mean_hours_to_loss(k: u8, m: u8, rates: FailureRates) -> f64 {
     let fragments = f64::from(k) + f64::from(m);
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// The table of durability.md: AFR 1.5 % and 5 %, each repaired in a day and in a week.
+    /// The table of docs/durability.md: AFR 1.5 % and 5 %, each repaired in a day and in a week.
     ///
     /// shows: NF-dur
     #[test]

@@ -67,7 +67,9 @@ impl Method {
             Self::ConfirmFragment => role == Gateway,
             Self::RemoveStripe | Self::PushRows => matches!(role, Gateway | Metadata),
             Self::NodeStatus => matches!(role, Gateway | Metadata | Admin),
-            Self::Propose | Self::Query => matches!(role, Gateway | Node | Admin),
+            Self::Propose => matches!(role, Gateway | Node | Admin),
+            // Replicas ask the control group, nodes too; what is a drive's is for gateways.
+            Self::Query => true,
             Self::RaftAppend | Self::RaftVote | Self::RaftPreVote | Self::RaftTransfer | Self::RaftSnapshot => {
                 role == Metadata
             }

@@ -111,6 +111,8 @@ pub enum Query {
     User(query::UserQuery),
     /// To the group of a drive's slot.
     Drive(query::DriveQuery),
+    /// To a drive group as a whole: how its stripes stand.
+    StripeCounts,
 }
 
 impl Query {
@@ -118,7 +120,7 @@ impl Query {
     #[must_use]
     pub fn slot(&self) -> Option<Slot> {
         match self {
-            Self::Control(_) | Self::Group => None,
+            Self::Control(_) | Self::Group | Self::StripeCounts => None,
             Self::Slot(slot) => Some(*slot),
             Self::User(query) => Some(query.slot()),
             Self::Drive(query) => Some(query.drive.slot()),
@@ -197,11 +199,9 @@ pub struct GroupReply {
 pub enum CommandAnswer {
     /// Done, nothing to tell.
     Done,
-    /// `ControlCommand`s that register something.
-    Registered(control::Registered),
     /// `ControlCommand`s that change map or layout.
     MapChanged(control::MapChanged),
-    /// `CreateUser`, `PatchUser`.
+    /// `CreateUser`, `PatchUser`, `DeleteUser`.
     User(user::UserRecord),
     /// `CreateFolder`, `PatchEntry`, `TrashEntry`, `RestoreEntry`.
     Entry(drive::EntryChanged),
@@ -252,7 +252,7 @@ pub enum QueryAnswer {
     Versions(Vec<model::entry::Version>),
     /// `DriveAsk::Usage`.
     Usage(query::Usage),
-    /// `DriveAsk::Facts`.
+    /// `DriveAsk::Facts`, `DriveAsk::Upload`.
     Drive(query::DriveFacts),
     /// `DriveAsk::FindBlocks`.
     Blocks(query::FoundBlocks),
@@ -266,4 +266,6 @@ pub enum QueryAnswer {
     Jobs(Vec<query::JobFacts>),
     /// `DriveAsk::DegradedStripes`, `DriveAsk::DyingStripes`.
     Stripes(Vec<query::StripeFacts>),
+    /// `Query::StripeCounts`.
+    StripeCounts(query::StripeCounts),
 }

@@ -14,6 +14,10 @@ pub struct GroupStatus {
     pub term: u64,
     /// Index of the last applied entry.
     pub applied_index: u64,
+    /// Index of the last entry of this replica's log.
+    pub last_index: u64,
+    /// Whether this replica leads and a majority of the voters confirmed it just now.
+    pub has_quorum: bool,
     /// Its voters.
     pub voters: Vec<RaftId>,
     /// Why this replica stopped, when it did.

@@ -105,8 +105,10 @@ fn control() -> Vec<ControlCommand> {
         },
         ControlCommand::SetSettings(settings),
         ControlCommand::RegisterProcess {
-            install: 7,
-            role: Role::Gateway,
+            id: model::process::ProcessId {
+                role: Role::Gateway,
+                number: 7,
+            },
             address: "127.0.0.1:8".parse().unwrap(),
             region: "r".into(),
             zone: "z".into(),
@@ -338,6 +340,10 @@ fn commands() -> Vec<Command> {
         .chain(groups.into_iter().map(Command::Group))
         .chain(rest)
         .chain(uploads().into_iter().map(Command::Upload))
+        .chain([Command::User(UserCommand::DeleteUser {
+            principal: principal(),
+            user: USER,
+        })])
         .collect()
 }
 
@@ -372,6 +378,16 @@ fn queries() -> Vec<Query> {
             range: Some((0, 9)),
         }),
         drive(DriveAsk::Session(UPLOAD)),
+        drive(DriveAsk::Upload {
+            target: UploadTarget::Place {
+                place: place(),
+                with_parents: true,
+            },
+            base_version: Some(3),
+            declared_bytes: Some(1000),
+            request: None,
+        }),
+        Query::StripeCounts,
     ]
 }
 

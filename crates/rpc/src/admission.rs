@@ -10,6 +10,7 @@ use model::process::ProcessId;
 use protocol::frame::{Answer, Call, RequestHead};
 use protocol::wire_error::Failure;
 use std::panic::AssertUnwindSafe;
+use tracing::Instrument;
 
 /// Whether `own` of `cluster` takes a call with `head` from `caller`, who is who the certificate says.
 ///
@@ -44,8 +45,31 @@ pub(crate) fn check_request(
     Ok(())
 }
 
-/// Runs the handler; its panic becomes a failure of kind `Bug`, so that no call takes a process down.
-pub(crate) async fn run_handler(handler: &dyn Handler, caller: ProcessId, call: Call) -> Result<Answer, Failure> {
+/// Runs the handler of `own`; its panic becomes a failure of kind `Bug`, so that no call takes a process down.
+///
+/// What a client's request causes runs in a span with its id, so that one id finds the lines of every process that took part. Calls
+/// between replicas and of workers are caused by no request and have none: they are many, and their span would say nothing.
+pub(crate) async fn run_handler(
+    handler: &dyn Handler,
+    own: ProcessId,
+    caller: ProcessId,
+    call: Call,
+) -> Result<Answer, Failure> {
+    if call.request_id == 0 {
+        return run_caught(handler, caller, call).await;
+    }
+    let (method, id) = (call.method, call.request_id);
+    let span = tracing::info_span!("call", request_id = %format_args!("{id:032x}"), process = %own, ?method);
+    let handling = async {
+        let result = run_caught(handler, caller, call).await;
+        let code = result.as_ref().err().map(|failure| failure.code.as_str());
+        tracing::debug!(%caller, code, "call answered");
+        result
+    };
+    handling.instrument(span).await
+}
+
+async fn run_caught(handler: &dyn Handler, caller: ProcessId, call: Call) -> Result<Answer, Failure> {
     let method = call.method;
     // Unwind safety: what the handler shares with others is its own to keep whole, and the call itself is dropped.
     AssertUnwindSafe(handler.handle(caller, call))

@@ -5,6 +5,7 @@
 
 use model::id::ClusterId;
 use model::process::{ProcessId, Role};
+use model::time::WallTime;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::BTreeSet;
@@ -21,6 +22,25 @@ pub enum IdentityError {
     /// The bytes are no identity of a cluster; says which part.
     #[error("{0}")]
     Malformed(String),
+    /// The certificate was not issued by the authority beside it, or names another cluster than that.
+    #[error("the certificate is not of the authority beside it")]
+    OtherAuthority,
+    /// The certificate's time is over or has not come.
+    #[error("the certificate {}: {}", if *is_over { "has expired" } else { "is not valid yet" }, date_of(*bound))]
+    NotValidNow {
+        /// Over, or not yet come.
+        is_over: bool,
+        /// When it ended or begins.
+        bound: WallTime,
+    },
+    /// The key is not that of the certificate.
+    #[error("the key does not belong to the certificate")]
+    OtherKey,
+}
+
+fn date_of(time: WallTime) -> String {
+    let seconds = i64::try_from(time.0 / 1000).unwrap_or(i64::MAX);
+    x509_parser::time::ASN1Time::from_timestamp(seconds).map_or_else(|_| time.0.to_string(), |date| date.to_string())
 }
 
 /// A process's certificate, its key and its authority's certificate, as PEM. The key is a secret.
@@ -194,7 +214,7 @@ pub(crate) fn read_identity(certificate: &CertificateDer<'_>) -> Result<FoundIde
 
 #[cfg(test)]
 mod tests {
-    use super::{Identity, IdentityPem, read_identity};
+    use super::{Identity, IdentityError, IdentityPem, read_identity};
     use crate::authority::ClusterAuthority;
     use model::id::ClusterId;
     use model::process::{ProcessId, Role};
@@ -237,6 +257,38 @@ mod tests {
             ..pem
         };
         assert!(Identity::from_pem(&own).is_err());
+    }
+
+    /// shows: QAS-017 scale=1/3
+    #[test]
+    fn a_process_finds_its_own_identity_wrong_before_others_do() {
+        let now = WallTime(1_800_000_000_000);
+        let own = |pem: &IdentityPem| Identity::from_pem(pem).unwrap().check(now);
+        let ours = ClusterAuthority::create(ClusterId(77), now, DAY).unwrap();
+        let process = ProcessId {
+            role: Role::Node,
+            number: 1,
+        };
+        let good = ours.issue(process, now, DAY).unwrap();
+        assert_eq!(own(&good), Ok(()));
+        // Another authority of the same cluster's name, and one of another cluster.
+        for cluster in [77, 78] {
+            let theirs = ClusterAuthority::create(ClusterId(cluster), now, DAY).unwrap();
+            let authority = theirs.certificate_pem().to_owned();
+            let mixed = IdentityPem { authority, ..good.clone() };
+            assert_eq!(own(&mixed), Err(IdentityError::OtherAuthority), "{cluster}");
+        }
+        let other = ours.issue(process, now, DAY).unwrap();
+        let mixed = IdentityPem { key: other.key, ..good };
+        assert_eq!(own(&mixed), Err(IdentityError::OtherKey));
+        for (issued, is_over) in [(now.0 - 10 * 86_400_000, true), (now.0 + 10 * 86_400_000, false)] {
+            let pem = ours.issue(process, WallTime(issued), DAY).unwrap();
+            let found = own(&pem);
+            assert!(
+                matches!(found, Err(IdentityError::NotValidNow { is_over: over, .. }) if over == is_over),
+                "{found:?}"
+            );
+        }
     }
 
     proptest! {

@@ -10,7 +10,7 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 pub const IDLE_MAX: Duration = Duration::from_secs(6);
 /// How often a silent connection is probed.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Connections that a dialer keeps to each peer: two gave 1.3 times the throughput of one on loopback (design.md section 16).
+/// Connections that a dialer keeps to each peer: two gave 1.3 times the throughput of one on loopback (decision 0021).
 pub const CONNECTIONS_PER_PEER: usize = 2;
 /// Size asked for each of the socket's two buffers; the kernel may cut it to net.core.{r,w}mem_max. Measured as above.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;

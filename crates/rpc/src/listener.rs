@@ -175,7 +175,7 @@ impl Listener {
                 message,
                 payload,
             };
-            Some(run_handler(self.handler.as_ref(), caller, call).await)
+            Some(run_handler(self.handler.as_ref(), self.process, caller, call).await)
         };
         timeout(deadline, handling).await.ok().flatten()
     }

@@ -172,7 +172,7 @@ impl MemoryTransport {
                 message,
                 payload: frame.payload,
             };
-            run_handler(attached.handler.as_ref(), self.process, call).await
+            run_handler(attached.handler.as_ref(), attached.process, self.process, call).await
         };
         let answer = encode_answer(served.await);
         if fault == Some(Fault::AnswersVanish) {

@@ -8,10 +8,12 @@ use crate::identity::{FoundIdentity, Identity, IdentityError, Revocations, read_
 use daemon::clock::Clock;
 use model::id::ClusterId;
 use model::process::ProcessId;
+use model::time::WallTime;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::sign::CertifiedKey;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
@@ -240,6 +242,49 @@ impl ClientCertVerifier for Trust {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl Identity {
+    /// Checks what every peer would check, so that a process with a wrong identity ends at its start and says why.
+    ///
+    /// Errors: `OtherAuthority`, `NotValidNow`, `OtherKey`; `Malformed` for what else makes it unusable.
+    pub fn check(&self, now: WallTime) -> Result<(), IdentityError> {
+        let trust = Trust::new(self, Revocations::default());
+        let at = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
+        for usage in [KeyUsage::server_auth(), KeyUsage::client_auth()] {
+            trust.verify(&self.certificate, &[], at, usage).map_err(own_fault)?;
+        }
+        CertifiedKey::from_der(vec![self.certificate.clone()], self.key.clone_key(), &trust.provider)
+            .map(drop)
+            .map_err(own_fault)
+    }
+}
+
+/// What a failed check of one's own certificate means.
+fn own_fault(error: rustls::Error) -> IdentityError {
+    use CertificateError::{
+        ApplicationVerificationFailure, BadSignature, ExpiredContext, NotValidYetContext, UnknownIssuer,
+    };
+    let at = |time: UnixTime| WallTime(time.as_secs().saturating_mul(1000));
+    match error {
+        rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. }) => IdentityError::NotValidNow {
+            is_over: true,
+            bound: at(not_after),
+        },
+        rustls::Error::InvalidCertificate(NotValidYetContext { not_before, .. }) => IdentityError::NotValidNow {
+            is_over: false,
+            bound: at(not_before),
+        },
+        rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature | ApplicationVerificationFailure) => {
+            IdentityError::OtherAuthority
+        }
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref() {
+            Some(webpki::Error::InvalidSignatureForPublicKey) => IdentityError::OtherAuthority,
+            _ => tls_error(rustls::Error::InvalidCertificate(CertificateError::Other(other))),
+        },
+        rustls::Error::InconsistentKeys(_) => IdentityError::OtherKey,
+        other => tls_error(other),
     }
 }
 

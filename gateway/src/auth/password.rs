@@ -24,7 +24,7 @@ pub struct Cost {
     pub passes: u32,
 }
 
-/// 64 MiB and three passes: design.md section 12.
+/// 64 MiB and three passes: decision 0017.
 pub const COST: Cost = Cost {
     memory_kib: 64 << 10,
     passes: 3,

@@ -12,6 +12,7 @@ use model::limits::{
     BLOCK_BYTES_AVG, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, PAGE_BLOCKS_MAX, PAGE_BLOCKS_MIN, PAGE_END_BITS,
 };
 use model::name::Username;
+use protocol::metadata::control::ControlCommand;
 use protocol::metadata::query::{DriveAsk, DriveFacts, Usage, UserQuery};
 use protocol::metadata::user::{
     CutParameters, LoginFacts, NewDrive, NewToken, TokenFacts, TokenHash, UserCommand, UserRecord,
@@ -47,6 +48,9 @@ impl Core {
     /// start of a cluster has none.
     pub async fn create_user(&self, new: NewUser, key: Option<RequestKey>, trace: u128) -> Result<UserRecord, Failure> {
         let known = self.directory.known(trace).await?;
+        // Asked each time: a key that was wrapped by another KEK could never be opened by the cluster's other gateways.
+        let kek = self.seals.kek_id();
+        self.settle(ControlCommand::AdoptKek { kek }, trace).await?;
         let slot = Slot::of_username(new.name.as_str());
         let (user, drive) = (
             UserId::new(slot, self.seams.random.u64()),
@@ -77,6 +81,19 @@ impl Core {
         self.user_command(command, key, trace).await
     }
 
+    /// Spends the setup token for `name`; the same name again is no error, another is `setup_done`.
+    pub async fn claim_setup(&self, name: &Username, trace: u128) -> Result<(), Failure> {
+        let name = name.as_str().to_owned();
+        self.settle(ControlCommand::ClaimSetup { name }, trace).await
+    }
+
+    async fn settle(&self, what: ControlCommand, trace: u128) -> Result<(), Failure> {
+        self.metadata
+            .command(Command::Control(what), None, trace)
+            .await
+            .map(drop)
+    }
+
     /// Changes what is `Some`.
     pub async fn patch_user(
         &self,
@@ -94,6 +111,13 @@ impl Core {
             is_disabled,
             password_hash,
         };
+        self.user_command(command, None, caller.trace).await
+    }
+
+    /// Ends an account at once and has it erased after the trash's age, unless it is enabled again before.
+    pub async fn delete_user(&self, caller: &Caller, user: UserId) -> Result<UserRecord, Failure> {
+        let principal = caller.principal;
+        let command = UserCommand::DeleteUser { principal, user };
         self.user_command(command, None, caller.trace).await
     }
 

@@ -1,4 +1,4 @@
-//! What a gateway knows of the cluster: map, rows, settings; and which disks to spare for a while.
+//! What a gateway knows of the cluster: map, rows, settings; and which disks it spares.
 //!
 //! Kept fresh by asking the control group: on a timer, and at once when somebody says that a row is old.
 //! Invariants: a row is only ever replaced by a newer one; what is known is a whole, published at once.
@@ -6,6 +6,7 @@
 
 use crate::codes;
 use crate::drive::metadata_client::{MetadataClient, unexpected};
+use crate::drive::sparing::Sparing;
 use model::cluster::ClusterMap;
 use model::entry::PlacedStripe;
 use model::id::{DiskId, NodeId};
@@ -18,12 +19,8 @@ use protocol::metadata::query::ControlQuery;
 use protocol::metadata::{Query, QueryAnswer};
 use protocol::wire_error::Failure;
 use rpc::transport::Peer;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// A disk that failed or missed its deadline is spared this long; then one request probes it.
-const SPARE_FOR: Duration = Duration::from_secs(1);
 
 /// Map, rows and settings as they were together at one moment.
 #[derive(Clone, Debug)]
@@ -41,13 +38,13 @@ struct State {
     known: Option<Known>,
     /// Rows met that are newer than the layout's, by profile and placement group.
     newer: BTreeMap<(ProfileId, u32), Row>,
-    spared_until: BTreeMap<DiskId, Duration>,
 }
 
 /// The cached view of the cluster; shared by everything in a gateway.
 pub struct Directory {
     client: Arc<MetadataClient>,
     state: Mutex<State>,
+    sparing: Mutex<Sparing>,
 }
 
 impl Directory {
@@ -56,6 +53,7 @@ impl Directory {
         Self {
             client,
             state: Mutex::new(State::default()),
+            sparing: Mutex::new(Sparing::default()),
         }
     }
 
@@ -86,6 +84,11 @@ impl Directory {
             Some(known) => Ok(known),
             None => self.refresh(trace).await,
         }
+    }
+
+    /// What is known, without asking.
+    pub fn last_known(&self) -> Option<Known> {
+        self.state().known.clone()
     }
 
     /// Whether anything is known yet.
@@ -156,29 +159,10 @@ impl Directory {
         Ok((known, places))
     }
 
-    /// Spares `disk` for a while.
-    pub fn spare(&self, disk: DiskId, now: Duration) {
-        self.state().spared_until.insert(disk, now + SPARE_FOR);
-    }
-
-    /// `disk` answered: it is used again.
-    pub fn welcome(&self, disk: DiskId) {
-        self.state().spared_until.remove(&disk);
-    }
-
-    /// Disks to spare at present. A disk whose time is over is let through to whoever asks first, as a probe.
-    pub fn spared(&self, now: Duration) -> BTreeSet<DiskId> {
-        let mut state = self.state();
-        let spared = state
-            .spared_until
-            .iter()
-            .filter(|(_, until)| **until > now)
-            .map(|(disk, _)| *disk)
-            .collect();
-        for until in state.spared_until.values_mut().filter(|until| **until <= now) {
-            *until = now + SPARE_FOR;
-        }
-        spared
+    /// Which disks are left alone at present.
+    pub fn sparing(&self) -> MutexGuard<'_, Sparing> {
+        // As for the state.
+        self.sparing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

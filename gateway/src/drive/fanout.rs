@@ -24,6 +24,15 @@ const ROW_CHANGES_MAX: u32 = 8;
 /// A disk may say once or twice that the bytes were damaged on their way.
 const RESENDS_MAX: u32 = 2;
 
+/// Disks not to ask now, since they failed a moment ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spared {
+    /// They did not answer, or refused for a reason that may pass.
+    pub away: BTreeSet<DiskId>,
+    /// They have no room.
+    pub full: BTreeSet<DiskId>,
+}
+
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -36,8 +45,12 @@ pub struct Patience {
 /// Why a disk did not take a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreFault {
-    /// Nothing was stored, surely: full, read-only, missing, not reachable.
+    /// Nothing was stored, surely: the node says that the disk is read-only or missing.
     Refused,
+    /// Nothing was stored, surely: its node cannot be reached.
+    Unreachable,
+    /// Nothing was stored for want of room.
+    Full,
     /// No answer: it may have been stored.
     Unanswered,
     /// The bytes did not arrive as they were sent.
@@ -85,6 +98,8 @@ pub enum Outcome {
     BelowFloor {
         /// How many are.
         stored: usize,
+        /// Whether the stripe would be whole if the disks that were met full had room: waiting for others is in vain then.
+        is_full: bool,
     },
     /// The stripe's name is taken by other bytes: draw a new one and write again.
     NameTaken,
@@ -131,6 +146,12 @@ pub struct Fanout {
     lanes: Vec<Lane>,
     flights: BTreeMap<u32, Flight>,
     unusable: BTreeSet<DiskId>,
+    /// Those of the unusable disks that have no room.
+    full: BTreeSet<DiskId>,
+    /// Those that gave no answer.
+    silent: BTreeSet<DiskId>,
+    /// Disks that answered, with whatever.
+    heard: BTreeSet<DiskId>,
     requests: u32,
     row_changes: u32,
     resends: u32,
@@ -138,15 +159,16 @@ pub struct Fanout {
 }
 
 impl Fanout {
-    /// Begins to write `stripe` to `row`, which has one disk a fragment of `profile`; disks in `away` are replaced at once.
+    /// Begins to write `stripe` to `row`, which has one disk a fragment of `profile`; disks that are spared are replaced at once.
     pub fn new(
         stripe: StripeId,
         profile: Profile,
         (map, row): (Arc<ClusterMap>, Row),
-        away: BTreeSet<DiskId>,
+        spared: Spared,
         patience: Patience,
         now: Duration,
     ) -> Self {
+        let unusable = spared.away.union(&spared.full).copied().collect();
         assert_eq!(row.disks.len(), profile.fragments(), "a row has one disk a fragment");
         Self {
             lanes: vec![Lane::default(); profile.fragments()],
@@ -157,7 +179,10 @@ impl Fanout {
             patience,
             started_at: now,
             flights: BTreeMap::new(),
-            unusable: away,
+            unusable,
+            full: spared.full,
+            silent: BTreeSet::new(),
+            heard: BTreeSet::new(),
             requests: 0,
             row_changes: 0,
             resends: 0,
@@ -179,6 +204,9 @@ impl Fanout {
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Send> {
         if self.outcome.is_some() {
             return Vec::new();
+        }
+        if let Event::Stored(request) | Event::Absent(request) | Event::Stale(request, _) = &event {
+            self.hear(*request);
         }
         match event {
             Event::Tick => {}
@@ -205,6 +233,17 @@ impl Fanout {
         if self.outcome.is_some() { Vec::new() } else { sends }
     }
 
+    /// Disks that gave no answer in time, and the others of their nodes if none of those answered either: worth sparing.
+    pub fn silent(&self) -> BTreeSet<DiskId> {
+        let node_of = |disk: &DiskId| self.map.node_of(*disk);
+        let heard: BTreeSet<_> = self.heard.iter().filter_map(node_of).collect();
+        let silent = self.silent.iter().filter_map(node_of);
+        let whole = silent
+            .filter(|node| !heard.contains(node))
+            .flat_map(|node| self.map.disks_of(node));
+        whole.chain(self.silent.iter().copied()).collect()
+    }
+
     /// When to send the next `Tick`, if no answer comes before.
     pub fn wake_at(&self) -> Duration {
         let disks = self
@@ -215,15 +254,31 @@ impl Fanout {
         disks.fold(self.started_at + self.patience.whole, Duration::min)
     }
 
+    fn hear(&mut self, request: u32) {
+        if let Some(flight) = self.flights.get(&request) {
+            self.heard.insert(flight.disk);
+            self.silent.remove(&flight.disk);
+        }
+    }
+
     fn fail(&mut self, request: u32, fault: StoreFault) {
+        match fault {
+            StoreFault::Unreachable | StoreFault::Unanswered => {
+                self.silent.extend(self.flights.get(&request).map(|flight| flight.disk));
+            }
+            _ => self.hear(request),
+        }
         let Some(flight) = self.flights.remove(&request) else {
             return;
         };
         match fault {
             StoreFault::OtherContent => self.outcome = Some(Outcome::NameTaken),
             StoreFault::Damaged if self.resends < RESENDS_MAX => self.resends += 1,
-            StoreFault::Damaged | StoreFault::Refused | StoreFault::Unanswered => {
+            _ => {
                 self.unusable.insert(flight.disk);
+                if fault == StoreFault::Full {
+                    self.full.insert(flight.disk);
+                }
                 let lane = &mut self.lanes[usize::from(flight.index)];
                 // What cannot be confirmed does not count, and the bytes go elsewhere.
                 if flight.is_confirmation && lane.held.is_some_and(|(disk, _)| disk == flight.disk) {
@@ -250,6 +305,7 @@ impl Fanout {
             if now >= flight.sent_at + self.patience.disk {
                 flight.is_late = true;
                 self.unusable.insert(flight.disk);
+                self.silent.insert(flight.disk);
                 let lane = &mut self.lanes[usize::from(flight.index)];
                 if flight.is_confirmation && lane.held.is_some_and(|(disk, _)| disk == flight.disk) {
                     lane.held = None;
@@ -315,14 +371,19 @@ impl Fanout {
         if !taken.contains(&own) && self.map.disks.contains_key(&own) {
             return Some(own);
         }
-        let wanted = Handoff {
-            stripe: self.stripe,
-            index,
-            row: &self.row,
-            avoided: &self.unusable,
-            used: &taken,
+        let choose = |avoided: &BTreeSet<DiskId>| {
+            let wanted = Handoff {
+                stripe: self.stripe,
+                index,
+                row: &self.row,
+                avoided,
+                used: &taken,
+            };
+            choose_handoff(&wanted, &self.map)
         };
-        choose_handoff(&wanted, &self.map)
+        // Where a disk is silent its whole node mostly is, and another of its disks would cost the same wait once more.
+        let silent = self.silent();
+        choose(&self.unusable.union(&silent).copied().collect()).or_else(|| choose(&self.unusable))
     }
 
     /// Disks that hold or may hold a fragment of this stripe, and those that failed.
@@ -364,9 +425,11 @@ impl Fanout {
                     hand_offs,
                 })
             }
-            Ack::Refused => Outcome::BelowFloor {
-                stored: taken.iter().filter(|taken| taken.row_version == version).count(),
-            },
+            Ack::Refused => {
+                let stored = taken.iter().filter(|taken| taken.row_version == version).count();
+                let is_full = stored + self.full.len() >= self.profile.fragments();
+                Outcome::BelowFloor { stored, is_full }
+            }
         });
     }
 }

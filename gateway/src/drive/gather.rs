@@ -162,7 +162,8 @@ pub struct Gather {
 impl Gather {
     /// Wants the `len` bytes from `start` of a stripe; both must lie inside it, `len` is at least 1.
     ///
-    /// `places[i]`: disks that may hold fragment i, the likeliest first. Disks in `avoid` are asked only when others do not suffice.
+    /// `places[i]`: disks that may hold fragment i, the likeliest first. Disks in `avoid` are asked only when others do not suffice;
+    /// where fewer than k fragments would be left, nothing is avoided: then it is the machines that are slow and not the disks.
     pub fn new(
         form: StripeForm,
         places: Vec<Vec<DiskId>>,
@@ -186,15 +187,17 @@ impl Gather {
             start: 0,
             end: form.fragment_bytes() as u32,
         };
+        let needed = usize::from(form.k);
+        let is_to_avoid = |disks: &Vec<DiskId>| disks.first().is_none_or(|disk| avoid.contains(disk));
+        let can_avoid = places.iter().filter(|disks| !is_to_avoid(disks)).count() >= needed;
         let lanes = places
             .into_iter()
             .map(|disks| Lane {
-                is_avoided: disks.first().is_none_or(|disk| avoid.contains(disk)),
+                is_avoided: can_avoid && is_to_avoid(&disks),
                 disks: disks.into(),
                 ..Lane::default()
             })
             .collect();
-        let needed = usize::from(form.k);
         Self {
             form,
             lanes,
@@ -242,6 +245,14 @@ impl Gather {
         lane.is_wrong = true;
         lane.piece = None;
         lane.flights.clear();
+    }
+
+    /// Disks that have not answered in the time after which others are asked too.
+    pub fn late(&self, now: Duration) -> impl Iterator<Item = DiskId> {
+        let flights = self.lanes.iter().flat_map(|lane| &lane.flights);
+        flights
+            .filter(move |flight| now >= flight.sent_at + self.hedge_after)
+            .map(|flight| flight.disk)
     }
 
     /// When to send the next `Tick`, if no answer comes before.

@@ -9,7 +9,7 @@ use crate::metrics;
 use crate::seams::Seams;
 use bytes::Bytes;
 use model::error_kind::ErrorKind;
-use model::id::{CONTROL_GROUP, GroupId, Slot};
+use model::id::{CONTROL_GROUP, GroupId, RaftId, Slot};
 use model::process::{ProcessId, Role};
 use protocol::codes as group_codes;
 use protocol::frame::{Call, Method, decode, encode};
@@ -70,6 +70,11 @@ impl MetadataClient {
         }
     }
 
+    /// The gateway's own number.
+    pub fn source(&self) -> u64 {
+        self.source
+    }
+
     /// A fresh key for this gateway's own retries of `command`.
     pub fn own_key(&self, command: &Command) -> Result<RequestKey, Failure> {
         let asked = codec::digest::request_digest(&encode(command)?);
@@ -128,6 +133,48 @@ impl MetadataClient {
             })
             .await?;
         reply.result.map(|answer| (answer, reply.time))
+    }
+
+    /// Asks one group as a whole, also one of which no slot is known.
+    ///
+    /// Errors: as `query`.
+    pub async fn query_group(&self, group: GroupId, query: &Query, trace: u128) -> Result<QueryAnswer, Failure> {
+        let query = encode(query)?;
+        let reply: Reply<QueryAnswer> = self
+            .ask(&Target::Group(group), Method::Query, trace, |group| {
+                encode(&QueryRequest {
+                    group,
+                    query: query.clone(),
+                })
+            })
+            .await?;
+        reply.result
+    }
+
+    /// The groups and their voters, by id, as last fetched.
+    pub fn groups(&self) -> BTreeMap<GroupId, Vec<RaftId>> {
+        let routes = self.routes();
+        let voters = |peers: &Vec<Peer>| peers.iter().map(|peer| RaftId(peer.process.number)).collect();
+        routes
+            .groups
+            .iter()
+            .map(|(group, peers)| (*group, voters(peers)))
+            .collect()
+    }
+
+    /// The metadata replicas with their addresses as last fetched, or the seeds before that.
+    pub fn replicas(&self) -> Vec<Peer> {
+        let routes = self.routes();
+        let known: Vec<Peer> = routes
+            .processes
+            .iter()
+            .filter(|process| process.id.role == Role::Metadata)
+            .map(|process| Peer {
+                process: process.id,
+                address: process.address,
+            })
+            .collect();
+        if known.is_empty() { self.seeds.clone() } else { known }
     }
 
     /// Fetches the routes anew from the control group.

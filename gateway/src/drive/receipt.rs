@@ -1,19 +1,24 @@
-//! Receipts: made from a commit's answer, signed, and verified later.
+//! What we hand out and take back: receipts of commits, cursors, page tokens. Made, signed, and verified later.
 //!
 //! The key is derived from the cluster's KEK file, so every gateway signs and verifies alike.
-//! Invariant: comparison takes constant time.
+//! Invariants: comparison takes constant time; each sort of text is signed with its own word in front, so none passes for another.
 
 use api::receipt::{Receipt, Survives};
 use api::timestamp::Timestamp;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use codec::digest::{block_digest, secret_hash};
 use codec::keys::DigestKey;
 use model::digest::Digest;
+use model::id::{EntryId, UserId};
 use model::profile::ProfileId;
 use protocol::metadata::drive::FeedPosition;
 use protocol::metadata::upload::Committed;
 use subtle::ConstantTimeEq;
 
 const LABEL: &[u8] = b"holdfast v1 receipt key ";
+/// Bytes of a MAC in cursors and page tokens: 128 bits are far beyond guessing.
+const SHORT_MAC_BYTES: usize = 16;
 
 /// Signs and verifies receipts and other opaque texts that we hand out.
 pub struct ReceiptKey(DigestKey);
@@ -54,10 +59,66 @@ impl ReceiptKey {
     pub fn cursor(&self, position: &FeedPosition) -> String {
         let text = format!("{}.{}.{}", position.scope, position.incarnation, position.sequence);
         let mac = self.mac(format!("cursor {text}").as_bytes()).to_hex();
-        format!("{text}.{}", &mac[..32])
+        format!("{text}.{}", &mac[..2 * SHORT_MAC_BYTES])
+    }
+
+    /// The token of the page of `folder` behind the child that is shown as `last`; of use to `user` alone.
+    pub fn page_token(&self, user: UserId, folder: EntryId, last: &str) -> String {
+        let text = format!("{folder}.{last}");
+        let mac = self.page_mac(user, &text);
+        URL_SAFE_NO_PAD.encode([&mac[..], text.as_bytes()].concat())
+    }
+
+    /// The folder and the last name of a token that was given to `user`; `None` when it is not as it was given.
+    pub fn read_page_token(&self, user: UserId, token: &str) -> Option<(EntryId, String)> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (mac, text) = bytes.split_first_chunk::<SHORT_MAC_BYTES>()?;
+        let text = std::str::from_utf8(text).ok()?;
+        let is_ours: bool = self.page_mac(user, text).ct_eq(mac).into();
+        let (folder, last) = text.split_once('.').filter(|_| is_ours)?;
+        Some((EntryId::parse(folder)?, last.to_owned()))
+    }
+
+    fn page_mac(&self, user: UserId, text: &str) -> [u8; SHORT_MAC_BYTES] {
+        let mut short = [0; SHORT_MAC_BYTES];
+        let mac = self.mac(format!("page {user} {text}").as_bytes());
+        short.copy_from_slice(&mac.0[..SHORT_MAC_BYTES]);
+        short
+    }
+
+    /// Stands for a request that holds a secret where the request is remembered: without our key nobody can try secrets out on it.
+    pub fn secret_request(&self, request: &[u8]) -> [u8; 32] {
+        self.mac(&[b"request ", request].concat()).0
     }
 
     fn mac(&self, text: &[u8]) -> Digest {
         block_digest(&self.0, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ReceiptKey;
+    use model::id::{DriveId, EntryId, UserId};
+
+    #[test]
+    fn a_page_token_serves_its_user_and_reads_back_only_unaltered() {
+        let key = ReceiptKey::derive(b"kek");
+        let folder = EntryId {
+            drive: DriveId(7),
+            number: 8,
+        };
+        let token = key.page_token(UserId(1), folder, "Caf\u{e9}.txt");
+        let read = Some((folder, "Caf\u{e9}.txt".to_owned()));
+        assert_eq!(key.read_page_token(UserId(1), &token), read);
+        assert_eq!(key.read_page_token(UserId(2), &token), None);
+        assert_eq!(ReceiptKey::derive(b"other").read_page_token(UserId(1), &token), None);
+        for at in 0..token.len() {
+            let mut altered = token.clone().into_bytes();
+            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(altered).unwrap();
+            assert_eq!(key.read_page_token(UserId(1), &altered), None, "{altered}");
+            assert_eq!(key.read_page_token(UserId(1), &token[..at]), None);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! leave this process in no form.
 
 use crate::codes;
+use codec::cipher::Cipher;
 use codec::keys::{DriveKey, Kek, WrappedKey};
 use codec::seal::DriveSeal;
 use daemon::random::Random;
@@ -22,15 +23,17 @@ type Cached = (bytes::Bytes, Arc<DriveSeal>);
 pub struct Seals {
     kek: Kek,
     random: Random,
+    cipher: Arc<dyn Cipher>,
     open: Mutex<BTreeMap<DriveId, Cached>>,
 }
 
 impl Seals {
-    /// Opens with `kek`.
-    pub fn new(kek: Kek, random: Random) -> Self {
+    /// Opens drive keys with `kek`; the seals use `cipher`.
+    pub fn new(kek: Kek, random: Random, cipher: Arc<dyn Cipher>) -> Self {
         Self {
             kek,
             random,
+            cipher,
             open: Mutex::default(),
         }
     }
@@ -46,12 +49,17 @@ impl Seals {
         let unusable = |error| codes::KEY_UNUSABLE.because(format!("open the drive's key: {error}"));
         let wrapped = WrappedKey::from_bytes(&facts.wrapped_key).map_err(unusable)?;
         let key = self.kek.unwrap(facts.drive, &wrapped).map_err(unusable)?;
-        let seal = Arc::new(DriveSeal::new(facts.drive, key));
+        let seal = Arc::new(DriveSeal::with_cipher(facts.drive, key, Arc::clone(&self.cipher)));
         if open.len() >= SEALS_MAX {
             open.pop_first();
         }
         open.insert(facts.drive, (facts.wrapped_key.clone(), Arc::clone(&seal)));
         Ok(seal)
+    }
+
+    /// The public name of the KEK, from which nothing of the key follows.
+    pub fn kek_id(&self) -> String {
+        self.kek.id().to_string()
     }
 
     /// A fresh key for `drive`, wrapped, with the name of the KEK.

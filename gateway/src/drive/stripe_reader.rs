@@ -58,7 +58,8 @@ impl<'a> StripeReading<'a> {
         if !is_sane {
             return Err(Failure::bug("the metadata names bytes outside of a stripe"));
         }
-        let gather = Gather::new(stripe.form, places, run, &core.directory.spared(now), HEDGE_AFTER);
+        let avoid = core.directory.sparing().for_reads();
+        let gather = Gather::new(stripe.form, places, run, &avoid, HEDGE_AFTER);
         Ok(Self {
             core,
             stripe,
@@ -79,6 +80,13 @@ impl<'a> StripeReading<'a> {
         let mut flights = FuturesUnordered::new();
         loop {
             let now = core.seams.clock.monotonic();
+            if matches!(event, Event::Tick) {
+                // Their calls are dropped when others complete the read, so this is the only notice that the next read gets.
+                let mut sparing = core.directory.sparing();
+                for disk in self.gather.late(now) {
+                    sparing.note_late(disk, now);
+                }
+            }
             for read in self.gather.handle(now, event) {
                 flights.push(read_fragment(core, &self.known, self.stripe, read, self.trace));
             }
@@ -222,7 +230,7 @@ async fn read_fragment(core: &Core, known: &Known, stripe: &PlacedStripe, read: 
     };
     match core.seams.transport.call(&peer, call, CALL_DEADLINE).await {
         Ok(answer) => {
-            core.directory.welcome(read.disk);
+            core.directory.sparing().note_read(read.disk);
             match decode::<FragmentRead>(&answer.message) {
                 Ok(found) => Event::Read {
                     request,
@@ -239,7 +247,8 @@ async fn read_fragment(core: &Core, known: &Known, stripe: &PlacedStripe, read: 
                 fault: ReadFault::Missing,
             },
             _ => {
-                core.directory.spare(read.disk, core.seams.clock.monotonic());
+                let now = core.seams.clock.monotonic();
+                core.directory.sparing().note_failed(read.disk, now);
                 away
             }
         },

@@ -14,12 +14,14 @@ use daemon::pool::Urgency;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use model::error_kind::ErrorKind;
+use model::id::DiskId;
 use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeForm, StripeId};
 use protocol::frame::{Call, Method, decode, encode};
 use protocol::node::{ConfirmAnswer, ConfirmFragment, PayloadHash, StoreAnswer, StoreFragment, code};
 use protocol::wire_error::Failure;
 use rpc::transport::RpcError;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +69,8 @@ impl Core {
 
     /// Writes a stripe's fragments and answers what is durable by the ack rule; `None` when the name is taken by other bytes.
     ///
-    /// Errors: `too_few_disks` below the floor. May be dropped midway: fragments already stored become orphans.
+    /// Errors: below the floor `storage_full` when room is what lacks, else `too_few_disks`. May be dropped midway: fragments
+    /// already stored become orphans.
     pub async fn write_stripe(&self, id: StripeId, coded: &Coded, trace: u128) -> Result<Option<Durable>, Failure> {
         let (known, row) = self.directory.row(coded.profile, id, trace).await?;
         let clock = &self.seams.clock;
@@ -75,21 +78,26 @@ impl Core {
             disk: DISK_PATIENCE,
             whole: WHOLE_PATIENCE,
         };
-        let away = self.directory.spared(clock.monotonic());
+        let spared = self.directory.sparing().for_writes(clock.monotonic());
         let version = row.version;
         let mut fanout = Fanout::new(
             id,
             coded.profile.profile(),
             (Arc::clone(&known.map), row),
-            away,
+            spared,
             patience,
             clock.monotonic(),
         );
         let mut flights = FuturesUnordered::new();
         let mut event = Event::Tick;
         loop {
+            let has_waited = matches!(event, Event::Tick);
             for send in fanout.handle(clock.monotonic(), event) {
                 flights.push(self.send_fragment(&known, id, coded, send, trace));
+            }
+            if has_waited {
+                // Their calls may be dropped before they fail, so this is the only notice that the next write gets.
+                self.spare(fanout.silent());
             }
             if let Some(outcome) = fanout.outcome() {
                 if fanout.row().version > version {
@@ -102,6 +110,14 @@ impl Core {
                 Some(answered) = flights.next() => answered,
                 () = clock.sleep(wait) => Event::Tick,
             };
+        }
+    }
+
+    fn spare(&self, disks: BTreeSet<DiskId>) {
+        let now = self.seams.clock.monotonic();
+        let mut sparing = self.directory.sparing();
+        for disk in disks {
+            sparing.note_failed(disk, now);
         }
     }
 
@@ -118,12 +134,16 @@ impl Core {
                 hand_offs.inc_by(u64::from(durable.hand_offs));
                 Ok(Some(durable))
             }
-            Outcome::BelowFloor { stored } => {
+            Outcome::BelowFloor { stored, is_full } => {
                 metrics
                     .counter(&metrics::WRITES_REFUSED)
                     .with_label_values::<&str>(&[])
                     .inc();
-                Err(codes::TOO_FEW_DISKS.failure().with("stored", stored))
+                let code = match is_full {
+                    true => codes::STORAGE_FULL,
+                    false => codes::TOO_FEW_DISKS,
+                };
+                Err(code.failure().with("stored", stored))
             }
             Outcome::NameTaken => Ok(None),
         }
@@ -141,14 +161,19 @@ impl Core {
             Ok(answer) if send.is_confirmation => confirmed(send.request, &answer.message),
             Ok(answer) => stored(send.request, &answer.message),
             Err(error) => {
-                let fault = fault_of(&error);
-                if matches!(fault, StoreFault::Refused | StoreFault::Unanswered) {
-                    self.directory.spare(send.disk, self.seams.clock.monotonic());
+                let (fault, now) = (fault_of(&error), self.seams.clock.monotonic());
+                let mut sparing = self.directory.sparing();
+                match fault {
+                    StoreFault::Refused | StoreFault::Unreachable | StoreFault::Unanswered => {
+                        sparing.note_failed(send.disk, now);
+                    }
+                    StoreFault::Full => sparing.note_full(send.disk, now),
+                    StoreFault::Damaged | StoreFault::OtherContent => {}
                 }
                 return Event::Failed(send.request, fault);
             }
         };
-        self.directory.welcome(send.disk);
+        self.directory.sparing().welcome(send.disk);
         event
     }
 }
@@ -214,9 +239,10 @@ fn fault_of(error: &RpcError) -> StoreFault {
     match error.refusal() {
         Some(failure) if failure.code == code::OTHER_CONTENT => StoreFault::OtherContent,
         Some(failure) if failure.code == code::PAYLOAD_MISMATCH => StoreFault::Damaged,
+        Some(failure) if failure.code == code::DISK_FULL => StoreFault::Full,
         Some(failure) if failure.kind == ErrorKind::Ambiguous => StoreFault::Unanswered,
         Some(_) => StoreFault::Refused,
-        None if error.is_surely_not_executed() => StoreFault::Refused,
+        None if error.is_surely_not_executed() => StoreFault::Unreachable,
         None => StoreFault::Unanswered,
     }
 }

@@ -4,8 +4,10 @@
 
 use crate::codes;
 use crate::drive::{Caller, Core, expect};
+use model::base32;
 use model::id::{DriveId, EntryId};
 use model::name::{DrivePath, EntryName, NameError};
+use protocol::codes as group_codes;
 use protocol::metadata::drive::{DriveCommand, EntryRef, EntryView, PatchTo, Place};
 use protocol::metadata::query::{DriveAsk, Listing};
 use protocol::metadata::{Command, CommandAnswer, QueryAnswer, RequestKey};
@@ -50,6 +52,11 @@ pub fn drive_of(place: &Place, home: DriveId) -> DriveId {
     }
 }
 
+/// A short name of an answer's bytes: two different answers of one entry have two.
+pub fn fingerprint(answer: &[u8]) -> String {
+    base32::encode(&codec::digest::request_digest(answer)[..10])
+}
+
 /// How many entries a creation may make.
 pub fn entries_made(place: &Place, with_parents: bool) -> usize {
     match place {
@@ -74,24 +81,31 @@ impl Core {
         caller: &Caller,
         folder: EntryRef,
         limit: u16,
-        page_token: Option<String>,
+        page_token: Option<&str>,
     ) -> Result<Listing, Failure> {
         let drive = drive_of_ref(&folder, caller.home);
-        match self
-            .ask(
-                caller,
-                drive,
-                DriveAsk::List {
-                    folder,
-                    limit,
-                    page_token,
-                },
-            )
-            .await?
-        {
-            QueryAnswer::Listing(listing) => Ok(listing),
-            _ => expect(None),
+        let user = caller.principal.user;
+        let read = |token| {
+            let read = self.receipts.read_page_token(user, token);
+            read.ok_or_else(|| group_codes::BAD_PAGE_TOKEN.failure())
+        };
+        let (begun_in, last) = page_token.map(read).transpose()?.unzip();
+        let ask = DriveAsk::List {
+            folder,
+            limit,
+            page_token: last,
+        };
+        let QueryAnswer::Listing(mut listing) = self.ask(caller, drive, ask).await? else {
+            return expect(None);
+        };
+        // A path may lead to another folder by now; its listing does not continue the one that was begun.
+        let id = listing.folder.entry.id;
+        if begun_in.is_some_and(|begun_in| begun_in != id) {
+            return Err(group_codes::BAD_PAGE_TOKEN.failure());
         }
+        let last = listing.next_page_token.take();
+        listing.next_page_token = last.map(|last| self.receipts.page_token(user, id, &last));
+        Ok(listing)
     }
 
     /// Makes a folder.
@@ -156,16 +170,22 @@ impl Core {
         .map(drop)
     }
 
-    /// Takes an entry out of the trash, to where it was.
-    pub async fn restore(&self, caller: &Caller, entry: EntryId) -> Result<EntryView, Failure> {
+    /// Takes an entry out of the trash, to where it was or where it is told.
+    pub async fn restore(
+        &self,
+        caller: &Caller,
+        entry: EntryId,
+        parent: Option<EntryId>,
+        name: Option<EntryName>,
+    ) -> Result<EntryView, Failure> {
         let principal = caller.principal;
         self.change(
             caller,
             DriveCommand::RestoreEntry {
                 principal,
                 entry,
-                parent: None,
-                name: None,
+                parent,
+                name,
             },
             None,
         )

@@ -27,14 +27,14 @@ use futures_util::stream::{BoxStream, FuturesOrdered};
 use model::digest::Digest;
 use model::entry::BlockRow;
 use model::id::{DriveId, UploadId};
-use model::limits::{DIRECT_COMMIT_AFTER, DIRECT_COMMIT_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use model::limits::{DIRECT_COMMIT_AFTER, DIRECT_COMMIT_BYTES, INLINE_BYTES_MAX};
 use model::profile::Domain;
 use protocol::codes as group_codes;
-use protocol::metadata::query::DriveFacts;
+use protocol::metadata::query::{DriveAsk, DriveFacts};
 use protocol::metadata::upload::{
     Committed, DirectContent, InlineBlock, NewStripe, PageRows, RowRun, Survival, UploadCommand, UploadTarget,
 };
-use protocol::metadata::{Command, CommandAnswer, RequestKey};
+use protocol::metadata::{Command, CommandAnswer, QueryAnswer, RequestKey};
 use protocol::wire_error::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,19 +69,24 @@ pub struct UploadDone {
 pub struct Admitted(Share);
 
 impl Core {
-    /// Admits an upload before any byte of its body is read.
-    ///
-    /// Errors: `file_too_large` by the declared length, `too_busy` for want of budget.
-    pub fn admit(&self, declared_bytes: Option<u64>) -> Result<Admitted, Failure> {
-        if declared_bytes.is_some_and(|bytes| bytes > FILE_BYTES_MAX) {
-            return Err(group_codes::FILE_TOO_LARGE.failure());
+    /// Refuses a content that is known to have at least `bytes` when no file may: `file_too_large`.
+    pub fn require_file_size(&self, bytes: Option<u64>) -> Result<(), Failure> {
+        match bytes {
+            Some(bytes) if bytes > self.limits.file_bytes_max => Err(group_codes::FILE_TOO_LARGE.failure()),
+            _ => Ok(()),
         }
-        self.budget.admit(declared_bytes).map(Admitted)
     }
 
-    /// Takes the body in and commits it. Dropped midway it commits nothing; what it wrote is collected later.
+    /// Admits an upload of at most `bytes_max`, or of unknown length, before any byte of its body is read.
     ///
-    /// Errors: those of the commit; `body_cut`, `file_too_large`, `too_few_disks`, `outcome_unknown`.
+    /// Errors: `too_busy` for want of budget.
+    pub fn admit(&self, bytes_max: Option<u64>) -> Result<Admitted, Failure> {
+        self.budget.admit(bytes_max).map(Admitted)
+    }
+
+    /// Takes the body in and commits it. Dropped midway it commits nothing and its session is ended behind it.
+    ///
+    /// Errors: those of the commit; `body_cut`, `file_too_large`, `storage_full`, `too_few_disks`, `outcome_unknown`.
     pub async fn upload(
         self: &Arc<Self>,
         caller: &Caller,
@@ -93,7 +98,7 @@ impl Core {
             UploadTarget::Entry(entry) => entry.drive,
             UploadTarget::Place { place, .. } => drive_of(place, caller.home),
         };
-        let facts = self.drive_facts(caller, drive).await?;
+        let facts = self.foreseen(caller, drive, &order).await?;
         if facts.cut != CUT {
             return Err(Failure::bug(
                 "the drive is cut by another table than this release knows",
@@ -112,6 +117,23 @@ impl Core {
             receipt: self.receipts.receipt(upload.facts.profile, &committed),
             committed,
         })
+    }
+}
+
+impl Core {
+    /// What the upload needs of its drive, or the refusal that its commit would surely get: asked before the body is read, so that
+    /// nobody sends 10 GiB for a name that is taken, and no data is written for a version that has passed.
+    async fn foreseen(&self, caller: &Caller, drive: DriveId, order: &UploadOrder) -> Result<DriveFacts, Failure> {
+        let ask = DriveAsk::Upload {
+            target: order.target.clone(),
+            base_version: order.base_version,
+            declared_bytes: order.declared_bytes,
+            request: order.key,
+        };
+        match self.ask(caller, drive, ask).await? {
+            QueryAnswer::Drive(facts) => Ok(facts),
+            _ => expect(None),
+        }
     }
 }
 
@@ -194,7 +216,7 @@ impl Upload {
             let Some(chunk) = chunk else { break };
             let chunk = chunk?;
             self.size += chunk.len() as u64;
-            if self.size > FILE_BYTES_MAX {
+            if self.size > self.core.limits.file_bytes_max {
                 return Err(group_codes::FILE_TOO_LARGE.failure());
             }
             for block in cutter.push(chunk) {

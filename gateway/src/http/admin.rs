@@ -1,12 +1,12 @@
 //! `/api/v1/admin`: the cluster's state, and stopping and starting nodes of a dev cluster.
 
-use super::extract::Authenticated;
+use super::extract::{Authenticated, Id, NoQuery};
 use super::problem::HttpError;
 use super::{App, NodeSwitch};
 use crate::codes;
 use crate::drive::{Caller, account};
 use api::admin::Status;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub async fn status(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
+    _: NoQuery,
 ) -> Result<axum::Json<Status>, HttpError> {
     Ok(axum::Json(app.core.status(&caller).await?))
 }
@@ -26,7 +27,8 @@ pub async fn status(
 pub async fn stop_node(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    _: NoQuery,
+    Id(id): Id,
 ) -> Result<StatusCode, HttpError> {
     let (nodes, id) = switch(&app, &caller, &id)?;
     done(nodes.stop(id).await)
@@ -38,10 +40,11 @@ pub async fn stop_node(
 pub async fn start_node(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    _: NoQuery,
+    Id(id): Id,
 ) -> Result<StatusCode, HttpError> {
     let (nodes, id) = switch(&app, &caller, &id)?;
-    done(nodes.start(id).await)
+    done(nodes.start(id).await?)
 }
 
 fn switch(app: &App, caller: &Caller, id: &str) -> Result<(Arc<dyn NodeSwitch>, u32), HttpError> {

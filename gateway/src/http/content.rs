@@ -1,21 +1,25 @@
 //! `GET /api/v1/files/{id}/content`: bytes with ranges and conditions, streamed.
 
 use super::App;
-use super::extract::{Authenticated, Query};
+use super::extract::{Authenticated, Id, Query};
 use super::problem::HttpError;
 use super::range::{Wanted, names_strongly, names_weakly, wanted};
 use crate::codes;
+use crate::drive::download::Bits;
 use crate::drive::tree;
 use api::timestamp::Timestamp;
 use api::version::ContentQuery;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use protocol::metadata::query::Manifest;
 use protocol::wire_error::Failure;
 use std::sync::Arc;
+
+/// Only the client's own cache keeps content, and asks each time whether it is still the present one.
+const CACHING: &str = "private, no-cache";
 
 /// The bytes of a file, or a range of them.
 #[utoipa::path(get, path = "/api/v1/files/{id}/content", params(("id" = String, Path,), ContentQuery), security(("bearer" = [])),
@@ -25,7 +29,7 @@ pub async fn content(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     method: Method,
-    Path(id): Path<String>,
+    Id(id): Id,
     Query(query): Query<ContentQuery>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, HttpError> {
@@ -40,7 +44,9 @@ pub async fn content(
         return Err(codes::PRECONDITION_FAILED.failure().into());
     }
     if text(header::IF_NONE_MATCH).is_some_and(|named| names_weakly(named, &tag)) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+        // A cache is told again how long it may keep what it has (RFC 9110, 15.4.5).
+        let told = [(header::ETAG, tag.as_str()), (header::CACHE_CONTROL, CACHING)];
+        return Ok((StatusCode::NOT_MODIFIED, told).into_response());
     }
     let is_fresh = text(header::IF_RANGE).is_none_or(|named| named.trim() == tag);
     let asked = text(header::RANGE).filter(|_| is_fresh && method == Method::GET);
@@ -66,14 +72,22 @@ pub async fn content(
             app.core.manifest(&caller, entry, Some(version), part).await?
         }
     };
-    let stream = app.core.stream(caller, entry, manifest, range).map(|piece| {
+    *response.body_mut() = body(app.core.stream(caller, entry, manifest, range)).await?;
+    Ok(response)
+}
+
+/// Waits for the first bytes before the head goes out, so that what cannot be read at present is refused and not broken off.
+async fn body(mut bits: Bits) -> Result<Body, Failure> {
+    let first = bits.next().await.transpose()?.unwrap_or_default();
+    let rest = bits.map(|piece| {
         // The head is gone: all that is left is to break the body off, so that the client sees it cut.
         piece
             .inspect_err(|failure| tracing::warn!(%failure, "download broken off"))
             .map_err(std::io::Error::other)
     });
-    *response.body_mut() = Body::from_stream(stream);
-    Ok(response)
+    Ok(Body::from_stream(
+        stream::once(std::future::ready(Ok(first))).chain(rest),
+    ))
 }
 
 fn describe(headers: &mut HeaderMap, manifest: &Manifest, tag: &str, length: u64) -> Result<(), Failure> {
@@ -92,7 +106,7 @@ fn describe(headers: &mut HeaderMap, manifest: &Manifest, tag: &str, length: u64
     );
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHING));
     insert(headers, header::ETAG, tag)?;
     insert(headers, header::CONTENT_LENGTH, &length.to_string())?;
     insert(

@@ -3,13 +3,14 @@
 //! Invariants: bodies are bounded before they are read; unknown fields are refused; a caller comes out of a living token only.
 
 use super::App;
+use super::incoming::body_failure;
 use super::problem::HttpError;
 use super::trace;
 use crate::auth::token;
 use crate::codes;
 use crate::drive::Caller;
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
@@ -43,9 +44,12 @@ impl FromRequestParts<Arc<App>> for Authenticated {
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .ok_or_else(|| codes::UNAUTHENTICATED.failure())?;
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(|| codes::UNAUTHENTICATED.failure())?;
+    if values.next().is_some() {
+        // Which of two a proxy before us looked at is not known, so neither counts.
+        return Err(codes::TOKEN_MALFORMED.because("send one Authorization header"));
+    }
     let text = value.to_str().map_err(|_| codes::TOKEN_MALFORMED.failure())?;
     let (scheme, token) = text.split_once(' ').ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -73,18 +77,52 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
                 .because("send Content-Type: application/json")
                 .into());
         }
-        let raw = read_all(request.into_body()).await?;
+        let raw = read_all(request.into_body(), JSON_BYTES_MAX).await?;
         let value = serde_json::from_slice(&raw).map_err(|error| codes::BAD_JSON.because(error.to_string()))?;
         Ok(Self { value, raw })
     }
 }
 
-/// Reads a whole body of at most 1 MiB.
-pub async fn read_all(body: Body) -> Result<Bytes, Failure> {
-    match Limited::new(body, JSON_BYTES_MAX).collect().await {
+/// A JSON body of at most 1 MiB that may be left out.
+pub struct MaybeJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<App>> for MaybeJson<T> {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, HttpError> {
+        let (parts, body) = request.into_parts();
+        let raw = read_all(body, JSON_BYTES_MAX).await?;
+        if raw.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        let request = Request::from_parts(parts, Body::from(raw));
+        Json::<T>::from_request(request, app).await.map(|json| Self(json.value))
+    }
+}
+
+/// The id in the address.
+pub struct Id(pub String);
+
+impl FromRequestParts<Arc<App>> for Id {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, HttpError> {
+        // What is refused here are bytes that are no UTF-8, which no id has.
+        match Path::<String>::from_request_parts(parts, app).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => Err(codes::BAD_ID.failure().into()),
+        }
+    }
+}
+
+/// Reads a whole body of at most `bytes_max`.
+///
+/// Errors: `body_too_large`, `body_cut`, `body_stalled`.
+pub async fn read_all(body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
+    match Limited::new(body, bytes_max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(codes::BODY_TOO_LARGE.failure()),
-        Err(_) => Err(codes::BODY_CUT.failure()),
+        Err(error) => Err(body_failure(error.as_ref())),
     }
 }
 
@@ -108,16 +146,29 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Query<T> {
     }
 }
 
+/// Refuses any query: for routes that take none, so that a misplaced parameter is not silently ignored.
+pub struct NoQuery;
+
+impl FromRequestParts<Arc<App>> for NoQuery {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, HttpError> {
+        match parts.uri.query() {
+            None | Some("") => Ok(Self),
+            Some(_) => Err(codes::BAD_QUERY.because("this call takes no query parameters").into()),
+        }
+    }
+}
+
 /// Percent-encoded bytes that are no UTF-8 would be replaced silently by the decoder; a name must not change on its way.
-fn check_utf8(query: &str) -> Result<(), Failure> {
+pub fn check_utf8(query: &str) -> Result<(), Failure> {
     let mut bytes = Vec::with_capacity(query.len());
     let mut rest = query.bytes();
     while let Some(byte) = rest.next() {
         let decoded = match byte {
             b'%' => {
-                let pair = [rest.next().unwrap_or(b'x'), rest.next().unwrap_or(b'x')];
-                let text = std::str::from_utf8(&pair).ok();
-                let decoded = text.and_then(|text| u8::from_str_radix(text, 16).ok());
+                let mut digit = || rest.next().and_then(|letter| char::from(letter).to_digit(16));
+                let decoded = digit().zip(digit()).map(|(high, low)| (high * 16 + low) as u8);
                 decoded.ok_or_else(|| codes::BAD_QUERY.because("the query has a broken percent escape"))?
             }
             other => other,

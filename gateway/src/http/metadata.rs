@@ -2,14 +2,16 @@
 
 use super::App;
 use super::entries;
-use super::extract::{Authenticated, Json, Query, idempotency_key};
+use super::extract::{Authenticated, Id, Json, MaybeJson, NoQuery, Query, idempotency_key};
+use super::precondition::{Precondition, precondition};
 use super::problem::HttpError;
+use super::range::names_weakly;
 use crate::codes;
 use crate::drive::upload::UploadOrder;
 use crate::drive::{Caller, tree};
 use api::entry::Entry;
-use api::metadata::{ChangeEntry, Creatable, CreateEntry, DeleteQuery, ListQuery, Listing};
-use axum::extract::{Path, State};
+use api::metadata::{ChangeEntry, Creatable, CreateEntry, DeleteQuery, ListQuery, Listing, RestoreEntry};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
@@ -17,18 +19,20 @@ use model::id::EntryId;
 use model::limits::LIST_PAGE_MAX;
 use protocol::codes as group_codes;
 use protocol::metadata::RequestKey;
-use protocol::metadata::drive::{EntryRef, PatchTo};
+use protocol::metadata::drive::{EntryRef, EntryView, PatchTo};
 use protocol::metadata::upload::UploadTarget;
 use protocol::wire_error::Failure;
 use std::sync::Arc;
 
 /// An entry and a page of its children.
-#[utoipa::path(get, path = "/api/v1/metadata", params(ListQuery), security(("bearer" = [])),
-    responses((status = 200, body = Listing), (status = "default", body = api::problem::Problem)))]
+#[utoipa::path(get, path = "/api/v1/metadata", operation_id = "list_entry", security(("bearer" = [])),
+    params(ListQuery, ("If-None-Match" = Option<String>, Header, description = "Tags of answers that the caller still has.")),
+    responses((status = 200, body = Listing), (status = 304), (status = "default", body = api::problem::Problem)))]
 pub async fn list(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Query(query): Query<ListQuery>,
+    headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     let wanted = match (&query.path, &query.id) {
         (Some(_), Some(_)) => return Err(codes::BAD_QUERY.because("give `path` or `id`, not both").into()),
@@ -39,7 +43,11 @@ pub async fn list(
     let limit = u16::try_from(query.limit.unwrap_or(LIST_PAGE_MAX as u32)).ok();
     let limit = limit.filter(|limit| (1..=LIST_PAGE_MAX as u16).contains(limit));
     let limit = limit.ok_or_else(|| group_codes::BAD_LIMIT.failure())?;
-    let listing = match app.core.list(&caller, wanted.clone(), limit, query.page_token).await {
+    let listing = match app
+        .core
+        .list(&caller, wanted.clone(), limit, query.page_token.as_deref())
+        .await
+    {
         Ok(listing) => Listing {
             entry: entries::view(&listing.folder),
             entries: listing
@@ -59,16 +67,30 @@ pub async fn list(
         }
         Err(failure) => return Err(failure.into()),
     };
-    let tag = format!("\"{}-{}\"", listing.entry.id, listing.entry.revision);
-    Ok(([(header::ETAG, tag)], axum::Json(listing)).into_response())
+    let body = serde_json::to_vec(&listing).map_err(|error| Failure::bug(format!("encode listing: {error}")))?;
+    // A folder's revision does not count its children's changes, nor an entry's those of the folders in its path: the tag names
+    // the very answer.
+    let (entry, print) = (&listing.entry, tree::fingerprint(&body));
+    let tag = format!("\"{}-{}-{print}\"", entry.id, entry.revision);
+    let known = headers.get_all(header::IF_NONE_MATCH).iter();
+    if known
+        .filter_map(|value| value.to_str().ok())
+        .any(|known| names_weakly(known, &tag))
+    {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
+    let json = (header::CONTENT_TYPE, "application/json".to_owned());
+    Ok(([(header::ETAG, tag), json], body).into_response())
 }
 
 /// Makes a folder or an empty file.
-#[utoipa::path(post, path = "/api/v1/metadata", request_body = CreateEntry, security(("bearer" = [])),
+#[utoipa::path(post, path = "/api/v1/metadata", operation_id = "create_entry", request_body = CreateEntry, security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
     responses((status = 201, body = Entry), (status = "default", body = api::problem::Problem)))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
+    _: NoQuery,
     headers: HeaderMap,
     body: Json<CreateEntry>,
 ) -> Result<Response, HttpError> {
@@ -98,20 +120,23 @@ pub async fn create(
         }
     };
     match made {
-        Ok(view) => Ok((StatusCode::CREATED, axum::Json(entries::view(&view))).into_response()),
+        Ok(view) => Ok((StatusCode::CREATED, tagged(&view)).into_response()),
         Err(failure) => Err(enrich(&app, &caller, failure).await),
     }
 }
 
 /// Renames or moves an entry.
-#[utoipa::path(patch, path = "/api/v1/metadata/{id}", params(("id" = String, Path,)), request_body = ChangeEntry,
+#[utoipa::path(patch, path = "/api/v1/metadata/{id}", operation_id = "change_entry", request_body = ChangeEntry,
+    params(("id" = String, Path,), ("If-Match" = Option<String>, Header, description = "Tags of which one must be the entry's.")),
     security(("bearer" = [])), responses((status = 200, body = Entry), (status = "default", body = api::problem::Problem)))]
 pub async fn change(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    _: NoQuery,
+    Id(id): Id,
+    headers: HeaderMap,
     body: Json<ChangeEntry>,
-) -> Result<axum::Json<Entry>, HttpError> {
+) -> Result<Response, HttpError> {
     let (id, wanted) = (tree::entry_id(&id)?, body.value);
     let to = match (&wanted.path, &wanted.name, &wanted.parent) {
         (Some(path), None, None) => PatchTo::Path(tree::path(path)?),
@@ -125,41 +150,99 @@ pub async fn change(
                 .into());
         }
     };
-    match app.core.patch(&caller, id, to, wanted.base_revision).await {
-        Ok(view) => Ok(axum::Json(entries::view(&view))),
-        Err(failure) => Err(enrich(&app, &caller, failure).await),
+    let condition = precondition(&headers, id);
+    let base = base_revision(&app, &caller, id, &condition, wanted.base_revision).await?;
+    match app.core.patch(&caller, id, to, base).await {
+        Ok(view) => Ok(tagged(&view).into_response()),
+        Err(failure) => Err(enrich(&app, &caller, judged(failure, &condition)).await),
     }
 }
 
 /// Puts an entry into the trash, or removes it for good.
-#[utoipa::path(delete, path = "/api/v1/metadata/{id}", params(("id" = String, Path,), DeleteQuery),
-    security(("bearer" = [])), responses((status = 204), (status = "default", body = api::problem::Problem)))]
+#[utoipa::path(delete, path = "/api/v1/metadata/{id}", operation_id = "delete_entry", security(("bearer" = [])),
+    params(("id" = String, Path,), ("If-Match" = Option<String>, Header, description = "Tags of which one must be the entry's."), DeleteQuery),
+    responses((status = 204), (status = "default", body = api::problem::Problem)))]
 pub async fn delete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    Id(id): Id,
+    headers: HeaderMap,
     Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode, HttpError> {
     let id = tree::entry_id(&id)?;
-    if query.permanent {
-        app.core.purge(&caller, id, query.base_revision).await?;
-    } else {
-        app.core.trash(&caller, id, query.base_revision).await?;
+    let condition = precondition(&headers, id);
+    let base = base_revision(&app, &caller, id, &condition, query.base_revision).await?;
+    let done = match query.permanent {
+        true => app.core.purge(&caller, id, base).await,
+        false => app.core.trash(&caller, id, base).await,
+    };
+    match done {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(failure) => Err(enrich(&app, &caller, judged(failure, &condition)).await),
     }
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Takes an entry out of the trash.
-#[utoipa::path(post, path = "/api/v1/metadata/{id}/restore", params(("id" = String, Path,)),
-    security(("bearer" = [])), responses((status = 200, body = Entry), (status = "default", body = api::problem::Problem)))]
+#[utoipa::path(post, path = "/api/v1/metadata/{id}/restore", operation_id = "restore_entry", params(("id" = String, Path,)),
+    request_body = Option<RestoreEntry>, security(("bearer" = [])), responses((status = 200, body = Entry), (status = "default", body = api::problem::Problem)))]
 pub async fn restore(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
-) -> Result<axum::Json<Entry>, HttpError> {
-    match app.core.restore(&caller, tree::entry_id(&id)?).await {
-        Ok(view) => Ok(axum::Json(entries::view(&view))),
+    _: NoQuery,
+    Id(id): Id,
+    MaybeJson(wanted): MaybeJson<RestoreEntry>,
+) -> Result<Response, HttpError> {
+    let parent = wanted.parent.as_deref().map(tree::entry_id).transpose()?;
+    let name = wanted.name.as_deref().map(tree::name).transpose()?;
+    match app.core.restore(&caller, tree::entry_id(&id)?, parent, name).await {
+        Ok(view) => Ok(tagged(&view).into_response()),
         Err(failure) => Err(enrich(&app, &caller, failure).await),
+    }
+}
+
+/// An entry with its tag.
+fn tagged(view: &EntryView) -> impl IntoResponse {
+    let entry = entries::view(view);
+    let tag = format!("\"{}-{}\"", entry.id, entry.revision);
+    ([(header::ETAG, tag)], axum::Json(entry))
+}
+
+/// The revision that a change is based on: as the body or query says, and as `If-Match` demands.
+async fn base_revision(
+    app: &App,
+    caller: &Caller,
+    id: EntryId,
+    condition: &Precondition,
+    base: Option<u64>,
+) -> Result<Option<u64>, HttpError> {
+    let Precondition::OneOf(revisions) = condition else {
+        return Ok(base);
+    };
+    let allowed = |revision: &u64| base.is_none_or(|base| base == *revision);
+    let mut fitting = revisions.iter().copied().filter(allowed);
+    match (fitting.next(), fitting.next()) {
+        (Some(only), None) => return Ok(Some(only)),
+        (Some(_), Some(_)) => {
+            let present = app.core.entry(caller, EntryRef::Id(id)).await?.entry.revision;
+            if revisions.contains(&present) {
+                return Ok(Some(present));
+            }
+        }
+        (None, _) => {}
+    }
+    let changed = group_codes::REVISION_CONFLICT.failure().with("entry", id);
+    Err(enrich(app, caller, judged(changed, condition)).await)
+}
+
+/// The same conflict has another status for whoever asked by `If-Match` (RFC 9110).
+fn judged(failure: Failure, condition: &Precondition) -> Failure {
+    if *condition == Precondition::Any || !group_codes::REVISION_CONFLICT.is(&failure) {
+        return failure;
+    }
+    let precondition = codes::PRECONDITION_FAILED.because("the entry is another by now; read it again and decide");
+    Failure {
+        fields: failure.fields,
+        ..precondition
     }
 }
 
@@ -177,13 +260,14 @@ pub fn client_key(
 pub async fn enrich(app: &App, caller: &Caller, failure: Failure) -> HttpError {
     let field = match failure.code.as_str() {
         "name_taken" => "existing",
-        "version_conflict" | "revision_conflict" => "current",
+        "version_conflict" | "revision_conflict" | "precondition_failed" => "current",
         _ => return failure.into(),
     };
-    let named = [field, "existing", "entry"]
+    let mut failure = failure;
+    let named = ["existing", "entry"]
         .into_iter()
-        .find_map(|key| failure.fields.get(key));
-    let id = named.and_then(|text| EntryId::parse(text));
+        .find_map(|key| failure.fields.remove(key));
+    let id = named.and_then(|text| EntryId::parse(&text));
     let mut error = HttpError::from(failure);
     if let Some(id) = id
         && let Ok(view) = app.core.entry(caller, EntryRef::Id(id)).await

@@ -1,8 +1,14 @@
 //! `/api/v1/openapi.json`: the description of the API, made from the handlers and the types of `api`.
+//!
+//! Invariants: every route of `http::router` is in it (tests/cluster/contract.rs compares); what all operations share is added here
+//! once: tags by resource, statuses in words, the media type of errors.
 
-use axum::http::header;
+use api::problem::PROBLEM_TYPE;
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Ref, RefOr, Response};
 use utoipa::{Modify, OpenApi};
 
 struct Bearer;
@@ -17,16 +23,70 @@ impl Modify for Bearer {
     }
 }
 
+struct Shared;
+
+impl Modify for Shared {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let resource = path.trim_start_matches("/api/v1/").split('/').next();
+            let tag = resource.filter(|word| !word.is_empty()).unwrap_or("operation");
+            let is_api = path.starts_with("/api/v1/") && tag != "openapi.json";
+            for operation in operations(item) {
+                operation.tags = Some(vec![if is_api { tag } else { "operation" }.to_owned()]);
+                for (status, response) in &mut operation.responses.responses {
+                    if let RefOr::T(response) = response {
+                        describe(status, response);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.patch,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn describe(status: &str, response: &mut Response) {
+    if response.description.is_empty() {
+        let code = status.parse().ok().and_then(|code| StatusCode::from_u16(code).ok());
+        let words = code.and_then(|code| code.canonical_reason());
+        response.description = words.unwrap_or("A refusal or a failure; see docs/errors.md").to_owned();
+    }
+    let problem = Ref::from_schema_name("Problem");
+    let is_problem = |content: &utoipa::openapi::Content| matches!(&content.schema, Some(RefOr::Ref(named)) if *named == problem);
+    if response.content.get("application/json").is_some_and(is_problem)
+        && let Some(content) = response.content.shift_remove("application/json")
+    {
+        response.content.insert(PROBLEM_TYPE.to_owned(), content);
+    }
+}
+
 /// The document.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Holdfast", description = "A self-hosted drive on its own storage cluster.", version = "1"),
-    modifiers(&Bearer),
+    modifiers(&Bearer, &Shared),
     components(schemas(api::problem::Problem)),
     paths(
+        super::page::home,
+        super::page::healthz,
+        super::page::readyz,
+        super::page::metrics,
+        document,
         super::token::token,
+        super::setup::setup,
         super::users::create,
         super::users::change,
+        super::users::delete,
         super::users::me,
         super::users::change_password,
         super::metadata::list,
@@ -44,6 +104,7 @@ impl Modify for Bearer {
 pub struct Document;
 
 /// The document as JSON.
+#[utoipa::path(get, path = "/api/v1/openapi.json", operation_id = "openapi", responses((status = 200, body = serde_json::Value)))]
 pub async fn document() -> impl IntoResponse {
     let text = Document::openapi().to_json().unwrap_or_default();
     ([(header::CONTENT_TYPE, "application/json")], text)
@@ -52,21 +113,25 @@ pub async fn document() -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use super::Document;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
     use utoipa::OpenApi;
 
     #[test]
-    fn the_document_is_openapi_3_1_and_names_every_route() {
+    fn the_document_is_openapi_3_1_and_its_operations_have_names_of_their_own() {
         let text = Document::openapi().to_json().unwrap();
         assert!(text.contains("\"openapi\":\"3.1.0\""), "{}", &text[..60]);
-        for route in [
-            "auth/token",
-            "users/{id}",
-            "me/password",
-            "metadata/{id}/restore",
-            "files/upload",
-            "files/{id}/content",
-        ] {
-            assert!(text.contains(&format!("/api/v1/{route}")), "{route}");
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let mut seen = BTreeSet::new();
+        for item in document["paths"].as_object().unwrap().values() {
+            for operation in item.as_object().unwrap().values() {
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(seen.insert(id.to_owned()), "{id} is the name of two operations");
+                for response in operation["responses"].as_object().unwrap().values() {
+                    assert_ne!(response["description"], "", "{id}");
+                }
+            }
         }
+        assert!(seen.len() >= 20, "{seen:?}");
     }
 }

@@ -4,6 +4,7 @@ use super::App;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
+use daemon::status_port::Readiness;
 use std::sync::Arc;
 
 const PAGE: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Holdfast</title>\
@@ -15,6 +16,7 @@ curl -H \"Authorization: Bearer $T\" \"$URL/api/v1/metadata?path=/\"</pre>\
 <p>The whole API: <a href=/api/v1/openapi.json>/api/v1/openapi.json</a></p>";
 
 /// A page for a person: state and first curl lines.
+#[utoipa::path(get, path = "/", responses((status = 200, content_type = "text/html", body = String)))]
 pub async fn home(State(app): State<Arc<App>>) -> impl IntoResponse {
     let state = if app.core.directory.is_ready() {
         "ready"
@@ -29,25 +31,31 @@ pub async fn home(State(app): State<Arc<App>>) -> impl IntoResponse {
 }
 
 /// The process lives.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, content_type = "text/plain", body = String)))]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The gateway can serve: it knows the cluster and does not stop.
-pub async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+/// The gateway can serve: a majority of the control group answers it, and it does not stop.
+#[utoipa::path(get, path = "/readyz", responses((status = 200, content_type = "text/plain", body = String),
+    (status = 503, content_type = "text/plain", body = String)))]
+pub async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
     if app.shutdown.is_requested() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
     }
-    if !app.core.directory.is_ready() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "no metadata group has answered yet\n");
+    match app.core.ready().await {
+        Ok(_) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
-    (StatusCode::OK, "ready\n")
 }
 
-/// Everything measured in this process.
+/// Everything measured in this process, by all of its roles.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
 pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, daemon::metrics::TEXT_CONTENT_TYPE)],
-        app.core.seams.metrics.encode(),
-    )
+    let all = app.core.seams.metrics.clone();
+    // Gauges are refreshed for the page, which looks at disks. A panic there is a bug of a gauge, told by the runtime already.
+    let encoded = tokio::task::spawn_blocking(move || all.encode_process())
+        .await
+        .unwrap_or_default();
+    ([(header::CONTENT_TYPE, daemon::metrics::TEXT_CONTENT_TYPE)], encoded)
 }

@@ -34,6 +34,7 @@ pub fn status_of(failure: &Failure) -> StatusCode {
     match (failure.kind, failure.code.as_str()) {
         (ErrorKind::Conflict, "precondition_failed") => StatusCode::PRECONDITION_FAILED,
         (ErrorKind::Invalid, "range_not_satisfiable") => StatusCode::RANGE_NOT_SATISFIABLE,
+        (ErrorKind::Invalid, "body_stalled") => StatusCode::REQUEST_TIMEOUT,
         (ErrorKind::Invalid, "method_not_allowed") => StatusCode::METHOD_NOT_ALLOWED,
         (ErrorKind::Invalid, "unsupported_media") => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         (
@@ -48,7 +49,8 @@ pub fn status_of(failure: &Failure) -> StatusCode {
             | "path_too_long"
             | "request_id_reused"
             | "base_version_missing"
-            | "size_mismatch",
+            | "size_mismatch"
+            | "own_account",
         ) => StatusCode::UNPROCESSABLE_ENTITY,
         (ErrorKind::Denied, "denied" | "admin_only" | "user_disabled") => StatusCode::FORBIDDEN,
         (ErrorKind::Exhausted, "rate_exceeded") => StatusCode::TOO_MANY_REQUESTS,

@@ -1,7 +1,7 @@
 //! `POST /api/v1/auth/token`: the password and refresh grants of RFC 6749, in its own error shape.
 
 use super::App;
-use super::extract::{media_type, read_all};
+use super::extract::{check_utf8, media_type, read_all};
 use super::problem::status_of;
 use super::trace;
 use crate::auth::token::{draw, read};
@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::error_kind::ErrorKind;
 use model::id::UserId;
-use model::limits::{ACCESS_TOKEN_LIFE, REFRESH_TOKEN_LIFE};
+use model::limits::{ACCESS_TOKEN_LIFE, FORM_BYTES_MAX, REFRESH_TOKEN_LIFE};
 use model::name::Username;
 use model::time::WallTime;
 use protocol::metadata::user::{NewToken, TokenHash};
@@ -87,14 +87,20 @@ async fn form(request: Request) -> Result<TokenRequest, Refused> {
             "send the grant as application/x-www-form-urlencoded",
         ));
     }
-    let body = read_all(request.into_body()).await?;
+    if request.uri().query().is_some() {
+        // RFC 6749, 2.3.1: what is secret does not belong into an address, which is logged on its way.
+        return Err(Refused::Oauth(
+            "invalid_request",
+            "send the grant in the body, not in the address",
+        ));
+    }
+    let body = read_all(request.into_body(), FORM_BYTES_MAX).await?;
     // The same decoder as for queries; a form has the same syntax.
-    let uri = std::str::from_utf8(&body)
-        .ok()
-        .and_then(|text| format!("/?{text}").parse().ok());
+    let text = std::str::from_utf8(&body).ok().filter(|text| check_utf8(text).is_ok());
+    let uri = text.and_then(|text| format!("/?{text}").parse().ok());
     let uri = uri.ok_or(Refused::Oauth(
         "invalid_request",
-        "the form has bytes that are not percent-encoded",
+        "the form has bytes that are not percent-encoded UTF-8",
     ))?;
     let form = axum::extract::Query::<TokenRequest>::try_from_uri(&uri);
     form.map(|form| form.0)

@@ -1,13 +1,31 @@
-//! The request id: drawn for each request, in every log line and call that it causes, and in its answer.
+//! The request id: drawn for each request or taken from the client, in every log line and call that the request causes, and in its
+//! answer.
+//!
+//! Invariants: what is logged of a request is one line at debug, and one at warn when we were slow; the time in which the client was
+//! awaited is not ours. Not here: ids on other processes (rpc opens a span for each call that carries one).
 
 use super::App;
 use crate::metrics;
+use axum::BoxError;
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use bytes::Bytes;
+use daemon::clock::Clock;
+use hyper::body::{Frame, SizeHint};
+use std::pin::Pin;
 use std::sync::Arc;
-use tracing::Instrument;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tracing::{Instrument, Span};
+
+/// The header of the id, in requests and answers.
+pub const HEADER: &str = "x-request-id";
+/// A request that takes us longer than this is worth a line.
+const SLOW: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
     static TRACE: u128;
@@ -20,12 +38,17 @@ pub fn current() -> u128 {
 
 /// The same as text.
 pub fn current_text() -> String {
-    format!("{:032x}", current())
+    text(current())
 }
 
-/// Draws the id, counts and times the request, and puts the id into the answer.
+fn text(trace: u128) -> String {
+    format!("{trace:032x}")
+}
+
+/// Gives the request its id, counts, times and logs it, and puts the id into the answer.
 pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let trace = app.core.seams.random.u128();
+    let seams = &app.core.seams;
+    let trace = asked(request.headers()).unwrap_or_else(|| seams.random.u128().max(1));
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -34,25 +57,170 @@ pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) ->
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE") => known.to_owned(),
         _ => "other".to_owned(),
     };
-    let span = tracing::info_span!("request", id = %format!("{trace:032x}"), %method, %route);
-    let started = app.core.seams.clock.monotonic();
-    let mut response = TRACE.scope(trace, next.run(request)).instrument(span).await;
-    let took = app.core.seams.clock.monotonic().saturating_sub(started);
-    let metrics = &app.core.seams.metrics;
-    let status = response.status().as_str().to_owned();
-    metrics
+    let process = format!("gateway-{}", app.core.metadata.source());
+    let span = tracing::info_span!("request", request_id = %text(trace), %process, %method, %route);
+    let awaited = Arc::new(AtomicU64::new(0));
+    let request = timed(request, &seams.clock, &awaited);
+    let started = seams.clock.monotonic();
+    let response = TRACE.scope(trace, next.run(request)).instrument(span.clone()).await;
+    let took = seams.clock.monotonic().saturating_sub(started);
+    let ours = took.saturating_sub(Duration::from_nanos(awaited.load(Ordering::Relaxed)));
+    let status = response.status();
+    span.in_scope(|| {
+        let (status, took_ms, ours_ms) = (status.as_u16(), took.as_millis(), ours.as_millis());
+        if ours > SLOW {
+            tracing::warn!(status, took_ms, ours_ms, "slow request");
+        } else {
+            tracing::debug!(status, took_ms, ours_ms, "request answered");
+        }
+    });
+    seams
+        .metrics
         .counter(&metrics::HTTP_REQUESTS)
-        .with_label_values(&[&route, &method, &status])
+        .with_label_values(&[route.as_str(), &method, status.as_str()])
         .inc();
-    metrics
+    seams
+        .metrics
         .histogram(&metrics::HTTP_LATENCY)
         .with_label_values(&[&route])
         .observe(took.as_secs_f64());
-    if let Ok(value) = HeaderValue::from_str(&format!("{trace:032x}")) {
-        response.headers_mut().insert("x-request-id", value);
+    marked(response, trace, span)
+}
+
+/// The client's own id: 32 digits of hex or a UUID, in either case; anything else is left aside, and one is drawn.
+fn asked(headers: &HeaderMap) -> Option<u128> {
+    let given = headers.get(HEADER)?.to_str().ok()?;
+    let digits = match given.len() {
+        32 => given.to_owned(),
+        36 if [8, 13, 18, 23].iter().all(|at| given.as_bytes()[*at] == b'-') => given.replace('-', ""),
+        _ => return None,
+    };
+    let is_hex = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    // 0 stands for no request at all.
+    let id = u128::from_str_radix(&digits, 16).ok().filter(|id| is_hex && *id != 0);
+    id
+}
+
+fn marked(mut response: Response, trace: u128, span: Span) -> Response {
+    if let Ok(value) = HeaderValue::from_str(&text(trace)) {
+        response.headers_mut().insert(HEADER, value);
     }
     response
         .headers_mut()
         .insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    response
+    // A body of unknown length is still being made when this function has returned: what is logged by that belongs to the request.
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| {
+        Body::new(Traced {
+            body,
+            around: Around::Span(span),
+        })
+    })
+}
+
+fn timed(request: Request, clock: &Arc<dyn Clock>, awaited_ns: &Arc<AtomicU64>) -> Request {
+    if request.body().is_end_stream() {
+        return request;
+    }
+    let (clock, awaited_ns) = (Arc::clone(clock), Arc::clone(awaited_ns));
+    request.map(|body| {
+        Body::new(Traced {
+            body,
+            around: Around::Wait {
+                clock,
+                awaited_ns,
+                since: None,
+            },
+        })
+    })
+}
+
+/// A body with something around each look at it.
+struct Traced {
+    body: Body,
+    around: Around,
+}
+
+enum Around {
+    /// It is made in this span.
+    Span(Span),
+    /// The time in which its sender was awaited is added up.
+    Wait {
+        clock: Arc<dyn Clock>,
+        awaited_ns: Arc<AtomicU64>,
+        since: Option<Duration>,
+    },
+}
+
+impl HttpBody for Traced {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Self { body, around } = self.get_mut();
+        let polled = match around {
+            Around::Span(span) => span.in_scope(|| Pin::new(body).poll_frame(context)),
+            Around::Wait {
+                clock,
+                awaited_ns,
+                since,
+            } => {
+                let polled = Pin::new(body).poll_frame(context);
+                match (&polled, *since) {
+                    (Poll::Pending, None) => *since = Some(clock.monotonic()),
+                    (Poll::Ready(_), Some(began)) => {
+                        *since = None;
+                        let waited = clock.monotonic().saturating_sub(began).as_nanos();
+                        awaited_ns.fetch_add(u64::try_from(waited).unwrap_or(u64::MAX), Ordering::Relaxed);
+                    }
+                    _ => {}
+                }
+                polled
+            }
+        };
+        polled.map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asked;
+    use axum::http::{HeaderMap, HeaderValue};
+
+    #[test]
+    fn an_id_of_the_client_is_32_digits_of_hex_or_a_uuid_and_nothing_else() {
+        let cases = [
+            (
+                "0123456789abcdef0123456789ABCDEF",
+                Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
+            ),
+            (
+                "01234567-89ab-cdef-0123-456789abcdef",
+                Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
+            ),
+            ("00000000000000000000000000000000", None),
+            ("+123456789abcdef0123456789abcdef", None),
+            ("0123456789abcdef0123456789abcde", None),
+            ("0123456789abcdef0123456789abcdefa", None),
+            ("01234567-89ab-cdef-0123-456789abcde-", None),
+            ("01234567089ab-cdef-0123-456789abcdef", None),
+            ("", None),
+        ];
+        for (given, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", HeaderValue::from_static(given));
+            assert_eq!(asked(&headers), expected, "{given}");
+        }
+        assert_eq!(asked(&HeaderMap::new()), None);
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Order matters: who asks, then what is asked, then the budget, and only then the body; whatever is refused before reads no byte.
 
-use super::extract::{Authenticated, Query, declared_length};
+use super::extract::{Authenticated, Query, declared_length, idempotency_key};
+use super::incoming::body_failure;
 use super::metadata::{client_key, enrich};
 use super::multipart;
 use super::problem::HttpError;
@@ -16,13 +17,15 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use model::limits::CONTENT_TYPE_BYTES_MAX;
+use protocol::frame::encode;
 use protocol::metadata::upload::UploadTarget;
 use protocol::wire_error::Failure;
 use std::sync::Arc;
 
 /// Puts a file.
-#[utoipa::path(post, path = "/api/v1/files/upload", params(UploadQuery), security(("bearer" = [])),
-    request_body(content = String, content_type = "application/octet-stream"),
+#[utoipa::path(post, path = "/api/v1/files/upload", security(("bearer" = [])),
+    params(UploadQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
+    request_body(content((String = "application/octet-stream"), (UploadMetadata = "multipart/related"))),
     responses((status = 201, body = Uploaded), (status = 200, body = Uploaded), (status = "default", body = api::problem::Problem)))]
 pub async fn upload(
     State(app): State<Arc<App>>,
@@ -32,17 +35,22 @@ pub async fn upload(
 ) -> Result<Response, HttpError> {
     let headers = request.headers().clone();
     let declared = declared_length(&headers)?;
-    let asked = format!("POST upload {} {declared:?}", request.uri().query().unwrap_or(""));
-    let key = client_key(&app, &caller, &headers, asked.as_bytes())?;
+    // A malformed key is refused before the body is read.
+    idempotency_key(&headers)?;
     let target = match query.upload_type {
         UploadType::Media => Some(media_target(&query)?),
         UploadType::Multipart => None,
     };
-    // A multipart body is a little longer than its content, which the limit on the content itself sees.
-    let known = declared.filter(|_| query.upload_type == UploadType::Media);
-    let admitted = app.core.admit(known)?;
+    // A multipart body is a little longer than its content, whose length is known once its first part was read.
+    let (known, around) = match query.upload_type {
+        UploadType::Media => (declared, 0),
+        UploadType::Multipart => (None, multipart::AROUND_BYTES_MAX),
+    };
+    app.core
+        .require_file_size(declared.map(|bytes| bytes.saturating_sub(around)))?;
+    let admitted = app.core.admit(declared)?;
     let body = incoming(request);
-    let (order, body) = match target {
+    let (mut order, body) = match target {
         Some(target) => {
             let content_type = media(headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()))?;
             let order = UploadOrder {
@@ -50,12 +58,15 @@ pub async fn upload(
                 base_version: query.base_version,
                 declared_bytes: known,
                 content_type,
-                key,
+                key: None,
             };
             (order, body)
         }
-        None => multipart_order(&query, &headers, body, key).await?,
+        None => multipart_order(&app, &query, &headers, body).await?,
     };
+    // What was understood, not how it was written: a repeat may draw another boundary. The bytes are added when all are known.
+    let asked = encode(&("upload", &order.target, order.base_version, &order.content_type))?;
+    order.key = client_key(&app, &caller, &headers, &asked)?;
     match app.core.upload(&caller, admitted, order, body).await {
         Ok(done) => {
             let status = if done.committed.is_new_entry {
@@ -87,10 +98,10 @@ fn media_target(query: &UploadQuery) -> Result<UploadTarget, Failure> {
 }
 
 async fn multipart_order(
+    app: &App,
     query: &UploadQuery,
     headers: &HeaderMap,
     body: Body,
-    key: Option<protocol::metadata::RequestKey>,
 ) -> Result<(UploadOrder, Body), Failure> {
     let declared = headers
         .get(header::CONTENT_TYPE)
@@ -98,7 +109,8 @@ async fn multipart_order(
         .unwrap_or("");
     let boundary = multipart::boundary(declared)
         .ok_or_else(|| codes::UNSUPPORTED_MEDIA.because("send Content-Type: multipart/related with a boundary"))?;
-    let parts = multipart::read(body, &boundary).await?;
+    let parts = multipart::read(body, &boundary, declared_length(headers)?).await?;
+    app.core.require_file_size(parts.content_bytes_min)?;
     let named: UploadMetadata =
         serde_json::from_slice(&parts.json).map_err(|error| codes::BAD_JSON.because(error.to_string()))?;
     let path = named
@@ -118,7 +130,7 @@ async fn multipart_order(
             base_version,
             declared_bytes: None,
             content_type,
-            key,
+            key: None,
         },
         parts.content,
     ))
@@ -135,5 +147,5 @@ fn media(text: Option<&str>) -> Result<Option<String>, Failure> {
 fn incoming(request: Request) -> Body {
     let stream = request.into_body().into_data_stream();
     // hyper ends a body that is shorter than declared, or whose connection is cut, with an error.
-    stream.map(|chunk| chunk.map_err(|_| codes::BODY_CUT.failure())).boxed()
+    stream.map(|chunk| chunk.map_err(|error| body_failure(&error))).boxed()
 }

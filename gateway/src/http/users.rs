@@ -1,14 +1,14 @@
 //! Accounts: `/api/v1/users` for admins, `/api/v1/me` for everybody.
 
 use super::App;
-use super::extract::{Authenticated, Json};
+use super::extract::{Authenticated, Id, Json, NoQuery};
 use super::metadata::client_key;
 use super::problem::HttpError;
 use crate::codes;
 use crate::drive::account::{NewUser, require_admin};
 use api::me::{Cut, Me, Usage};
 use api::user::{ChangePassword, ChangeUser, CreateUser, User};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use model::id::UserId;
 use model::name::Username;
@@ -17,11 +17,13 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Makes an account with a home drive.
-#[utoipa::path(post, path = "/api/v1/users", request_body = CreateUser, security(("bearer" = [])),
+#[utoipa::path(post, path = "/api/v1/users", operation_id = "create_user", request_body = CreateUser, security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat of the same account gets the first answer.")),
     responses((status = 201, body = User), (status = "default", body = api::problem::Problem)))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
+    _: NoQuery,
     headers: HeaderMap,
     body: Json<CreateUser>,
 ) -> Result<(StatusCode, axum::Json<User>), HttpError> {
@@ -29,7 +31,11 @@ pub async fn create(
     let wanted = body.value;
     let name =
         Username::new(&wanted.username).map_err(|error| codes::BAD_NAME.because(format!("{}.", error.advice())))?;
-    let key = client_key(&app, &caller, &headers, &[b"POST users ", &body.raw[..]].concat())?;
+    let asked = app
+        .core
+        .receipts
+        .secret_request(&[b"POST users ", &body.raw[..]].concat());
+    let key = client_key(&app, &caller, &headers, &asked)?;
     let password_hash = app.passwords.hash(Zeroizing::new(wanted.password)).await?;
     let new = NewUser {
         name,
@@ -42,12 +48,13 @@ pub async fn create(
 }
 
 /// Changes an account.
-#[utoipa::path(patch, path = "/api/v1/users/{id}", params(("id" = String, Path,)), request_body = ChangeUser,
+#[utoipa::path(patch, path = "/api/v1/users/{id}", operation_id = "change_user", params(("id" = String, Path,)), request_body = ChangeUser,
     security(("bearer" = [])), responses((status = 200, body = User), (status = "default", body = api::problem::Problem)))]
 pub async fn change(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
-    Path(id): Path<String>,
+    _: NoQuery,
+    Id(id): Id,
     body: Json<ChangeUser>,
 ) -> Result<axum::Json<User>, HttpError> {
     require_admin(&caller)?;
@@ -65,12 +72,28 @@ pub async fn change(
     Ok(axum::Json(user(&record)))
 }
 
+/// Deletes an account: it ends at once, and after 30 aged days its name, its key and all that it holds are gone for good.
+#[utoipa::path(delete, path = "/api/v1/users/{id}", operation_id = "delete_user", params(("id" = String, Path,)),
+    security(("bearer" = [])), responses((status = 204), (status = "default", body = api::problem::Problem)))]
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    _: NoQuery,
+    Id(id): Id,
+) -> Result<StatusCode, HttpError> {
+    require_admin(&caller)?;
+    let id = UserId::parse(&id).ok_or_else(|| codes::BAD_ID.failure())?;
+    app.core.delete_user(&caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// The caller's own account.
 #[utoipa::path(get, path = "/api/v1/me", security(("bearer" = [])),
     responses((status = 200, body = Me), (status = "default", body = api::problem::Problem)))]
 pub async fn me(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
+    _: NoQuery,
 ) -> Result<axum::Json<Me>, HttpError> {
     let record = app.core.user(&caller.principal, caller.trace).await?;
     let usage = app.core.usage(&caller).await?;
@@ -97,6 +120,7 @@ pub async fn me(
 pub async fn change_password(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
+    _: NoQuery,
     body: Json<ChangePassword>,
 ) -> Result<StatusCode, HttpError> {
     let ChangePassword {
@@ -116,7 +140,8 @@ pub async fn change_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn user(record: &UserRecord) -> User {
+/// The account as clients see it.
+pub(super) fn user(record: &UserRecord) -> User {
     User {
         id: record.user.to_string(),
         username: record.name.as_str().to_owned(),

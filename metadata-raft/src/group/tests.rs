@@ -1,11 +1,19 @@
 //! Three replicas in one process: elect, commit, survive the restart of one, lose power together, feed a fresh one by a snapshot.
 
+mod damage;
+mod ordering;
+mod overload;
+mod recovery;
+
 use super::{Group, GroupError, GroupParts, Timing};
+use crate::raft::address_book::AddressBook;
 use crate::raft::journal_stream::JournalStream;
-use crate::raft::tests::{Recorder, open};
+use crate::raft::tests::{Recorder, options};
 use crate::raft::types::ReplicaInfo;
+use crate::room::Room;
 use async_trait::async_trait;
 use bytes::Bytes;
+use daemon::metrics::Metrics;
 use disk::SimDisk;
 use disk::sim::Survivors;
 use kv::memory::MemoryKv;
@@ -13,9 +21,10 @@ use kv::seam::{KvRead, Scan};
 use model::id::{GroupId, RaftId};
 use protocol::frame::{Answer, Call};
 use rpc::transport::{Peer, RpcError, Transport};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use openraft::async_runtime::watch::WatchReceiver;
 
 const GROUP: GroupId = GroupId(3);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,19 +33,32 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Loopback {
     replicas: Mutex<BTreeMap<u64, Arc<Group>>>,
+    /// Replicas that nobody reaches and that reach nobody.
+    cut: Mutex<BTreeSet<u64>>,
+}
+
+/// The loopback as one replica has it.
+struct Wire {
+    network: Arc<Loopback>,
+    own: u64,
 }
 
 #[async_trait]
-impl Transport for Loopback {
+impl Transport for Wire {
     async fn call(&self, peer: &Peer, call: Call, deadline: Duration) -> Result<Answer, RpcError> {
-        let replica = self.replicas.lock().unwrap().get(&peer.process.number).cloned();
-        let Some(replica) = replica else {
+        let number = peer.process.number;
+        let replica = self.network.replicas.lock().unwrap().get(&number).cloned();
+        let is_cut = {
+            let cut = self.network.cut.lock().unwrap();
+            cut.contains(&self.own) || cut.contains(&number)
+        };
+        let Some(replica) = replica.filter(|_| !is_cut) else {
             return Err(RpcError::Unreachable {
                 peer: peer.process,
                 detail: "stopped".to_owned(),
             });
         };
-        match tokio::time::timeout(deadline, replica.handle_raft(&call)).await {
+        match tokio::time::timeout(deadline, replica.handle_raft(RaftId(self.own), &call)).await {
             Ok(answer) => answer.map_err(RpcError::Refused),
             Err(_) => Err(RpcError::DeadlineMissed {
                 peer: peer.process,
@@ -63,6 +85,10 @@ fn info() -> ReplicaInfo {
     }
 }
 
+fn voters(replicas: u64) -> BTreeMap<RaftId, ReplicaInfo> {
+    (1..=replicas).map(|id| (RaftId(id), info())).collect()
+}
+
 impl World {
     fn new(replicas: u64) -> Self {
         let machine = || Machine {
@@ -77,23 +103,43 @@ impl World {
         }
     }
 
-    async fn start(&mut self, id: u64) -> Result<Arc<Group>, GroupError> {
+    /// What a replica is made of, after its log was opened.
+    fn parts(&mut self, id: u64) -> Result<GroupParts, GroupError> {
         let machine = self.machines.get_mut(&id).unwrap();
-        let (log, stream) = open(Arc::new(machine.disk.clone()));
+        let (log, stream) = JournalStream::open(Arc::new(machine.disk.clone()), "raft", options())?;
         machine.stream = Some(stream);
-        let parts = GroupParts {
+        Ok(GroupParts {
             group: GROUP,
             replica: RaftId(id),
             log,
             kv: machine.kv.clone(),
             apply: Arc::new(Recorder),
-            transport: self.network.clone(),
+            transport: Arc::new(Wire {
+                network: self.network.clone(),
+                own: id,
+            }),
+            addresses: Arc::new(AddressBook::new(info().address, [])),
+            room: Arc::new(Room::new(&Metrics::new())),
             timing: Timing::LAN,
             nonce: id << 32,
-        };
-        let group = Arc::new(Group::start(parts).await?);
-        self.network.replicas.lock().unwrap().insert(id, group.clone());
-        Ok(group)
+        })
+    }
+
+    async fn start(&mut self, id: u64) -> Result<Arc<Group>, GroupError> {
+        let parts = self.parts(id)?;
+        Ok(self.run(Group::start(parts).await?))
+    }
+
+    /// Lets the others reach a replica.
+    fn run(&self, group: Group) -> Arc<Group> {
+        let group = Arc::new(group);
+        let mut replicas = self.network.replicas.lock().unwrap();
+        replicas.insert(group.replica.0, group.clone());
+        group
+    }
+
+    fn replica(&self, id: u64) -> Arc<Group> {
+        self.network.replicas.lock().unwrap()[&id].clone()
     }
 
     async fn stop(&mut self, id: u64) {
@@ -167,11 +213,7 @@ async fn bootstrapped() -> World {
     for id in 1..=3 {
         world.start(id).await.unwrap();
     }
-    let first = world.network.replicas.lock().unwrap()[&1].clone();
-    first
-        .bootstrap((1..=3).map(|id| (RaftId(id), info())).collect())
-        .await
-        .unwrap();
+    world.replica(1).bootstrap(voters(3)).await.unwrap();
     world
 }
 
@@ -195,6 +237,7 @@ async fn three_replicas_commit_while_one_is_away_and_it_catches_up() {
     world.stop(2).await;
     let last = world.put("meanwhile").await;
     let back = world.start(2).await.unwrap();
+    for _ in 0..20 { tokio::time::sleep(Duration::from_millis(300)).await; eprintln!("B {:?}", back.raft.metrics().borrow_watched().to_string()); eprintln!("L {}", world.leader().await.raft.metrics().borrow_watched().to_string()); }
     back.caught_up(PATIENCE).await.unwrap();
     let applied = back
         .raft

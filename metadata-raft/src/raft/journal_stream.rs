@@ -1,7 +1,10 @@
 //! The journal as the ordered stream of the Raft log: opening, replaying, submitting, letting segments go.
 //!
-//! Invariants: one relay hands everything to the group commit in the order of `submit`; damage below the durable mark, or in any
-//! segment that is replayed, stops the process's replicas before one of them votes.
+//! Invariants: everything reaches the group commit in the order of `submit`: at once while its queue has room, through one relay from
+//! the first that had to wait until the relay is empty again; damage below the durable mark, or in any segment that is replayed,
+//! stops the process's replicas before one of them votes.
+//! What waits in the relay is bounded by what is submitted at all: the commands that the process lets in (`room`) and the appends
+//! that its leaders have in flight (`network`).
 //! Not here: what records mean (`log_store`); batching and syncing (the journal).
 
 use crate::raft::log_store::{LogError, RaftLog, Replay};
@@ -13,6 +16,7 @@ use disk::{
     SegmentNumber, Submission, TailPolicy,
 };
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
@@ -51,10 +55,23 @@ struct Handover {
     progress: SharedProgress,
 }
 
+impl Handover {
+    fn submission(self) -> Submission {
+        let Self { drafts, progress } = self;
+        Submission {
+            drafts,
+            purpose: Purpose::Foreground,
+            done: Box::new(move |result| note(&progress, result)),
+        }
+    }
+}
+
 /// The Raft log's journal.
 pub struct JournalStream {
     commit: Arc<GroupCommit>,
     relay: mpsc::UnboundedSender<Handover>,
+    /// Hand-overs that the relay has not passed on yet; while there are any, everything goes behind them.
+    relayed: Arc<AtomicUsize>,
 }
 
 fn damaged(error: JournalError) -> StreamError {
@@ -76,6 +93,16 @@ impl JournalStream {
         dir: &str,
         options: JournalOptions,
     ) -> Result<(Arc<RaftLog>, Arc<Self>), LogError> {
+        let (replay, stream) = Self::read_back(disk, dir, options)?;
+        Ok((replay.finish(Arc::clone(&stream) as Arc<dyn LogStream>)?, stream))
+    }
+
+    /// As `open`, before the log stands on the stream: a test may put another stream between them.
+    pub(crate) fn read_back(
+        disk: Arc<dyn Disk>,
+        dir: &str,
+        options: JournalOptions,
+    ) -> Result<(Replay, Arc<Self>), LogError> {
         let options = JournalOptions {
             tail_policy: TailPolicy::StopAtFirstBad,
             ..options
@@ -88,12 +115,31 @@ impl JournalStream {
             ))
             .into());
         }
-        let replay = read_back(&journal.reader())?;
+        let replay = replay_of(&journal.reader())?;
         let commit = Arc::new(GroupCommit::start(journal, "raft-log").map_err(damaged)?);
         let (relay, handovers) = mpsc::unbounded_channel();
-        tokio::spawn(hand_over(Arc::clone(&commit), handovers));
-        let stream = Arc::new(Self { commit, relay });
-        Ok((replay.finish(Arc::clone(&stream) as Arc<dyn LogStream>)?, stream))
+        let relayed = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(hand_over(Arc::clone(&commit), handovers, Arc::clone(&relayed)));
+        let stream = Arc::new(Self { commit, relay, relayed });
+        Ok((replay, stream))
+    }
+
+    fn hand(&self, handover: Handover) {
+        if self.relayed.load(Ordering::Acquire) == 0 {
+            let again = Handover {
+                drafts: handover.drafts.clone(),
+                progress: Arc::clone(&handover.progress),
+            };
+            // Most often: one task less to wake for a commit. A refusal is told by the relay, since the submitter holds its lock here.
+            if self.commit.try_submit(again.submission()).is_ok() {
+                return;
+            }
+        }
+        self.relayed.fetch_add(1, Ordering::AcqRel);
+        if self.relay.send(handover).is_err() {
+            // The runtime is going down: nobody is left to be told, and nothing was acknowledged.
+            tracing::debug!("raft log relay has ended");
+        }
     }
 
     /// Writes what was submitted and ends the journal's thread. Blocks.
@@ -105,7 +151,7 @@ impl JournalStream {
     }
 }
 
-fn read_back(reader: &JournalReader) -> Result<Replay, LogError> {
+fn replay_of(reader: &JournalReader) -> Result<Replay, LogError> {
     let mut replay = Replay::default();
     let mut fault = None;
     let mut next_sequence = 0;
@@ -134,20 +180,17 @@ fn read_back(reader: &JournalReader) -> Result<Replay, LogError> {
 }
 
 /// Hands over in order; waits while the journal's queue is full, so that openraft's own bounds take effect upstream.
-async fn hand_over(commit: Arc<GroupCommit>, mut handovers: mpsc::UnboundedReceiver<Handover>) {
-    while let Some(Handover { drafts, progress }) = handovers.recv().await {
-        let noted = Arc::clone(&progress);
-        let done = Box::new(move |result| note(&noted, result));
-        if let Err(error) = commit
-            .submit(Submission {
-                drafts,
-                purpose: Purpose::Foreground,
-                done,
-            })
-            .await
-        {
+async fn hand_over(
+    commit: Arc<GroupCommit>,
+    mut handovers: mpsc::UnboundedReceiver<Handover>,
+    relayed: Arc<AtomicUsize>,
+) {
+    while let Some(handover) = handovers.recv().await {
+        let progress = Arc::clone(&handover.progress);
+        if let Err(error) = commit.submit(handover.submission()).await {
             note(&progress, Err(error));
         }
+        relayed.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -172,17 +215,10 @@ impl LogStream for JournalStream {
             }
         }
         for drafts in runs {
-            if self
-                .relay
-                .send(Handover {
-                    drafts,
-                    progress: Arc::clone(&progress),
-                })
-                .is_err()
-            {
-                // The runtime is going down: nobody is left to be told, and nothing was acknowledged.
-                tracing::debug!("raft log relay has ended");
-            }
+            self.hand(Handover {
+                drafts,
+                progress: Arc::clone(&progress),
+            });
         }
     }
 

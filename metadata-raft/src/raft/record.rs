@@ -378,6 +378,7 @@ mod tests {
     }
 
     proptest! {
+        /// shows: F42
         #[test]
         fn arbitrary_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok((group, change)) = LogRecord::decode(&bytes) {

@@ -5,6 +5,7 @@
 //! Invariants: a batch moves state and position together; answers are given after the write; a failed store stops the replica.
 //! Not here: what commands mean (`Apply`'s implementer), reading and writing snapshots' parts (`snapshot`).
 
+use crate::raft::read_once::ReadOnce;
 use crate::raft::record::{StoredLogId, StoredMembersAt, no_answer};
 use crate::raft::snapshot::{Part, SnapshotData, Staging, clear, membership_of, meta_of, read_parts};
 use crate::raft::stored_state::{Applied, GroupRecord, prefix_of, put_applied, put_group, read_applied, read_group};
@@ -119,6 +120,7 @@ impl GroupState {
         };
         let prefix = prefix_of(self.shared.group, install);
         let state = Prefixed::new(self.shared.kv.as_ref() as &dyn KvRead, prefix.clone());
+        let state = ReadOnce::new(&state);
         let mut overlay = Overlay::new(&state);
         let mut answers: Vec<(Option<ApplyResponder<TypeConfig>>, AnswerBytes)> = Vec::with_capacity(entries.len());
         for (entry, responder) in entries {

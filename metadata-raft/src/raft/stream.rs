@@ -17,7 +17,9 @@ pub enum StreamError {
     #[error("write raft log: {0}")]
     Failed(String),
     /// Bytes below the durable mark are not what was written: the replicas do not vote any more.
-    #[error("read raft log: damaged: {0}")]
+    #[error(
+        "read raft log: damaged: {0}; this replica must not vote again: take it out of its groups and bring a new one under a new id"
+    )]
     Damaged(String),
     /// There is no such record any more, as when its segment was let go.
     #[error("read raft log: no such record")]
@@ -26,7 +28,7 @@ pub enum StreamError {
 
 /// The ordered stream.
 pub trait LogStream: Send + Sync + 'static {
-    /// Queues `records` behind all that were submitted before. `completed` is never called before this returns.
+    /// Queues `records` behind all that were submitted before. `completed` is never called on the thread of this call.
     fn submit(&self, records: Vec<Bytes>, completed: Completed);
     /// Reads a synced record. Blocks on the disk.
     fn read(&self, place: &Place) -> Result<Bytes, StreamError>;

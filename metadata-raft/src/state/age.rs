@@ -192,9 +192,8 @@ pub(crate) fn require_row(kv: &dyn KvRead, profile: ProfileId, stripe: StripeId,
     }
 }
 
-/// The group as a whole.
-pub(crate) fn describe(kv: &dyn KvRead) -> Outcome<GroupState> {
-    let age: GroupAge = load(kv, &age_key())?.unwrap_or_default();
+/// The slots that the group owns, ascending.
+pub(crate) fn owned_slots(kv: &dyn KvRead) -> Outcome<Vec<Slot>> {
     let owned = kv.scan(&Scan::prefix(
         &Key::of_group(keys::GROUP_SLOT).done(),
         usize::from(model::id::SLOTS),
@@ -203,6 +202,12 @@ pub(crate) fn describe(kv: &dyn KvRead) -> Outcome<GroupState> {
         key.last_chunk::<2>()
             .and_then(|bytes| Slot::new(u16::from_be_bytes(*bytes)))
     });
+    Ok(slots.collect())
+}
+
+/// The group as a whole.
+pub(crate) fn describe(kv: &dyn KvRead) -> Outcome<GroupState> {
+    let age: GroupAge = load(kv, &age_key())?.unwrap_or_default();
     let mut rows = Vec::new();
     for profile in ProfileId::ALL {
         let Some(pg_bits) = load::<u8>(kv, &pg_bits_key(profile))? else {
@@ -220,7 +225,7 @@ pub(crate) fn describe(kv: &dyn KvRead) -> Outcome<GroupState> {
     Ok(GroupState {
         counter_ms: age.counter_ms,
         settings,
-        slots: slots.collect(),
+        slots: owned_slots(kv)?,
         rows,
     })
 }

@@ -8,6 +8,7 @@ use crate::state::change::Actor;
 use crate::state::commit::{self, Intent};
 use crate::state::control;
 use crate::state::drive;
+use crate::state::erasure;
 use crate::state::job;
 use crate::state::page;
 use crate::state::request;
@@ -203,6 +204,9 @@ fn on_user(tx: &mut Overlay<'_>, now: &Now, command: &UserCommand) -> Outcome<Co
                 password_hash,
             };
             return user::patch(tx, principal, *user, &patch).map(CommandAnswer::User);
+        }
+        UserCommand::DeleteUser { principal, user } => {
+            return erasure::delete(tx, Actor { principal, now }, *user).map(CommandAnswer::User);
         }
         UserCommand::RegisterDevice { user, device, name } => token::register_device(tx, now, *user, *device, name)?,
         UserCommand::RevokeDevice { user, device } => token::revoke_device(tx, *user, *device)?,

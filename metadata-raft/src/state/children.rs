@@ -42,8 +42,10 @@ pub(crate) fn require_free(
 pub(crate) fn require_room(folder: &Walk, name: &EntryName, height: u16) -> Outcome<()> {
     let depth = u32::from(folder.depth()) + 1 + u32::from(height);
     require(depth <= u32::from(DEPTH_MAX), &codes::TOO_DEEP)?;
-    let bytes = folder.path_text().len() + 1 + name.as_str().len();
-    require(bytes <= PATH_BYTES_MAX + 1, &codes::PATH_TOO_LONG)
+    let above = folder.path_text();
+    let slash = usize::from(!above.ends_with('/'));
+    let bytes = above.len() + slash + name.as_str().len();
+    require(bytes <= PATH_BYTES_MAX, &codes::PATH_TOO_LONG)
 }
 
 /// Writes the row of an entry in its folder anew, after what it shows changed in place.

@@ -9,7 +9,7 @@ use crate::state::children;
 use crate::state::drive::{self, DriveRecord};
 use crate::state::entry::{self, EntryRecord, Walk};
 use crate::state::page;
-use crate::state::store::{Outcome, broken, require};
+use crate::state::store::{Outcome, Stop, broken, require};
 use crate::state::stripe;
 use crate::state::tree::{self, AtPlace, NewEntry, NewPlace};
 use crate::state::usage;
@@ -90,6 +90,47 @@ pub(crate) fn goal(
             .into());
     }
     Ok(Goal::Known(walk))
+}
+
+/// Refuses a content before its first byte when its commit would surely be refused.
+///
+/// A stale base version is such a refusal only where the declared length shows that the content is another than the present one.
+/// The quota is judged against the declared length alone: how much of a content the drive has already is not known yet.
+pub(crate) fn foresee(
+    kv: &dyn KvRead,
+    drive: &DriveRecord,
+    target: &UploadTarget,
+    base_version: Option<u64>,
+    declared_bytes: Option<u64>,
+) -> Outcome<()> {
+    if let Some(declared) = declared_bytes {
+        require(declared <= FILE_BYTES_MAX, &codes::FILE_TOO_LARGE)?;
+        usage::require_declared(kv, drive, declared)?;
+    }
+    let refusal = match goal(kv, drive.drive, target, base_version, None) {
+        Ok(_) => return Ok(()),
+        Err(Stop::Refused(refusal)) => refusal,
+        Err(stop @ Stop::Store(_)) => return Err(stop),
+    };
+    if codes::VERSION_CONFLICT.is(&refusal) {
+        let size = present_size(kv, drive.drive, target)?;
+        if declared_bytes.is_none() || size.is_none() || declared_bytes == size {
+            return Ok(());
+        }
+    }
+    Err(Stop::Refused(refusal))
+}
+
+/// The length of what a target holds at present; `None` when nothing is there.
+fn present_size(kv: &dyn KvRead, drive: DriveId, target: &UploadTarget) -> Outcome<Option<u64>> {
+    let walk = match target {
+        UploadTarget::Entry(id) => entry::walk(kv, *id)?,
+        UploadTarget::Place { place, with_parents } => match tree::at_place(kv, drive, place, *with_parents)? {
+            AtPlace::Taken(walk) => walk,
+            AtPlace::Free(_) => return Ok(None),
+        },
+    };
+    Ok(Some(walk.record().shown.size))
 }
 
 /// `CommitUpload`.

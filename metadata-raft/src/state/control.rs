@@ -1,6 +1,7 @@
 //! The control group's state: who takes part, the cluster map, the layout tables, slots and groups.
 //!
-//! Invariants: a number is given out once; every disk's node is in the map; a table's rows only get newer versions.
+//! Invariants: a disk's number belongs to its first node for ever; every disk's node is in the map; a table's rows only get
+//! newer versions; the KEK and the first administrator are settled once.
 
 use crate::state::keys::{self, Key};
 use crate::state::store::{Outcome, broken, list, load, require, save};
@@ -8,35 +9,24 @@ use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::KvRead;
 use model::cluster::{ClusterMap, DiskInfo, Membership, NodeInfo};
-use model::id::{ClusterId, DiskId, GroupId, MapVersion, NodeId, Slot};
+use model::id::{ClusterId, GroupId, MapVersion, NodeId, Slot};
 use model::layout::{Layout, LayoutTable, PG_BITS_MAX, PG_BITS_MIN, Row};
 use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
-use protocol::codes;
+use protocol::codes::{self, Code};
 use protocol::metadata::control::{
-    ClusterSettings, ClusterState, ControlCommand, GroupInfo, MapChanged, ProcessInfo, Registered, SlotRange,
+    ClusterSettings, ClusterState, ControlCommand, GroupInfo, MapChanged, NodeDisk, ProcessInfo, SlotRange,
 };
 use protocol::metadata::query::ControlQuery;
 use protocol::metadata::{CommandAnswer, QueryAnswer};
 
-/// What numbers are given out for; stored in keys.
-#[derive(Clone, Copy)]
-enum Sort {
-    Node = 1,
-    Disk = 2,
-    Metadata = 3,
-    Gateway = 4,
-    Admin = 5,
-}
-
-impl Sort {
-    fn of(role: Role) -> Self {
-        match role {
-            Role::Node => Self::Node,
-            Role::Metadata => Self::Metadata,
-            Role::Gateway => Self::Gateway,
-            Role::Admin => Self::Admin,
-        }
+/// A role's number in keys.
+fn number_of(role: Role) -> u8 {
+    match role {
+        Role::Node => 1,
+        Role::Metadata => 3,
+        Role::Gateway => 4,
+        Role::Admin => 5,
     }
 }
 
@@ -62,7 +52,7 @@ fn group_key(group: GroupId) -> Bytes {
 
 fn process_key(id: ProcessId) -> Bytes {
     Key::of_group(keys::PROCESS)
-        .u8(Sort::of(id.role) as u8)
+        .u8(number_of(id.role))
         .u64(id.number)
         .done()
 }
@@ -82,25 +72,6 @@ fn change_map(tx: &mut Overlay<'_>, mut map: ClusterMap) -> Outcome<MapVersion> 
     Ok(map.version)
 }
 
-/// The number of an install, given out now if it has none; answers whether it is new.
-fn number_of(tx: &mut Overlay<'_>, sort: Sort, install: u128) -> Outcome<(u64, bool)> {
-    let key = Key::of_group(keys::INSTALL).u8(sort as u8).u128(install).done();
-    if let Some(number) = load::<u64>(&*tx, &key)? {
-        return Ok((number, false));
-    }
-    let next_key = Key::of_group(keys::NEXT_NUMBER).u8(sort as u8).done();
-    let number: u64 = load(&*tx, &next_key)?.unwrap_or(1);
-    // Node and disk numbers have 32 bits.
-    require(number < u64::from(u32::MAX), &codes::BUG)?;
-    save(tx, next_key, &(number + 1))?;
-    save(tx, key, &number)?;
-    Ok((number, true))
-}
-
-fn short(number: u64) -> Outcome<u32> {
-    u32::try_from(number).map_err(|_| broken("a number passes 32 bits"))
-}
-
 /// Applies a command to the control group. A flat table.
 pub(crate) fn apply(tx: &mut Overlay<'_>, command: &ControlCommand) -> Outcome<CommandAnswer> {
     match command {
@@ -116,26 +87,24 @@ pub(crate) fn apply(tx: &mut Overlay<'_>, command: &ControlCommand) -> Outcome<C
             Ok(CommandAnswer::Done)
         }
         ControlCommand::RegisterProcess {
-            install,
-            role,
+            id,
             address,
             region,
             zone,
         } => {
-            require(*role != Role::Node, &codes::MALFORMED_COMMAND)?;
-            let (number, _) = number_of(tx, Sort::of(*role), *install)?;
-            let id = ProcessId { role: *role, number };
+            require(id.role != Role::Node, &codes::MALFORMED_COMMAND)?;
             let info = ProcessInfo {
-                id,
+                id: *id,
                 address: *address,
                 region: region.clone(),
                 zone: zone.clone(),
             };
-            save(tx, process_key(id), &info)?;
-            Ok(CommandAnswer::Registered(Registered::Process(id)))
+            save(tx, process_key(*id), &info)?;
+            Ok(CommandAnswer::Done)
         }
-        ControlCommand::RegisterNode { install, info } => register_node(tx, *install, info),
-        ControlCommand::RegisterDisk { install, info } => register_disk(tx, *install, info),
+        ControlCommand::RegisterNode { node, info, disks } => register_node(tx, *node, info, disks),
+        ControlCommand::AdoptKek { kek } => settle(tx, keys::KEK, kek, &codes::KEK_DIFFERS),
+        ControlCommand::ClaimSetup { name } => settle(tx, keys::SETUP, name, &codes::SETUP_DONE),
         ControlCommand::SetNode { node, membership } => {
             let mut map = map(&*tx)?;
             let info = map.nodes.get_mut(node).ok_or(&codes::NODE_NOT_FOUND)?;
@@ -187,40 +156,46 @@ fn set_membership(known: &mut Membership, wanted: Membership) -> Outcome<()> {
     Ok(())
 }
 
-fn register_node(tx: &mut Overlay<'_>, install: u128, info: &NodeInfo) -> Outcome<CommandAnswer> {
-    let (number, is_new) = number_of(tx, Sort::Node, install)?;
-    let node = NodeId(short(number)?);
+/// What is settled once: the first word stays, the same again is no error, another is refused with `code`.
+fn settle(tx: &mut Overlay<'_>, table: u8, word: &str, code: &Code) -> Outcome<CommandAnswer> {
+    require(!word.is_empty(), &codes::MALFORMED_COMMAND)?;
+    let key = Key::of_group(table).done();
+    match load::<String>(&*tx, &key)? {
+        Some(known) => require(known == word, code)?,
+        None => save(tx, key, &word)?,
+    }
+    Ok(CommandAnswer::Done)
+}
+
+/// A node that was known keeps what it is used for: a restart tells where it is now, the rest is the operator's.
+fn register_node(tx: &mut Overlay<'_>, node: NodeId, info: &NodeInfo, disks: &[NodeDisk]) -> Outcome<CommandAnswer> {
     let mut map = map(&*tx)?;
-    let known = map.nodes.get(&node).cloned();
-    // A restart tells where the node is now; what it is used for is the operator's.
-    let membership = known.as_ref().map_or(info.membership, |known| known.membership);
+    // All checks come before the first write: a node is taken in whole or not at all.
+    for disk in disks {
+        let known = map.disks.get(&disk.disk);
+        require(known.is_none_or(|known| known.node == node), &codes::NUMBER_TAKEN)?;
+    }
+    let before = map.clone();
+    let membership = map.nodes.get(&node).map_or(info.membership, |known| known.membership);
     let info = NodeInfo {
         membership,
         ..info.clone()
     };
-    if is_new || known.as_ref() != Some(&info) {
-        map.nodes.insert(node, info);
+    map.nodes.insert(node, info);
+    for disk in disks {
+        let known = map.disks.get(&disk.disk);
+        let info = DiskInfo {
+            node,
+            weight_bytes: disk.weight_bytes,
+            membership: known.map_or(Membership::Active, |known| known.membership),
+        };
+        map.disks.insert(disk.disk, info);
+    }
+    // Nothing new, no new map: a restart alone moves no rows.
+    if map != before {
         change_map(tx, map)?;
     }
-    Ok(CommandAnswer::Registered(Registered::Node(node)))
-}
-
-fn register_disk(tx: &mut Overlay<'_>, install: u128, info: &DiskInfo) -> Outcome<CommandAnswer> {
-    let mut map = map(&*tx)?;
-    require(map.nodes.contains_key(&info.node), &codes::NODE_NOT_FOUND)?;
-    let (number, is_new) = number_of(tx, Sort::Disk, install)?;
-    let disk = DiskId(short(number)?);
-    let known = map.disks.get(&disk).cloned();
-    let membership = known.as_ref().map_or(info.membership, |known| known.membership);
-    let info = DiskInfo {
-        membership,
-        ..info.clone()
-    };
-    if is_new || known.as_ref() != Some(&info) {
-        map.disks.insert(disk, info);
-        change_map(tx, map)?;
-    }
-    Ok(CommandAnswer::Registered(Registered::Disk(disk)))
+    Ok(CommandAnswer::Done)
 }
 
 fn set_table(tx: &mut Overlay<'_>, planned_from: MapVersion, table: &LayoutTable) -> Outcome<CommandAnswer> {

@@ -8,6 +8,7 @@ use crate::state::change::Actor;
 use crate::state::children;
 use crate::state::drive;
 use crate::state::entry::{self, EntryRecord, Shown, Standing, Walk};
+use crate::state::erasure;
 use crate::state::keys;
 use crate::state::page;
 use crate::state::session;
@@ -18,7 +19,7 @@ use crate::state::version;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
 use model::authorize::Principal;
-use model::id::{DriveId, UploadId};
+use model::id::{DriveId, ROOT_ENTRY, UploadId};
 use model::limits::{COMMAND_OPERATIONS_MAX, TRASH_AGE};
 use model::time::Age;
 use protocol::codes;
@@ -29,7 +30,7 @@ use serde::{Deserialize, Serialize};
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum JobKind {
-    /// Removes a detached entry with all below it, the deepest first.
+    /// Removes a detached entry with all below it, the deepest first; of a root only what is below.
     Purge {
         root: u64,
         /// The entry at work; everything visited before is gone.
@@ -76,6 +77,15 @@ pub(crate) fn begin_purge(
     }
     begin(tx, drive, job, kind)?;
     Ok(Some(job))
+}
+
+/// Leaves everything below the root of an erased account's drive to a job.
+pub(crate) fn begin_emptying(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<()> {
+    let kind = JobKind::Purge {
+        root: ROOT_ENTRY,
+        at: ROOT_ENTRY,
+    };
+    begin(tx, drive, job, kind)
 }
 
 /// Leaves the pages of an ended session to a job.
@@ -132,6 +142,9 @@ fn purge(tx: &mut Overlay<'_>, drive: DriveId, root: u64, at: &mut u64, left: &m
         } else if !drop_versions(tx, drive, *at, left)? {
             return Ok(false);
         }
+        if *at == ROOT_ENTRY {
+            return Ok(true);
+        }
         if *left == 0 {
             return Ok(false);
         }
@@ -178,7 +191,7 @@ fn forget(tx: &mut Overlay<'_>, drive: DriveId, record: &EntryRecord, is_root: b
     })
 }
 
-/// `SweepTrash`: purges the oldest entry of the trash whose age is over. One entry a command.
+/// `SweepTrash`: purges the oldest entry of the trash whose age is over, or erases the account. One entry a command.
 pub(crate) fn sweep_trash(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) -> Outcome<Swept> {
     let prefix = keys::Key::of_drive(drive, keys::TRASH).done();
     let rows = tx.scan(&Scan::prefix(&prefix, 1))?;
@@ -191,6 +204,13 @@ pub(crate) fn sweep_trash(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: 
             is_done: true,
         });
     };
+    if keys::last_u64(key) == ROOT_ENTRY {
+        erasure::erase(tx, drive, job)?;
+        return Ok(Swept {
+            operations: 1,
+            is_done: false,
+        });
+    }
     let mut record = drive::get(&*tx, drive)?;
     let walk = Walk::new(&*tx, drive, keys::last_u64(key))?.ok_or_else(|| broken("a trashed entry is not there"))?;
     if !matches!(walk.record().standing, Standing::Trashed { .. }) {

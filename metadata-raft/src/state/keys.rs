@@ -64,6 +64,8 @@ tables! {
     STRIPE_DEGRADED = 0x32
     /// Stripes without a living byte, by (profile, id).
     STRIPE_DYING = 0x33
+    /// Of a slot: how many stripes it has and how they stand.
+    STRIPE_COUNTS = 0x34
     /// Sessions by (drive, number).
     SESSION = 0x40
     /// Ended pages of sessions by (drive, session, index).
@@ -108,10 +110,10 @@ tables! {
     GROUP = 0x94
     /// Of the control group: processes by (role, number).
     PROCESS = 0x95
-    /// Of the control group: the next number of each sort.
-    NEXT_NUMBER = 0x96
-    /// Of the control group: what an install number was given, by (sort, install).
-    INSTALL = 0x97
+    /// Of the control group: the name of the KEK that wraps drive keys.
+    KEK = 0x96
+    /// Of the control group: the name of the first administrator.
+    SETUP = 0x97
 }
 
 /// A key in the making.

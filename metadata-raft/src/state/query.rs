@@ -1,18 +1,21 @@
 //! Answering one query. Queries change nothing and are authorised here, where the state lies.
 
 use crate::state::State;
-use crate::state::age;
+use crate::state::age::{self, Now};
 use crate::state::block::{self, StoredPlace};
 use crate::state::change;
+use crate::state::commit;
 use crate::state::control;
 use crate::state::drive::{self, DriveRecord};
 use crate::state::entry::{self, EntryRecord, Shown};
 use crate::state::job;
 use crate::state::keys;
 use crate::state::manifest;
+use crate::state::request;
 use crate::state::session;
 use crate::state::store::{Outcome, Stop, broken, list, require};
 use crate::state::stripe;
+use crate::state::stripe_counts;
 use crate::state::token;
 use crate::state::usage;
 use crate::state::user;
@@ -58,6 +61,7 @@ impl State {
         let Some(slot) = query.slot() else {
             let answer = match &query {
                 Query::Control(query) => control::query(kv, query)?,
+                Query::StripeCounts => QueryAnswer::StripeCounts(stripe_counts::of_group(kv)?),
                 _ => QueryAnswer::Group(age::describe(kv)?),
             };
             return Ok(Reply {
@@ -68,8 +72,8 @@ impl State {
         let now = age::now(kv, slot, WallTime(0))?;
         let answer = match &query {
             Query::User(query) => on_user(kv, query),
-            Query::Drive(query) => on_drive(kv, query),
-            Query::Slot(_) | Query::Control(_) | Query::Group => Ok(QueryAnswer::Time(now.time)),
+            Query::Drive(query) => on_drive(kv, &now, query),
+            Query::Slot(_) | Query::Control(_) | Query::Group | Query::StripeCounts => Ok(QueryAnswer::Time(now.time)),
         };
         let result = match answer {
             Ok(answer) => Ok(answer),
@@ -107,10 +111,17 @@ fn limited(limit: u16) -> Outcome<usize> {
     Ok(limit)
 }
 
+fn action(ask: &DriveAsk) -> Action {
+    match ask {
+        DriveAsk::Upload { .. } => Action::Write,
+        _ => Action::Read,
+    }
+}
+
 /// A flat table from what is asked to the function that answers.
-fn on_drive(kv: &dyn KvRead, query: &DriveQuery) -> Outcome<QueryAnswer> {
+fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnswer> {
     let drive = match &query.principal {
-        Some(principal) => drive::authorised(kv, query.drive, principal, Action::Read)?,
+        Some(principal) => drive::authorised(kv, query.drive, principal, action(&query.ask))?,
         None => drive::get(kv, query.drive)?,
     };
     let id = query.drive;
@@ -142,6 +153,21 @@ fn on_drive(kv: &dyn KvRead, query: &DriveQuery) -> Outcome<QueryAnswer> {
             change::by_scope(kv, &drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Changes)
         }
         DriveAsk::Usage | DriveAsk::Facts => on_worker(kv, &drive, &query.ask),
+        DriveAsk::Upload {
+            target,
+            base_version,
+            declared_bytes,
+            request,
+        } => {
+            let is_repeat = match request {
+                Some(key) => request::is_remembered(kv, now, id.slot(), key)?,
+                None => false,
+            };
+            if !is_repeat {
+                commit::foresee(kv, &drive, target, *base_version, *declared_bytes)?;
+            }
+            Ok(QueryAnswer::Drive(drive.facts()))
+        }
         DriveAsk::Changes { .. }
         | DriveAsk::Jobs
         | DriveAsk::DegradedStripes { .. }

@@ -27,11 +27,20 @@ pub(crate) struct RequestRow {
     pub(crate) end_hour: u32,
 }
 
+fn living(kv: &dyn KvRead, now: &Now, slot: Slot, key: &RequestKey) -> Outcome<Option<RequestRow>> {
+    let row: Option<RequestRow> = load(kv, &keys::request(slot, key.source, key.id))?;
+    Ok(row.filter(|row| now.time.age_hour < row.end_hour))
+}
+
+/// Whether a first answer is kept under this id, whatever was asked under it.
+pub(crate) fn is_remembered(kv: &dyn KvRead, now: &Now, slot: Slot, key: &RequestKey) -> Outcome<bool> {
+    Ok(living(kv, now, slot, key)?.is_some())
+}
+
 /// The first answer to a repeat; `None` for a request that is new.
 pub(crate) fn repeated(kv: &dyn KvRead, now: &Now, slot: Slot, key: &RequestKey) -> Outcome<Option<CommandAnswer>> {
-    let row: Option<RequestRow> = load(kv, &keys::request(slot, key.source, key.id))?;
     let hour = now.time.age_hour;
-    if let Some(row) = row.filter(|row| hour < row.end_hour) {
+    if let Some(row) = living(kv, now, slot, key)? {
         require(row.asked == key.asked, &codes::REQUEST_ID_REUSED)?;
         return Ok(Some(frame::decode(&row.answer)?));
     }

@@ -147,10 +147,7 @@ pub(crate) fn open(
     )?;
     let declared = opening.declared_bytes.unwrap_or(0);
     require(declared <= FILE_BYTES_MAX, &codes::FILE_TOO_LARGE)?;
-    require(declared <= drive.quota_bytes, &codes::QUOTA_EXCEEDED)?;
-    match commit::goal(&*tx, upload.drive, opening.target, opening.base_version, None)? {
-        Goal::Known(_) | Goal::New(_) => {}
-    }
+    usage::require_declared(&*tx, &drive, declared)?;
     let mut record = SessionRecord {
         principal: *actor.principal,
         target: opening.target.clone(),

@@ -1,7 +1,7 @@
 //! Stripes: named once, with all of their blocks; where their fragments are; which need repair and which are dead weight.
 //!
 //! Invariants: living bytes = sealed bytes of the blocks in the stripe's table, and of its tail; a stripe with an astray fragment is
-//! in the degraded queue, one without a living byte in the dying queue.
+//! in the degraded queue, one without a living byte in the dying queue; the slot's counters count every stripe as it is.
 //! Not here: deleting fragments (the collection issue) and repair (node).
 
 use crate::state::age::{self, Now};
@@ -9,6 +9,7 @@ use crate::state::block::{self, StoredPlace};
 use crate::state::drive::DriveRecord;
 use crate::state::keys;
 use crate::state::store::{Outcome, broken, list, load, require, save};
+use crate::state::stripe_counts;
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
@@ -73,9 +74,11 @@ pub(crate) fn get(kv: &dyn KvRead, profile: ProfileId, stripe: StripeId) -> Outc
 
 /// Writes a stripe's record and its rows in the queues.
 fn put(tx: &mut Overlay<'_>, profile: ProfileId, id: StripeId, record: &StripeRecord) -> Outcome<()> {
-    if let Some(old) = find(&*tx, profile, id)? {
+    let old = find(&*tx, profile, id)?;
+    if let Some(old) = &old {
         tx.delete(keys::stripe_degraded(old.to_spare(), profile, id));
     }
+    stripe_counts::replace(tx, id.slot(), old.as_ref(), record)?;
     if !record.astray.is_empty() {
         tx.put(keys::stripe_degraded(record.to_spare(), profile, id), Bytes::new());
     }

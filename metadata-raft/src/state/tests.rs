@@ -2,6 +2,7 @@
 
 mod contents;
 mod control;
+mod foreseen;
 mod golden;
 mod model_tree;
 mod sessions;

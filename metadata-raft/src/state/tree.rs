@@ -210,7 +210,11 @@ fn target(
     require(entry.number != ROOT_ENTRY, &codes::ROOT_FIXED)?;
     let revision = walk.record().shown.revision;
     if base_revision.is_some_and(|base| base != revision) {
-        return Err(codes::REVISION_CONFLICT.failure().with("revision", revision).into());
+        return Err(codes::REVISION_CONFLICT
+            .failure()
+            .with("entry", entry)
+            .with("revision", revision)
+            .into());
     }
     Ok((drive, walk))
 }

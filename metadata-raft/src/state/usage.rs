@@ -5,7 +5,7 @@
 
 use crate::state::drive::DriveRecord;
 use crate::state::keys;
-use crate::state::store::{Outcome, broken, load, save};
+use crate::state::store::{Outcome, Stop, broken, load, save};
 use kv::overlay::Overlay;
 use kv::seam::KvRead;
 use model::id::DriveId;
@@ -49,10 +49,25 @@ pub(crate) fn require_quota(kv: &dyn KvRead, drive: &DriveRecord, before: &Usage
     if after.charged_bytes <= before.charged_bytes || after.charged_bytes <= drive.quota_bytes {
         return Ok(());
     }
-    Err(codes::QUOTA_EXCEEDED
+    let wanted = after.charged_bytes - before.charged_bytes;
+    Err(exceeded(drive, before.charged_bytes, wanted))
+}
+
+/// Refuses a content whose declared length alone passes the whole quota. How much of it the drive has already is not known yet, so
+/// what is in use is not added: a version costs only what it changed.
+pub(crate) fn require_declared(kv: &dyn KvRead, drive: &DriveRecord, declared_bytes: u64) -> Outcome<()> {
+    if declared_bytes <= drive.quota_bytes {
+        return Ok(());
+    }
+    let used = get(kv, drive.drive)?.charged_bytes;
+    Err(exceeded(drive, used, declared_bytes))
+}
+
+fn exceeded(drive: &DriveRecord, used_bytes: u64, wanted_bytes: u64) -> Stop {
+    codes::QUOTA_EXCEEDED
         .failure()
         .with("quota_bytes", drive.quota_bytes)
-        .with("used_bytes", before.charged_bytes)
-        .with("wanted_bytes", after.charged_bytes - before.charged_bytes)
-        .into())
+        .with("used_bytes", used_bytes)
+        .with("wanted_bytes", wanted_bytes)
+        .into()
 }

@@ -1,13 +1,15 @@
 //! Users: their names, passwords and home drives.
 //!
-//! Invariant: a name has one user; both lie in the name's slot.
+//! Invariants: a name has one user; both lie in the name's slot; nobody acts for an account that is erased, whose record stays
+//! without name and password so that its drive is found until its last block is gone.
 
 use crate::state::age::Now;
 use crate::state::drive;
+use crate::state::erasure;
 use crate::state::keys;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use kv::overlay::Overlay;
-use kv::seam::KvRead;
+use kv::seam::{KvRead, prefix_end};
 use model::authorize::Principal;
 use model::id::{DriveId, Slot, UserId};
 use model::name::Username;
@@ -16,6 +18,9 @@ use protocol::codes;
 use protocol::metadata::query::ROWS_MAX;
 use protocol::metadata::user::{NewDrive, UserRecord};
 use serde::{Deserialize, Serialize};
+
+/// Stands in the record of an erased account; no row of names leads there.
+const ERASED_NAME: &str = "erased";
 
 /// One user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +37,10 @@ pub(crate) struct StoredUser {
 }
 
 impl StoredUser {
+    fn is_erased(&self) -> bool {
+        self.password_hash.is_empty()
+    }
+
     pub(crate) fn record(&self) -> UserRecord {
         UserRecord {
             user: self.user,
@@ -49,7 +58,8 @@ pub(crate) fn find(kv: &dyn KvRead, user: UserId) -> Outcome<Option<StoredUser>>
 }
 
 pub(crate) fn get(kv: &dyn KvRead, user: UserId) -> Outcome<StoredUser> {
-    find(kv, user)?.ok_or_else(|| (&codes::USER_NOT_FOUND).into())
+    let record = find(kv, user)?.filter(|record| !record.is_erased());
+    record.ok_or_else(|| (&codes::USER_NOT_FOUND).into())
 }
 
 pub(crate) fn by_name(kv: &dyn KvRead, name: &Username) -> Outcome<StoredUser> {
@@ -112,6 +122,9 @@ pub(crate) fn patch(
         return Err((&codes::USER_NOT_FOUND).into());
     }
     require(principal.is_admin || is_own_password, &codes::DENIED)?;
+    // Whoever disables stays enabled, so a cluster never locks out its last administrator.
+    let is_own_end = principal.user == user && patch.is_disabled == Some(true);
+    require(!is_own_end, &codes::OWN_ACCOUNT)?;
     let mut record = get(&*tx, user)?;
     require(principal.is_admin || !record.is_disabled, &codes::USER_DISABLED)?;
     if let Some(quota_bytes) = patch.quota_bytes {
@@ -120,6 +133,9 @@ pub(crate) fn patch(
     }
     if let Some(is_disabled) = patch.is_disabled {
         record.is_disabled = is_disabled;
+        if !is_disabled {
+            erasure::cancel(tx, record.home)?;
+        }
     }
     if let Some(password_hash) = patch.password_hash {
         record.password_hash = password_hash.to_owned();
@@ -131,7 +147,26 @@ pub(crate) fn patch(
     Ok(record.record())
 }
 
-/// Users of a slot, behind `after`.
+/// Takes away everything that an account is known by: name, password, tokens, devices. Its id stays taken.
+pub(crate) fn forget(tx: &mut Overlay<'_>, user: UserId) -> Outcome<()> {
+    let record = get(&*tx, user)?;
+    tx.delete(keys::username(record.name.as_str()));
+    for prefix in [keys::tokens(user).done(), keys::devices(user).done()] {
+        if let Some(behind) = prefix_end(&prefix) {
+            tx.delete_range(prefix, behind);
+        }
+    }
+    let erased = StoredUser {
+        name: Username::new(ERASED_NAME).map_err(|_| broken("no name for an erased account"))?,
+        password_hash: String::new(),
+        is_admin: false,
+        is_disabled: true,
+        ..record
+    };
+    save(tx, keys::user(user), &erased)
+}
+
+/// Users of a slot, behind `after`, erased ones too.
 pub(crate) fn in_slot(kv: &dyn KvRead, slot: Slot, after: Option<UserId>) -> Outcome<Vec<UserRecord>> {
     let prefix = keys::Key::of_slot(slot, keys::USER).done();
     let after = after.map(|user| keys::Key::of_slot(slot, keys::USER).u64(user.0).done());

@@ -1,14 +1,15 @@
 //! Tells drive groups what the control group decided: settings, slots, row versions.
 //!
-//! Runs where a drive group is led and reads the control group's replica of this process after a read-index.
+//! Runs where a drive group is led and asks the control group wherever that is led.
 //! Invariant: a group adopts only slots that the control group gives it; owned ones keep their age.
 
+use super::control_reader::ControlReader;
 use super::{WorkError, command, query};
 use crate::group::Group;
 use async_trait::async_trait;
 use daemon::clock::Clock;
 use daemon::worker::{Next, StepError, Worker};
-use model::id::{CONTROL_GROUP, GroupId, RowVersion, Slot};
+use model::id::{GroupId, RowVersion, Slot};
 use model::profile::ProfileId;
 use model::time::Age;
 use protocol::metadata::control::SlotRange;
@@ -28,14 +29,14 @@ const ADOPT_MAX: usize = 1000;
 pub struct GroupKeeper {
     id: GroupId,
     group: Arc<Group>,
-    control: Arc<Group>,
+    control: ControlReader,
     clock: Arc<dyn Clock>,
     told: BTreeMap<ProfileId, Vec<RowVersion>>,
 }
 
 impl GroupKeeper {
     /// Keeps `group`, whose id is `id`.
-    pub fn new(id: GroupId, group: Arc<Group>, control: Arc<Group>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(id: GroupId, group: Arc<Group>, control: ControlReader, clock: Arc<dyn Clock>) -> Self {
         Self {
             id,
             group,
@@ -53,16 +54,15 @@ impl GroupKeeper {
 
     /// True when there is more to tell at once.
     async fn look(&mut self) -> Result<bool, WorkError> {
-        let ask = async |what| query(CONTROL_GROUP, &self.control, &Query::Control(what)).await;
-        let cluster = match ask(ControlQuery::Cluster).await {
+        let cluster = match self.control.ask(ControlQuery::Cluster).await {
             Ok(QueryAnswer::Cluster(cluster)) => cluster,
             Err(WorkError::Refused(_)) => return Ok(false),
             Ok(_) => return Err(Failure::bug("asked for the cluster, was answered something else").into()),
             Err(error) => return Err(error),
         };
         let (QueryAnswer::Slots(ranges), QueryAnswer::Layout(layout), QueryAnswer::Group(state)) = (
-            ask(ControlQuery::Slots).await?,
-            ask(ControlQuery::Layout(None)).await?,
+            self.control.ask(ControlQuery::Slots).await?,
+            self.control.ask(ControlQuery::Layout(None)).await?,
             query(self.id, &self.group, &Query::Group).await?,
         ) else {
             return Err(Failure::bug("asked for slots, layout and group, was answered something else").into());

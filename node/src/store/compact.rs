@@ -3,12 +3,13 @@
 //! Steps of emptying a segment: 1. copy what the index points to, with its sequence, and sync; 2. point the index to the copies
 //! where the old place is unchanged; 3. when nothing in the index points there, move the segment to limbo. A crash after 1 leaves
 //! two records of equal sequence, after 2 an empty segment: both are what replay expects, and the next step goes on.
-//! A segment leaves limbo only after the index was synced and a scan of it found nothing that points there.
+//! A segment leaves limbo only after the index was synced and a look through all of it found nothing that points there. The look
+//! goes on over many steps, with stores between them: no row comes to point into a closed segment, so what was seen stays true.
 //! Invariants: what cannot be read is never counted as dead, and keeps its segment; a tombstone is dropped only when no other
 //! segment, limbo included, can hold a record with a lower sequence.
 //! Not here: when to run (`mod.rs` and the worker).
 
-use super::core::{Core, Flaw};
+use super::core::{Core, Flaw, SCAN_ROWS};
 use super::place_row::{self, Held, PlaceRow};
 use super::{StoreError, record};
 use bytes::Bytes;
@@ -27,6 +28,10 @@ const LIVING_PERCENT: u64 = 50;
 /// The same when space is short: what frees a quarter.
 const LIVING_PERCENT_SHORT: u64 = 75;
 
+/// Pages of the index that a step looks through: some milliseconds, and more where room is wanted.
+const INSPECTED_PAGES: usize = 1;
+const INSPECTED_PAGES_SHORT: usize = 16;
+
 /// What a step of compaction did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompactionStep {
@@ -34,10 +39,23 @@ pub enum CompactionStep {
     Copied(SegmentNumber),
     /// This segment went to limbo.
     Emptied(SegmentNumber),
+    /// A part of the index was looked through for rows that point to this segment; there is more.
+    Inspected(SegmentNumber),
     /// This segment left limbo for good.
     Unlinked(SegmentNumber),
     /// There was nothing to do.
     Idle,
+}
+
+/// How far the index was looked through for rows that point to segments in limbo.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inspection {
+    /// Being looked for: in limbo, without living records, and the index was synced since.
+    candidates: BTreeSet<SegmentNumber>,
+    /// The last row that was looked at.
+    after: Option<FragmentName>,
+    /// Nothing points to these.
+    cleared: BTreeSet<SegmentNumber>,
 }
 
 enum Copying {
@@ -46,10 +64,17 @@ enum Copying {
     Stuck,
 }
 
+#[derive(Default)]
 struct Copies {
     drafts: Vec<Draft>,
     rows: Vec<(FragmentName, PlaceRow)>,
-    bytes: usize,
+}
+
+#[derive(Default)]
+struct Living {
+    rows: Vec<(FragmentName, PlaceRow)>,
+    /// Where there is more.
+    next: Option<u64>,
 }
 
 impl Core {
@@ -71,7 +96,7 @@ impl Core {
         }
         // When space is short, room comes before more copies.
         if is_short && let Some(number) = self.due_in_limbo(now, limbo, is_short) {
-            return self.unlink(number);
+            return self.unlink(number, INSPECTED_PAGES_SHORT);
         }
         if let Some(chosen) = self.choose_sparse(&segments, is_short) {
             match self.empty_segment(chosen)? {
@@ -86,7 +111,7 @@ impl Core {
             }
         }
         match self.due_in_limbo(now, limbo, is_short) {
-            Some(number) => self.unlink(number),
+            Some(number) => self.unlink(number, INSPECTED_PAGES),
             None => Ok(CompactionStep::Idle),
         }
     }
@@ -122,59 +147,35 @@ impl Core {
         best.map(|(_, number)| number)
     }
 
-    /// Copies what lives in a segment; `Stuck` when something of it cannot be read, so that the segment must stay.
+    /// Copies what lives in a segment, a batch at a time, so that no store waits longer for compaction than for another batch.
+    ///
+    /// `Stuck` when something of it cannot be read, so that the segment must stay.
     fn empty_segment(&mut self, segment: SegmentNumber) -> Result<Copying, StoreError> {
-        let mut living = Vec::new();
-        let mut failure = None;
-        self.view.visit_segment(segment, &mut |found| {
-            match self.living_row(&found) {
-                Ok(Some((name, row))) => living.push((name, row)),
-                Ok(None) => {}
-                Err(error) => {
-                    failure = Some(error);
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        let mut copies = Copies {
-            drafts: Vec::new(),
-            rows: Vec::new(),
-            bytes: 0,
+        let begin = match self.emptying.take() {
+            Some((known, offset)) if known == segment => offset,
+            _ => 0,
         };
-        let mut dropped = Batch::new();
-        let mut gone = Vec::new();
-        let mut is_whole = true;
-        for (name, row) in living {
+        let living = self.living_from(segment, begin)?;
+        let mut copies = Copies::default();
+        let (mut dropped, mut gone) = (Batch::new(), Vec::new());
+        for (name, row) in living.rows {
             if row.held == Held::Tombstone && self.is_needless(segment, &row) {
                 dropped.push(Change::Delete(place_row::fragment_key(&name)));
                 gone.push(row);
-                continue;
+            } else if let Some(draft) = self.copy_of(&name, &row)? {
+                copies.drafts.push(draft);
+                copies.rows.push((name, row));
             }
-            let Some(draft) = self.copy_of(&name, &row)? else {
-                continue;
-            };
-            let len_bytes = draft.len_bytes() + 2 * disk::journal::RECORD_HEADER_BYTES;
-            if copies.bytes + len_bytes > self.batch_bytes_max / 2 && !copies.drafts.is_empty() {
-                // One batch a step, so that no store waits longer for compaction than for another batch.
-                is_whole = false;
-                break;
-            }
-            copies.bytes += len_bytes;
-            copies.drafts.push(draft);
-            copies.rows.push((name, row));
         }
-        self.write_copies(&mut copies)?;
+        self.write_copies(copies)?;
         if !dropped.is_empty() {
             self.index.write(dropped)?;
             for row in gone {
                 self.count_out(Some(&row));
             }
         }
-        if !is_whole {
+        if let Some(next) = living.next {
+            self.emptying = Some((segment, next));
             return Ok(Copying::Begun);
         }
         let left = self.segments.get(&segment).map_or(0, |usage| usage.living);
@@ -186,6 +187,31 @@ impl Core {
         self.stuck.insert(segment, left);
         tracing::warn!(%segment, left, "segment keeps records that cannot be copied");
         Ok(Copying::Stuck)
+    }
+
+    /// What the index points to in a segment from byte `begin` on, as much as makes one batch.
+    fn living_from(&self, segment: SegmentNumber, begin: u64) -> Result<Living, StoreError> {
+        let mut living = Living::default();
+        let (mut bytes, mut failure) = (0, None);
+        self.view
+            .visit_segment(segment, begin, &mut |found| match self.living_row(&found) {
+                Ok(Some((name, row))) => {
+                    let record_bytes = found.place.len_bytes as usize + 2 * disk::journal::RECORD_HEADER_BYTES;
+                    if bytes + record_bytes > self.batch_bytes_max / 2 && !living.rows.is_empty() {
+                        living.next = Some(found.place.offset);
+                        return ControlFlow::Break(());
+                    }
+                    bytes += record_bytes;
+                    living.rows.push((name, row));
+                    ControlFlow::Continue(())
+                }
+                Ok(None) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            })?;
+        failure.map_or(Ok(living), Err)
     }
 
     /// The row of a record when the index points to that very record.
@@ -201,6 +227,9 @@ impl Core {
 
     /// Whether no segment but this one can hold a record that the tombstone still hides.
     fn is_needless(&self, segment: SegmentNumber, tombstone: &PlaceRow) -> bool {
+        if self.flaw == Flaw::TombstoneDroppedEarly {
+            return true;
+        }
         self.segments
             .iter()
             .filter(|(number, _)| **number != segment)
@@ -243,16 +272,14 @@ impl Core {
         }))
     }
 
-    fn write_copies(&mut self, copies: &mut Copies) -> Result<(), StoreError> {
+    fn write_copies(&mut self, copies: Copies) -> Result<(), StoreError> {
         if copies.drafts.is_empty() {
             return Ok(());
         }
-        copies.bytes = 0;
-        let rows = std::mem::take(&mut copies.rows);
-        let written = self.append(std::mem::take(&mut copies.drafts), Purpose::Compaction)?;
+        let written = self.append(copies.drafts, Purpose::Compaction)?;
         let mut batch = Batch::new();
-        let mut swapped = Vec::new();
-        for ((name, old), (place, sequence)) in rows.into_iter().zip(written) {
+        let (mut swapped, mut unlisted) = (Vec::new(), 0);
+        for ((name, old), (place, sequence)) in copies.rows.into_iter().zip(written) {
             self.note_record(&place, sequence, &mut batch)?;
             if self.row(&name)?.is_some_and(|row| row.place == old.place) {
                 let new = PlaceRow {
@@ -261,6 +288,8 @@ impl Core {
                     held: old.held,
                 };
                 batch.push(Change::Put(place_row::fragment_key(&name), place_row::encode(&new)?));
+                // It was read and checked for its copy, so what was listed is not so any more.
+                unlisted += self.unlist(&name, &mut batch)?;
                 swapped.push((old, new));
             }
         }
@@ -268,6 +297,7 @@ impl Core {
         self.index
             .write(batch)
             .inspect_err(|error| self.tally.set_read_only(&error.to_string()))?;
+        self.tally.damaged.fetch_sub(unlisted, Ordering::Relaxed);
         for (old, new) in swapped {
             self.count_out(Some(&old));
             self.count_in(&new);
@@ -275,8 +305,9 @@ impl Core {
         Ok(())
     }
 
-    /// 1. empty it once more, 2. sync the index, 3. scan the index, 4. unlink, 5. forget it. A crash in between repeats the step.
-    fn unlink(&mut self, segment: SegmentNumber) -> Result<CompactionStep, StoreError> {
+    /// 1. empty it once more, 2. sync the index, 3. look through the index, over as many steps as that takes, 4. unlink, 5. forget
+    /// it. A crash in between repeats the steps.
+    fn unlink(&mut self, segment: SegmentNumber, pages_max: usize) -> Result<CompactionStep, StoreError> {
         if self.segments.get(&segment).is_some_and(|usage| usage.living > 0) {
             match self.empty_segment(segment)? {
                 Copying::Empty => {}
@@ -284,28 +315,50 @@ impl Core {
                 Copying::Stuck => return Ok(CompactionStep::Idle),
             }
         }
-        self.index
-            .sync()
-            .inspect_err(|error| self.tally.set_read_only(&error.to_string()))?;
-        let mut pointing = BTreeSet::new();
-        self.each_row(&mut |name, row| {
-            if row.place.segment == segment {
-                pointing.insert(name);
-            }
-            Ok(())
-        })?;
-        if !pointing.is_empty() {
-            return Err(StoreError::Bug(format!(
-                "{} rows point to emptied segment {segment}",
-                pointing.len()
-            )));
+        if !self.inspection.cleared.contains(&segment) && !self.inspect(segment, pages_max)? {
+            return Ok(CompactionStep::Inspected(segment));
         }
         self.journal.unlink(segment)?;
+        self.inspection.cleared.remove(&segment);
         self.segments.remove(&segment);
         self.limbo_since.remove(&segment);
         self.index
             .write(vec![Change::Delete(place_row::segment_key(segment))])?;
         self.tally.note_segments(&self.segments);
         Ok(CompactionStep::Unlinked(segment))
+    }
+
+    /// Looks through some pages of the index; whether it is through and nothing points to `segment`.
+    ///
+    /// One look serves all segments that are empty in limbo when it begins, since it costs as much as the index is long.
+    fn inspect(&mut self, segment: SegmentNumber, pages_max: usize) -> Result<bool, StoreError> {
+        if !self.inspection.candidates.contains(&segment) {
+            self.index
+                .sync()
+                .inspect_err(|error| self.tally.set_read_only(&error.to_string()))?;
+            let is_empty = |number: &&SegmentNumber| self.segments.get(number).is_none_or(|usage| usage.living == 0);
+            self.inspection.candidates = self.limbo_since.keys().filter(is_empty).copied().collect();
+            self.inspection.after = None;
+        }
+        for _ in 0..pages_max {
+            let rows = self.rows_after(self.inspection.after.as_ref())?;
+            if let Some((name, row)) = rows
+                .iter()
+                .find(|(_, row)| self.inspection.candidates.contains(&row.place.segment))
+            {
+                let (stripe, found) = (name.stripe, row.place.segment);
+                self.inspection = Inspection::default();
+                return Err(StoreError::Bug(format!(
+                    "a row of stripe {stripe} points to emptied segment {found}"
+                )));
+            }
+            if rows.len() < SCAN_ROWS {
+                let through = std::mem::take(&mut self.inspection.candidates);
+                self.inspection.cleared.extend(through);
+                return Ok(true);
+            }
+            self.inspection.after = rows.last().map(|(name, _)| *name);
+        }
+        Ok(false)
     }
 }

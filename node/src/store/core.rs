@@ -7,6 +7,7 @@
 //! replay, so nothing is compacted before it.
 //! Not here: reading (`read.rs`), replay's loop (`replay.rs`), compaction (`compact.rs`).
 
+use super::compact::Inspection;
 use super::place_row::{self, Checkpoint, Held, PlaceRow, SegmentRow};
 use super::{StoreError, Tally, record};
 use bytes::Bytes;
@@ -79,6 +80,8 @@ pub(crate) enum Flaw {
     CheckpointBeforeSync,
     /// Compaction gives copies new sequences.
     CopyWithNewSequence,
+    /// Compaction drops tombstones while lower records of their names may be elsewhere.
+    TombstoneDroppedEarly,
 }
 
 /// What is known of a segment's contents.
@@ -106,6 +109,12 @@ pub(crate) struct Core {
     pub(super) limbo_since: BTreeMap<SegmentNumber, std::time::Duration>,
     /// Segments that could not be emptied, with the living records that they had then; tried again when something changed.
     pub(super) stuck: BTreeMap<SegmentNumber, u64>,
+    /// The segment that is being emptied, and the byte in it up to which that is done.
+    pub(super) emptying: Option<(SegmentNumber, u64)>,
+    /// Whether every entry of the damaged list was synced.
+    pub(super) is_list_synced: bool,
+    /// The look through the index for rows that point to segments that are to be unlinked.
+    pub(super) inspection: Inspection,
     pub(super) batch_bytes_max: usize,
     pub(super) segment_bytes: u64,
     pub(super) flaw: Flaw,
@@ -321,18 +330,30 @@ impl Core {
     /// Points the index to synced records, in one batch with the checkpoint that covers them.
     fn apply(&mut self, newest: Newest) -> Result<(), StoreError> {
         let mut batch = Batch::new();
+        let mut unlisted = 0;
         for (name, row) in &newest.rows {
             let before = self.row(name)?;
             self.note_record(&row.place, row.sequence, &mut batch)?;
             batch.push(Change::Put(place_row::fragment_key(name), place_row::encode(row)?));
-            batch.push(Change::Delete(place_row::damaged_key(name)));
+            unlisted += self.unlist(name, &mut batch)?;
             self.count_out(before.as_ref());
             self.count_in(row);
         }
         batch.push(self.checkpoint()?);
         self.index.write(batch)?;
+        self.tally.damaged.fetch_sub(unlisted, Ordering::Relaxed);
         self.tally.note_segments(&self.segments);
         Ok(())
+    }
+
+    /// Takes `name` off the damaged list with `batch`; how many entries that is. Mostly the list is empty, and nothing is read.
+    pub(super) fn unlist(&self, name: &FragmentName, batch: &mut Batch) -> Result<u64, StoreError> {
+        let key = place_row::damaged_key(name);
+        if self.tally.damaged.load(Ordering::Relaxed) == 0 || self.index.get(&key)?.is_none() {
+            return Ok(0);
+        }
+        batch.push(Change::Delete(key));
+        Ok(1)
     }
 
     /// The change that says that every synced record is in the index with it; for the batch that makes it so.
@@ -405,14 +426,22 @@ impl Core {
     ) -> Result<bool, StoreError> {
         self.tally.corrupt.fetch_add(1, Ordering::Relaxed);
         let key = place_row::damaged_key(name);
-        let is_there = self.row(name)?.is_some_and(|row| row.place == place);
-        if !is_there || self.index.get(&key)?.is_some() {
+        if self.row(name)?.is_none_or(|row| row.place != place) {
             return Ok(false);
         }
-        self.index
-            .write(vec![Change::Put(key, place_row::encode_damage(damage))])?;
-        self.index.sync()?;
-        Ok(true)
+        let is_new = self.index.get(&key)?.is_none();
+        if is_new {
+            self.index
+                .write(vec![Change::Put(key, place_row::encode_damage(damage))])?;
+            self.tally.damaged.fetch_add(1, Ordering::Relaxed);
+            self.is_list_synced = false;
+        }
+        // An entry that is there already may be one whose sync failed.
+        if !self.is_list_synced {
+            self.index.sync()?;
+            self.is_list_synced = true;
+        }
+        Ok(is_new)
     }
 
     /// Takes a fragment off the list: a later check found it whole where it lies.
@@ -420,28 +449,42 @@ impl Core {
         let is_there = self.row(name)?.is_some_and(|row| row.place == place);
         // What a compaction could not read before can be read now.
         self.stuck.remove(&place.segment);
-        if is_there && self.index.get(&place_row::damaged_key(name))?.is_some() {
-            self.index.write(vec![Change::Delete(place_row::damaged_key(name))])?;
+        let mut batch = Batch::new();
+        if is_there && self.unlist(name, &mut batch)? > 0 {
+            self.index.write(batch)?;
+            self.tally.damaged.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Calls `see` with every row of the index, in the order of names.
-    pub(super) fn each_row(
-        &self,
-        see: &mut dyn FnMut(FragmentName, PlaceRow) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    /// Up to `SCAN_ROWS` rows behind `after`, in the order of names; fewer only at the end.
+    pub(super) fn rows_after(&self, after: Option<&FragmentName>) -> Result<Vec<(FragmentName, PlaceRow)>, StoreError> {
         let mut scan = Scan::prefix(place_row::fragment_prefix(), SCAN_ROWS);
+        if let Some(name) = after {
+            scan = scan.after(&place_row::fragment_key(name));
+        }
+        let rows = self.index.scan(&scan)?;
+        let read = |(key, value): &(Bytes, Bytes)| {
+            let name = place_row::name_of(key)
+                .ok_or_else(|| StoreError::IndexDamaged("key of a fragment does not read".to_owned()))?;
+            Ok((name, place_row::decode(value)?))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Shows `see` every row, a page at a time: a disk has more rows than memory should hold.
+    pub(super) fn each_page(
+        &mut self,
+        see: &mut dyn FnMut(&mut Self, Vec<(FragmentName, PlaceRow)>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut after = None;
         loop {
-            let rows = self.index.scan(&scan)?;
-            for (key, value) in &rows {
-                let name = place_row::name_of(key)
-                    .ok_or_else(|| StoreError::IndexDamaged("key of a fragment does not read".to_owned()))?;
-                see(name, place_row::decode(value)?)?;
-            }
-            match rows.last() {
-                Some((key, _)) if rows.len() == SCAN_ROWS => scan = scan.after(key),
-                _ => return Ok(()),
+            let rows = self.rows_after(after.as_ref())?;
+            let is_last = rows.len() < SCAN_ROWS;
+            after = rows.last().map(|(name, _)| *name);
+            see(self, rows)?;
+            if is_last {
+                return Ok(());
             }
         }
     }
@@ -487,6 +530,19 @@ struct Newest {
 /// Bytes of a record with its header.
 pub(super) fn record_bytes(row: &PlaceRow) -> u64 {
     u64::from(row.place.len_bytes) + disk::journal::RECORD_HEADER_BYTES as u64
+}
+
+/// How many entries the damaged list of an index has.
+pub(super) fn damaged_count(index: &dyn Kv) -> Result<u64, StoreError> {
+    let (mut scan, mut count) = (Scan::prefix(place_row::damaged_prefix(), SCAN_ROWS), 0);
+    loop {
+        let rows = index.scan(&scan)?;
+        count += rows.len() as u64;
+        match rows.last() {
+            Some((key, _)) if rows.len() == SCAN_ROWS => scan = scan.after(key),
+            _ => return Ok(count),
+        }
+    }
 }
 
 /// The damaged list of an index, at most `entries_max` of it.

@@ -39,7 +39,7 @@ pub enum StoreError {
     /// A range lies outside the fragment.
     #[error("a range lies outside the fragment")]
     BadRange,
-    /// A read failed in a way that may pass.
+    /// A read, or the place index, failed in a way that may pass.
     #[error("the disk failed: {0}")]
     Fault(String),
     /// The place index does not read; it is rebuilt at the next start.
@@ -92,7 +92,11 @@ impl StoreError {
 
 impl From<KvError> for StoreError {
     fn from(error: KvError) -> Self {
-        Self::IndexDamaged(error.to_string())
+        match error {
+            KvError::Corrupt(_) => Self::IndexDamaged(error.to_string()),
+            // It may pass, or the device is failing: no reason to throw the index away.
+            KvError::Io(_) | KvError::ReadOnly(_) | KvError::Locked(_) => Self::Fault(error.to_string()),
+        }
     }
 }
 

@@ -1,19 +1,19 @@
 //! The file `identity` of a data disk: which cluster and which disk it is.
 //!
 //! Form: magic `HFDI`, format version (u32), cluster (u128), disk (u32), crc-free since a copy of the whole is compared: the 28
-//! bytes are written twice. Integers little-endian.
+//! bytes are written twice. Integers little-endian. The node's register keeps files of the same form (`register.rs`).
 //! Invariants: written once, synced, then named; a disk that holds segments and no identity is refused, never adopted.
-//! Not here: what lies on the disk besides (the journal and the index).
+//! Not here: what lies on the disk besides (the journal and the index), and whether an empty disk may become one (`register.rs`).
 
 use disk::{Disk, DiskError};
 use model::id::{ClusterId, DiskId};
 use thiserror::Error;
 
+/// The name of the file; a directory that holds it is one of our disks.
+pub const IDENTITY_FILE: &str = "identity";
 const MAGIC: [u8; 4] = *b"HFDI";
 const VERSION: u32 = 1;
 const COPY_BYTES: usize = 4 + 4 + 16 + 4;
-const NAME: &str = "identity";
-const NAME_UNFINISHED: &str = "identity.new";
 
 /// Who a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum IdentityError {
         expected: DiskId,
     },
     /// The file does not read.
-    #[error("disk {expected}: its identity is damaged or of a newer release")]
+    #[error("disk {expected}: its identity is damaged or of a newer release; restore the file `identity`")]
     Unreadable {
         /// The disk of the configuration.
         expected: DiskId,
@@ -67,75 +67,108 @@ pub enum IdentityError {
     },
 }
 
-/// Checks that `disk` is the expected one; an empty disk becomes it, durably on return.
-///
-/// `holds_data` tells whether anything of ours lies on it besides the identity.
-pub fn check_or_write(disk: &dyn Disk, expected: Identity, holds_data: bool) -> Result<(), IdentityError> {
+/// Checks that `disk` says that it is the expected one; `false` when it says nothing at all.
+pub fn check(disk: &dyn Disk, expected: Identity) -> Result<bool, IdentityError> {
     let failed = |cause| IdentityError::Disk {
         expected: expected.disk,
         cause,
     };
-    match disk.open(NAME) {
-        Ok(file) => {
-            let unreadable = || IdentityError::Unreadable {
-                expected: expected.disk,
-            };
-            if file.len_bytes().map_err(failed)? != 2 * COPY_BYTES as u64 {
-                return Err(unreadable());
-            }
-            let bytes = file.read_at(0, 2 * COPY_BYTES).map_err(failed)?;
-            let found = decode(&bytes).ok_or_else(unreadable)?;
-            if found.cluster != expected.cluster {
-                return Err(IdentityError::OtherCluster {
-                    expected: expected.disk,
-                });
-            }
-            if found.disk != expected.disk {
-                return Err(IdentityError::OtherDisk {
-                    expected: expected.disk,
-                    found: found.disk,
-                });
-            }
-            Ok(())
-        }
-        Err(DiskError::NotFound(_)) if holds_data => Err(IdentityError::Nameless {
+    match read_plate(disk, IDENTITY_FILE, MAGIC).map_err(failed)? {
+        Plate::Absent => Ok(false),
+        Plate::Unreadable => Err(IdentityError::Unreadable {
             expected: expected.disk,
         }),
-        Err(DiskError::NotFound(_)) => write(disk, expected).map_err(failed),
-        Err(cause) => Err(failed(cause)),
+        Plate::Says(cluster, _) if cluster != expected.cluster => Err(IdentityError::OtherCluster {
+            expected: expected.disk,
+        }),
+        Plate::Says(_, number) if number != expected.disk.0 => Err(IdentityError::OtherDisk {
+            expected: expected.disk,
+            found: DiskId(number),
+        }),
+        Plate::Says(..) => Ok(true),
     }
+}
+
+/// Checks that `disk` is the expected one; an empty disk becomes it, durably on return.
+///
+/// `holds_data` tells whether anything of ours lies on it besides the identity.
+pub fn check_or_write(disk: &dyn Disk, expected: Identity, holds_data: bool) -> Result<(), IdentityError> {
+    if check(disk, expected)? {
+        return Ok(());
+    }
+    if holds_data {
+        return Err(IdentityError::Nameless {
+            expected: expected.disk,
+        });
+    }
+    write_plate(disk, "", IDENTITY_FILE, MAGIC, expected.cluster, expected.disk.0).map_err(|cause| {
+        IdentityError::Disk {
+            expected: expected.disk,
+            cause,
+        }
+    })
+}
+
+/// What a file of this form says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plate {
+    /// There is no such file.
+    Absent,
+    /// It is not of this form, or its copies differ.
+    Unreadable,
+    /// Cluster and number.
+    Says(ClusterId, u32),
+}
+
+pub(crate) fn read_plate(disk: &dyn Disk, name: &str, magic: [u8; 4]) -> Result<Plate, DiskError> {
+    let file = match disk.open(name) {
+        Ok(file) => file,
+        Err(DiskError::NotFound(_)) => return Ok(Plate::Absent),
+        Err(error) => return Err(error),
+    };
+    if file.len_bytes()? != 2 * COPY_BYTES as u64 {
+        return Ok(Plate::Unreadable);
+    }
+    let bytes = file.read_at(0, 2 * COPY_BYTES)?;
+    Ok(decode(&bytes, magic).map_or(Plate::Unreadable, |(cluster, number)| Plate::Says(cluster, number)))
 }
 
 /// 1. write and sync under another name, 2. rename, 3. sync the directory. A crash before 3 leaves no identity and no data.
-fn write(disk: &dyn Disk, identity: Identity) -> Result<(), DiskError> {
-    match disk.remove(NAME_UNFINISHED) {
+pub(crate) fn write_plate(
+    disk: &dyn Disk,
+    dir: &str,
+    name: &str,
+    magic: [u8; 4],
+    cluster: ClusterId,
+    number: u32,
+) -> Result<(), DiskError> {
+    let unfinished = format!("{name}.new");
+    match disk.remove(&unfinished) {
         Ok(()) | Err(DiskError::NotFound(_)) => {}
         Err(error) => return Err(error),
     }
-    let file = disk.create(NAME_UNFINISHED)?;
-    let copy = encode(identity);
+    let file = disk.create(&unfinished)?;
+    let copy = encode(cluster, number, magic);
     file.write_at(0, &[&copy, &copy])?;
     file.sync()?;
-    disk.rename(NAME_UNFINISHED, NAME)?;
-    disk.sync_dir("")
+    disk.rename(&unfinished, name)?;
+    disk.sync_dir(dir)
 }
 
-fn encode(identity: Identity) -> [u8; COPY_BYTES] {
+fn encode(cluster: ClusterId, number: u32, magic: [u8; 4]) -> [u8; COPY_BYTES] {
     let mut bytes = [0_u8; COPY_BYTES];
-    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[..4].copy_from_slice(&magic);
     bytes[4..8].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[8..24].copy_from_slice(&identity.cluster.0.to_le_bytes());
-    bytes[24..].copy_from_slice(&identity.disk.0.to_le_bytes());
+    bytes[8..24].copy_from_slice(&cluster.0.to_le_bytes());
+    bytes[24..].copy_from_slice(&number.to_le_bytes());
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Identity> {
+fn decode(bytes: &[u8], magic: [u8; 4]) -> Option<(ClusterId, u32)> {
     let (first, second) = bytes.split_at_checked(COPY_BYTES)?;
-    if first != second || first[..4] != MAGIC || first[4..8] != VERSION.to_le_bytes() {
+    if first != second || first[..4] != magic || first[4..8] != VERSION.to_le_bytes() {
         return None;
     }
-    Some(Identity {
-        cluster: ClusterId(u128::from_le_bytes(first[8..24].try_into().ok()?)),
-        disk: DiskId(u32::from_le_bytes(first[24..].try_into().ok()?)),
-    })
+    let cluster = ClusterId(u128::from_le_bytes(first[8..24].try_into().ok()?));
+    Some((cluster, u32::from_le_bytes(first[24..].try_into().ok()?)))
 }

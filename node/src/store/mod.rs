@@ -34,8 +34,9 @@ use model::layout::Row;
 use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeForm, StripeId};
 use protocol::node::{ByteRange, DAMAGED_LISTED_MAX, Damage, DamagedFragment, DiskState, DiskStatus, RowsUpdate};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tally::Tally;
 use tokio::sync::{mpsc, oneshot};
@@ -82,6 +83,21 @@ pub struct FragmentStore {
     tally: Arc<Tally>,
     requests: mpsc::Sender<Request>,
     segment_bytes: u64,
+    /// Until somebody waits for its end.
+    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// See `FragmentStore::hold`.
+pub(crate) struct Hold {
+    disk: Weak<dyn Disk>,
+    index: Weak<dyn Kv>,
+}
+
+impl Hold {
+    /// Whether the store, or a reader of it, lives.
+    pub(crate) fn is_held(&self) -> bool {
+        self.disk.strong_count() + self.index.strong_count() > 0
+    }
 }
 
 impl FragmentStore {
@@ -96,10 +112,12 @@ impl FragmentStore {
     ) -> Result<(Self, OpenReport), StoreError> {
         let tally = Arc::new(Tally::default());
         let (core, report) = Core::open(Arc::clone(&disk), Arc::clone(&index), options, Arc::clone(&tally))?;
+        // Read here, where an index whose rows fail their check can still be put aside.
+        kept_rows(core.index.as_ref())?;
         let reader = core.reader();
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let batch_bytes_max = options.batch_bytes_max;
-        std::thread::Builder::new()
+        let writer = std::thread::Builder::new()
             .name(format!("disk-{id}"))
             .spawn(move || run_writer(core, queue, batch_bytes_max))
             .map_err(|error| StoreError::Fault(format!("start writer: {error}")))?;
@@ -113,6 +131,7 @@ impl FragmentStore {
                 tally,
                 requests,
                 segment_bytes,
+                writer: Arc::new(Mutex::new(Some(writer))),
             },
             report,
         ))
@@ -123,6 +142,7 @@ impl FragmentStore {
     /// May be dropped midway: the fragment is stored nevertheless, or not at all.
     /// Errors: `OtherContent`, `Full`, `ReadOnly`, `WriteFailed` (perhaps stored), `Busy`, `Stopped`.
     pub async fn store(&self, header: FragmentHeader, payload: Bytes) -> Result<bool, StoreError> {
+        let len_bytes = payload.len() as u64;
         match self.write(Write::Store { header, payload }).await? {
             Written::Repeated => {
                 self.tally.repeats.fetch_add(1, Ordering::Relaxed);
@@ -130,6 +150,7 @@ impl FragmentStore {
             }
             _ => {
                 self.tally.stores.fetch_add(1, Ordering::Relaxed);
+                self.tally.stored_bytes.fetch_add(len_bytes, Ordering::Relaxed);
                 Ok(false)
             }
         }
@@ -219,26 +240,12 @@ impl FragmentStore {
         self.ask(|reply| Request::Rows(batch, reply)).await
     }
 
-    /// The rows that `keep_rows` kept, a table a profile; an incomplete table is left out, so that it is asked for again.
+    /// The rows that `keep_rows` kept, a table a profile; a table that is incomplete, or has a row that does not read, is left out,
+    /// so that it is asked for again.
+    ///
+    /// Errors: the index fails.
     pub fn kept_rows(&self) -> Result<Vec<RowsUpdate>, StoreError> {
-        let mut updates = Vec::new();
-        for profile in ProfileId::ALL {
-            let scan = Scan::prefix(&place_row::layout_prefix(profile), 1 << model::layout::PG_BITS_MAX);
-            let mut rows = Vec::new();
-            let mut pg_bits = 0;
-            for (key, value) in self.index.scan(&scan)? {
-                let kept: place_row::LayoutRow = place_row::decode(&value)?;
-                pg_bits = pg_bits.max(kept.pg_bits);
-                let pg = place_row::pg_of(&key).ok_or_else(|| StoreError::IndexDamaged("layout key".to_owned()))?;
-                rows.push((pg, kept));
-            }
-            let is_whole = !rows.is_empty() && rows.len() == 1 << pg_bits;
-            if is_whole && rows.iter().all(|(_, kept)| kept.pg_bits == pg_bits) {
-                let rows = rows.into_iter().map(|(pg, kept)| (pg, kept.row)).collect();
-                updates.push(RowsUpdate { profile, pg_bits, rows });
-            }
-        }
-        Ok(updates)
+        kept_rows(self.index.as_ref())
     }
 
     /// The damaged list, at most `entries_max` of it.
@@ -250,7 +257,7 @@ impl FragmentStore {
     #[must_use]
     pub fn status(&self) -> DiskStatus {
         let space = self.disk.space().ok();
-        let damaged = self.damaged(usize::MAX).unwrap_or_default();
+        let damaged = self.damaged(DAMAGED_LISTED_MAX).unwrap_or_default();
         let state = match self.tally.read_only_cause() {
             Some(cause) => DiskState::ReadOnly(cause),
             None if self.tally.is_full.load(Ordering::Relaxed) => DiskState::Full,
@@ -264,8 +271,8 @@ impl FragmentStore {
             used_bytes: self.reader.used_bytes(),
             living_bytes: self.tally.living_bytes.load(Ordering::Relaxed),
             fragments: self.tally.fragments.load(Ordering::Relaxed),
-            damaged_total: damaged.len() as u64,
-            damaged: damaged.into_iter().take(DAMAGED_LISTED_MAX).collect(),
+            damaged_total: self.tally.damaged.load(Ordering::Relaxed),
+            damaged,
             counters: self.tally.counters(),
         }
     }
@@ -276,17 +283,38 @@ impl FragmentStore {
         self.tally.fragments.load(Ordering::Relaxed)
     }
 
+    /// Payload bytes of fragments stored since the start.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.tally.stored_bytes.load(Ordering::Relaxed)
+    }
+
     /// Counts a fragment rebuilt from others.
     pub fn note_repair(&self) {
         self.tally.repairs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Ends the writer after what waits, and syncs the index. Later writes are `Stopped`.
+    /// Tells whether anybody still holds the disk or its index, without being one who does.
+    pub(crate) fn hold(&self) -> Hold {
+        Hold {
+            disk: Arc::downgrade(&self.disk),
+            index: Arc::downgrade(&self.index),
+        }
+    }
+
+    /// Ends the writer after what waits, and syncs the index. Later writes are `Stopped`. On return the writer holds nothing of the
+    /// disk any more; whoever reads still does.
     pub async fn stop(&self) {
         let (reply, done) = oneshot::channel();
         if self.requests.send(Request::Stop(reply)).await.is_ok() {
             // The writer ends right after answering; an error means that it ended before.
             let _ = done.await;
+        }
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && !matches!(tokio::task::spawn_blocking(|| writer.join()).await, Ok(Ok(())))
+        {
+            tracing::error!(disk = %self.id, "the disk's writer panicked");
         }
     }
 
@@ -312,6 +340,30 @@ impl FragmentStore {
             .map_err(|_| StoreError::Stopped)?;
         answer.await.unwrap_or(Err(StoreError::Stopped))
     }
+}
+
+fn kept_rows(index: &dyn Kv) -> Result<Vec<RowsUpdate>, StoreError> {
+    let mut updates = Vec::new();
+    for profile in ProfileId::ALL {
+        let scan = Scan::prefix(&place_row::layout_prefix(profile), 1 << model::layout::PG_BITS_MAX);
+        let mut rows = Vec::new();
+        let mut pg_bits = 0;
+        for (key, value) in index.scan(&scan)? {
+            let kept = place_row::decode::<place_row::LayoutRow>(&value);
+            let (Ok(kept), Some(pg)) = (kept, place_row::pg_of(&key)) else {
+                tracing::warn!(%profile, "a kept row does not read");
+                continue;
+            };
+            pg_bits = pg_bits.max(kept.pg_bits);
+            rows.push((pg, kept));
+        }
+        let is_whole = !rows.is_empty() && rows.len() == 1 << pg_bits;
+        if is_whole && rows.iter().all(|(_, kept)| kept.pg_bits == pg_bits) {
+            let rows = rows.into_iter().map(|(pg, kept)| (pg, kept.row)).collect();
+            updates.push(RowsUpdate { profile, pg_bits, rows });
+        }
+    }
+    Ok(updates)
 }
 
 /// The writer's loop; a reply that nobody waits for any more is dropped.

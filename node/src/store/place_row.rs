@@ -211,6 +211,7 @@ mod tests {
             assert!(fragment_key(&first).starts_with(&stripe_prefix(first.profile, first.stripe)));
         }
 
+        /// shows: F42
         #[test]
         fn arbitrary_bytes_never_panic(bytes in any::<Vec<u8>>()) {
             let _ = decode::<PlaceRow>(&bytes);

@@ -95,6 +95,7 @@ mod tests {
     use proptest::prelude::{any, proptest};
 
     proptest! {
+        /// shows: F42
         #[test]
         fn arbitrary_payloads_never_panic(kind in FRAGMENT_KIND..TOMBSTONE_KIND + 2, bytes in any::<Vec<u8>>()) {
             let _ = read(kind, &bytes);

@@ -4,7 +4,8 @@
 //! Of two records of a name the higher sequence wins, of equal ones the place outside limbo, then the newer segment.
 //! Not here: identity (`identity.rs`), the journal's own recovery (disk).
 
-use super::core::{Core, Flaw, SCAN_ROWS, SegmentUse};
+use super::compact::Inspection;
+use super::core::{self, Core, Flaw, SCAN_ROWS, SegmentUse};
 use super::place_row::{self, Checkpoint, Held, PlaceRow, SegmentRow};
 use super::{StoreError, StoreOptions, Tally, record};
 use bytes::Bytes;
@@ -42,6 +43,11 @@ struct Replay<'a> {
     index: &'a dyn Kv,
     limbo: BTreeSet<SegmentNumber>,
     rows: BTreeMap<FragmentName, PlaceRow>,
+    /// Names whose row of the index gave way to a newer record: what was listed as damaged is not what they point to any more. A
+    /// copy of the same record leaves the list to the scrub.
+    renewed: BTreeSet<FragmentName>,
+    /// The index is made anew: a row that moves did not stand there before, and the list is all that is left of what was known.
+    is_from_nothing: bool,
     segments: BTreeMap<SegmentNumber, SegmentRow>,
     segments_changed: BTreeSet<SegmentNumber>,
     last: Option<Position>,
@@ -92,6 +98,9 @@ impl Core {
             segments: BTreeMap::new(),
             limbo_since: BTreeMap::new(),
             stuck: BTreeMap::new(),
+            emptying: None,
+            is_list_synced: false,
+            inspection: Inspection::default(),
             batch_bytes_max: options.batch_bytes_max,
             segment_bytes: options.segment_bytes,
             flaw: Flaw::None,
@@ -125,26 +134,21 @@ impl Core {
                 known.record_bytes = row.record_bytes;
             }
         }
-        let mut rows = Vec::new();
-        let mut lost = Vec::new();
-        self.each_row(&mut |name, row| {
-            if self.segments.contains_key(&row.place.segment) {
-                rows.push((row.place, row));
-            } else {
-                lost.push((name, row));
+        self.tally
+            .damaged
+            .store(core::damaged_count(self.index.as_ref())?, Ordering::Relaxed);
+        self.each_page(&mut |core, rows| {
+            for (name, row) in rows {
+                if core.segments.contains_key(&row.place.segment) {
+                    core.count_in(&row);
+                } else if matches!(row.held, Held::Fragment { .. }) {
+                    // Its segment is gone: the row stays, so that the loss is told and listed instead of forgotten.
+                    core.tally.fragments.fetch_add(1, Ordering::Relaxed);
+                    core.list_damage(&name, row.place, Damage::Unreadable)?;
+                }
             }
             Ok(())
         })?;
-        for (_, row) in rows {
-            self.count_in(&row);
-        }
-        for (name, row) in lost {
-            // Its segment is gone: the row stays, so that the loss is told and listed instead of forgotten.
-            if matches!(row.held, Held::Fragment { .. }) {
-                self.tally.fragments.fetch_add(1, Ordering::Relaxed);
-                self.list_damage(&name, row.place, Damage::Unreadable)?;
-            }
-        }
         self.tally.note_segments(&self.segments);
         Ok(())
     }
@@ -154,24 +158,22 @@ impl Core {
         if damage.is_empty() {
             return Ok(());
         }
-        let mut hit = Vec::new();
         let mut explained = BTreeSet::new();
-        self.each_row(&mut |name, row| {
-            let place = row.place;
-            let found = damage.iter().find(|stretch| {
-                stretch.position.segment == place.segment
-                    && stretch.position.offset <= place.offset
-                    && place.offset < stretch.position.offset.saturating_add(stretch.len_bytes.max(1))
-            });
-            if let Some(stretch) = found {
-                explained.insert(*stretch);
-                hit.push((name, place));
+        self.each_page(&mut |core, rows| {
+            for (name, row) in rows {
+                let place = row.place;
+                let found = damage.iter().find(|stretch| {
+                    stretch.position.segment == place.segment
+                        && stretch.position.offset <= place.offset
+                        && place.offset < stretch.position.offset.saturating_add(stretch.len_bytes.max(1))
+                });
+                if let Some(stretch) = found {
+                    explained.insert(*stretch);
+                    report.damaged_found += u64::from(core.list_damage(&name, place, Damage::Header)?);
+                }
             }
             Ok(())
         })?;
-        for (name, place) in hit {
-            report.damaged_found += u64::from(self.list_damage(&name, place, Damage::Header)?);
-        }
         report.damage_without_name = damage.iter().filter(|stretch| !explained.contains(stretch)).count() as u64;
         Ok(())
     }
@@ -210,6 +212,8 @@ fn replay(
         index,
         limbo: limbo.collect(),
         rows: BTreeMap::new(),
+        renewed: BTreeSet::new(),
+        is_from_nothing: from.is_none(),
         segments: BTreeMap::new(),
         segments_changed: BTreeSet::new(),
         last: None,
@@ -265,6 +269,9 @@ impl Replay<'_> {
                 },
             };
             if known.is_none_or(|known| self.wins(&row, &known)) {
+                if known.is_some_and(|known| known.sequence < row.sequence) && !self.is_from_nothing {
+                    self.renewed.insert(name);
+                }
                 self.rows.insert(name, row);
             }
         }
@@ -293,6 +300,9 @@ impl Replay<'_> {
         let mut batch = Batch::new();
         for (name, row) in std::mem::take(&mut self.rows) {
             batch.push(Change::Put(place_row::fragment_key(&name), place_row::encode(&row)?));
+        }
+        for name in std::mem::take(&mut self.renewed) {
+            batch.push(Change::Delete(place_row::damaged_key(&name)));
         }
         for segment in std::mem::take(&mut self.segments_changed) {
             let row = self.segments[&segment];

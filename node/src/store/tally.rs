@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) stores: AtomicU64,
+    pub(crate) stored_bytes: AtomicU64,
     pub(crate) repeats: AtomicU64,
     pub(crate) reads: AtomicU64,
     pub(crate) corrupt: AtomicU64,
@@ -22,6 +23,7 @@ pub(crate) struct Tally {
     pub(crate) scrubbed: AtomicU64,
     pub(crate) repairs: AtomicU64,
     pub(crate) fragments: AtomicU64,
+    pub(crate) damaged: AtomicU64,
     pub(crate) living_bytes: AtomicU64,
     pub(crate) is_full: AtomicBool,
     read_only: Mutex<Option<String>>,

@@ -1,6 +1,6 @@
 //! Group commit: one thread owns a journal, and what arrives while one sync runs is the next batch.
 //!
-//! Place in the picture: between async code and the blocking journal; design.md section 8.
+//! Place in the picture: between async code and the blocking journal; decisions 0009 and 0010.
 //! Invariants: completions come in the order of submission; nobody waits for company; the queue is bounded in bytes; a submission
 //! lies in one batch; closures run between batches, in order with them.
 //! Not here: what the records mean.

@@ -1,6 +1,6 @@
 //! The journal: an ordered, append-only stream of records in segments, synced before anything is acknowledged.
 //!
-//! Place in the picture: one instance under each disk's fragment store and one under each process's Raft log (design.md section 8,
+//! Place in the picture: one instance under each disk's fragment store and one under each process's Raft log (decisions 0009 and 0010,
 //! bytes in docs/format/journal.md). Reading order: `types`, `record`, `segment`, `scan`, `append`, `recover`, `read`, `limbo`,
 //! `group_commit`.
 //! Invariants: nothing is overwritten; nothing is acknowledged before its sync; after any recovery a new segment is started.

@@ -102,10 +102,12 @@ impl JournalReader {
         Ok(damage)
     }
 
-    /// As `visit`, for one segment, in limbo or not. `NotFound` when there is none.
+    /// As `visit`, for one segment, in limbo or not, from byte `offset` on (a batch's or a record's beginning; 0: all).
+    /// `NotFound` when there is none.
     pub fn visit_segment(
         &self,
         number: SegmentNumber,
+        offset: u64,
         visitor: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<Vec<Damage>, JournalError> {
         let state = self.shared.segment(number).ok_or(JournalError::NotFound {
@@ -113,7 +115,7 @@ impl JournalReader {
             offset: 0,
         })?;
         let mut damage = Vec::new();
-        let _ = self.visit_from(&state, 0, &mut damage, visitor)?;
+        let _ = self.visit_from(&state, offset, &mut damage, visitor)?;
         Ok(damage)
     }
 

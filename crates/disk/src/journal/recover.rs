@@ -1,6 +1,6 @@
 //! Opening a journal: what is durable, what is damaged, what was torn off, and a new segment on top.
 //!
-//! Place in the picture: design.md section 8. Nothing is served or counted before it is done.
+//! Place in the picture: decisions 0009 and 0010. Nothing is served or counted before it is done.
 //! Order, and what a cut between leaves: 1 remove files without a whole header (they come back at worst); 2 begin a new segment
 //! (empty: removed by the next recovery); 3 copy into it what is kept above the marks and sync (copies above that segment's own
 //! mark: the next recovery meets originals and copies and keeps each once); 4 write and sync, in one record, the mark of the new

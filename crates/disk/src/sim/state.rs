@@ -8,6 +8,7 @@
 use crate::seam::{DiskError, Space, check_name, parent};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const BLOCK_BYTES: usize = 4096;
 
@@ -20,6 +21,8 @@ pub struct Faults {
     pub failing_sync: Option<u64>,
     /// This read answers a short read.
     pub short_read: Option<u64>,
+    /// This changing I/O fails and changes nothing; those after it succeed. A sync that fails so has lost nothing yet.
+    pub failing_io: Option<u64>,
 }
 
 /// Which unsynced changes a power cut leaves. Blocks come first (by file and offset), then directory operations in their order.
@@ -54,8 +57,9 @@ impl Unsynced {
 
 #[derive(Clone, Default)]
 struct Inode {
-    cache: Vec<u8>,
-    platter: Vec<u8>,
+    // Shared between a disk and what its power cuts leave: the suites look at thousands of cuts of one disk.
+    cache: Arc<Vec<u8>>,
+    platter: Arc<Vec<u8>>,
     unsynced: BTreeSet<usize>,
     /// Space set aside for so many first bytes; a power cut gives it back.
     allocated_bytes: usize,
@@ -89,7 +93,7 @@ pub(super) struct State {
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     pending: Vec<Pending>,
-    read_count: u64,
+    pub(super) read_count: u64,
     pub(super) capacity_bytes: u64,
     pub(super) faults: Faults,
     pub(super) io_count: u64,
@@ -127,6 +131,9 @@ impl State {
     fn begin_io(&mut self, line: String) -> Result<(), DiskError> {
         self.check_power()?;
         self.io_count += 1;
+        if self.faults.failing_io == Some(self.io_count - 1) {
+            return Err(DiskError::Io(format!("{line}: injected I/O error")));
+        }
         self.trace.push(line);
         Ok(())
     }
@@ -269,10 +276,11 @@ impl State {
         let allowed_end = end.min(inode.used_bytes().saturating_add(free_bytes));
         let taken = allowed_end.saturating_sub(offset);
         if taken > 0 {
-            if inode.cache.len() < allowed_end {
-                inode.cache.resize(allowed_end, 0);
+            let cache = Arc::make_mut(&mut inode.cache);
+            if cache.len() < allowed_end {
+                cache.resize(allowed_end, 0);
             }
-            inode.cache[offset..allowed_end].copy_from_slice(&bytes[..taken]);
+            cache[offset..allowed_end].copy_from_slice(&bytes[..taken]);
             inode
                 .unsynced
                 .extend(offset / BLOCK_BYTES..allowed_end.div_ceil(BLOCK_BYTES));
@@ -341,7 +349,7 @@ impl State {
         let file = self.find(name)?;
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
         let inode = self.inode_mut(file);
-        let Some(byte) = inode.cache.get_mut(at) else {
+        let Some(byte) = Arc::make_mut(&mut inode.cache).get_mut(at) else {
             return Err(DiskError::ShortRead {
                 name: name.to_owned(),
                 offset,
@@ -350,7 +358,7 @@ impl State {
             });
         };
         *byte ^= 1 << (bit % 8);
-        if let Some(byte) = inode.platter.get_mut(at) {
+        if let Some(byte) = Arc::make_mut(&mut inode.platter).get_mut(at) {
             *byte ^= 1 << (bit % 8);
         }
         Ok(())
@@ -381,9 +389,9 @@ impl State {
                 }
             }
             if has_unsynced && choice.keeps_length() && left.platter.len() < left.cache.len() {
-                left.platter.resize(left.cache.len(), 0);
+                Arc::make_mut(&mut left.platter).resize(left.cache.len(), 0);
             }
-            left.cache.clone_from(&left.platter);
+            left.cache = Arc::clone(&left.platter);
             after.files.insert(*file, left);
         }
         after.durable_names.clone_from(&self.durable_names);
@@ -400,10 +408,11 @@ impl State {
 fn persist(inode: &mut Inode, block: usize) {
     let start = block * BLOCK_BYTES;
     let end = (start + BLOCK_BYTES).min(inode.cache.len());
-    if inode.platter.len() < end {
-        inode.platter.resize(end, 0);
+    let platter = Arc::make_mut(&mut inode.platter);
+    if platter.len() < end {
+        platter.resize(end, 0);
     }
-    inode.platter[start..end].copy_from_slice(&inode.cache[start..end]);
+    platter[start..end].copy_from_slice(&inode.cache[start..end]);
 }
 
 /// Applies an operation where it makes sense: one whose name is not there (since an earlier one was lost) does nothing.

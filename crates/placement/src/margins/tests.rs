@@ -32,7 +32,7 @@ fn the_profiles_that_fit_are_named_by_cluster() {
     assert_eq!(fitting(&grid(1, 1, 2)), []);
 }
 
-/// The last paragraph but one of design.md section 7, sentence by sentence.
+/// When losing a whole domain leaves room for all fragments elsewhere: small clusters, worked out by hand.
 #[test]
 fn writes_go_on_only_where_the_advice_says_so() {
     let go_on = |id: ProfileId, domain, map: &ClusterMap| writes_go_on_without(domain, id.profile(), map);

@@ -1,13 +1,13 @@
 //! Commands and answers of the control group: who takes part in the cluster, where fragments go, which group serves which slot.
 //!
-//! Invariants: numbers are given out by the group and never again; a registration with the same install number is answered with
-//! the first number, so that a process that crashed before it noted its number does not leave a hole of a ghost.
+//! Invariants: a process has the number of its certificate, which the cluster's authority never issues for another; a disk's number
+//! belongs for ever to the node that registered it first, so that another node's disk never takes it over.
 //! Not here: planning rows (`placement`).
 
-use model::cluster::{ClusterMap, DiskInfo, Membership, NodeInfo};
+use model::cluster::{ClusterMap, Membership, NodeInfo};
 use model::id::{ClusterId, DiskId, GroupId, MapVersion, NodeId, RaftId, Slot};
 use model::layout::LayoutTable;
-use model::process::{ProcessId, Role};
+use model::process::ProcessId;
 use model::profile::ProfileId;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -37,12 +37,10 @@ pub enum ControlCommand {
     },
     /// Replaces the settings; the birth epoch's length cannot change.
     SetSettings(ClusterSettings),
-    /// Gives a metadata replica, gateway or admin its number, or takes its newer address.
+    /// Takes in a metadata replica or gateway under the number of its identity, or its newer address.
     RegisterProcess {
-        /// Random number that the process keeps in its data directory.
-        install: u128,
-        /// Its role; nodes use `RegisterNode`.
-        role: Role,
+        /// Its role and number; nodes use `RegisterNode`.
+        id: ProcessId,
         /// Where its transport listens.
         address: SocketAddr,
         /// Its site.
@@ -50,19 +48,20 @@ pub enum ControlCommand {
         /// Its rack.
         zone: String,
     },
-    /// Gives a storage node its number, or takes its newer address.
+    /// Takes in a storage node under the number of its identity, or its newer address, with those of its disks that it can see.
+    /// All of them or none: the first layout must not be planned over half a node.
     RegisterNode {
-        /// Random number that the node keeps in its data directory.
-        install: u128,
+        /// Its number.
+        node: NodeId,
         /// Where it stands and listens.
         info: NodeInfo,
+        /// Disks that are there, each number once; others of the node stay as they are.
+        disks: Vec<NodeDisk>,
     },
-    /// Gives a disk its number, or takes its newer weight.
-    RegisterDisk {
-        /// Random number that the disk carries.
-        install: u128,
-        /// The disk; its node must be registered.
-        info: DiskInfo,
+    /// Names the KEK that wraps the cluster's drive keys; the same again is no error, another is `kek_differs`.
+    AdoptKek {
+        /// The KEK's public name, from which nothing of the key follows.
+        kek: String,
     },
     /// Sets a node's use; `Out` is final.
     SetNode {
@@ -97,6 +96,21 @@ pub enum ControlCommand {
         /// First and last slot and their group; the group must be known.
         ranges: Vec<SlotRange>,
     },
+    /// Says who is made the first administrator; the same name again is no error, another is `setup_done`. A cluster has one
+    /// setup token, and by this it is spent.
+    ClaimSetup {
+        /// The folded username.
+        name: String,
+    },
+}
+
+/// A disk as its node registers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDisk {
+    /// Its number.
+    pub disk: DiskId,
+    /// Bytes that it can take.
+    pub weight_bytes: u64,
 }
 
 /// Slots that one group serves.
@@ -108,17 +122,6 @@ pub struct SlotRange {
     pub last: Slot,
     /// Their group.
     pub group: GroupId,
-}
-
-/// The number that a registration got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Registered {
-    /// A metadata replica, gateway or admin.
-    Process(ProcessId),
-    /// A storage node.
-    Node(NodeId),
-    /// A disk.
-    Disk(DiskId),
 }
 
 /// The versions after a change of map or layout.

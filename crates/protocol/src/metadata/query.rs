@@ -2,7 +2,9 @@
 //!
 //! Invariant: a query of a user carries the principal and is authorised where the state lies; answers are bounded.
 
+use crate::metadata::RequestKey;
 use crate::metadata::drive::{EntryRef, EntryView, FeedPosition};
+use crate::metadata::upload::UploadTarget;
 use crate::metadata::user::{CutParameters, TokenHash};
 use bytes::Bytes;
 use model::authorize::Principal;
@@ -162,6 +164,18 @@ pub enum DriveAsk {
         /// 1 to `ROWS_MAX`.
         limit: u16,
     },
+    /// `Facts` for a content that is about to come in, or the refusal that its commit would surely get: by its target, its base
+    /// version, or a declared length that passes the whole quota. Asked before the first byte is read; the commit decides.
+    Upload {
+        /// To what.
+        target: UploadTarget,
+        /// The version that the content follows. A stale one is refused only when the length shows that the content differs.
+        base_version: Option<u64>,
+        /// Plain bytes, when the client said so.
+        declared_bytes: Option<u64>,
+        /// The client's request id; when its first answer is kept, nothing is refused, since the commit repeats that answer.
+        request: Option<RequestKey>,
+    },
 }
 
 /// A page of a folder.
@@ -255,6 +269,51 @@ pub struct StripeFacts {
     pub is_damaged: bool,
     /// Sealed bytes of blocks (or a tail) that somebody may still want.
     pub living_bytes: u32,
+}
+
+/// How many stripes there are and how they stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StripeCounts {
+    /// Stripes that are known.
+    pub total: u64,
+    /// Of these, with a fragment that is missing or lies outside its row.
+    pub degraded: u64,
+    /// Fragments that are missing or lie outside their row.
+    pub astray: u64,
+    /// Of these, fragments that are missing.
+    pub missing: u64,
+    /// Stripes with fewer than k fragments left.
+    pub damaged: u64,
+    /// Stripes without a living byte, which wait to be collected.
+    pub dying: u64,
+}
+
+impl StripeCounts {
+    /// Both together; a sum beyond 64 bits stays at the greatest number.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            total: self.total.saturating_add(other.total),
+            degraded: self.degraded.saturating_add(other.degraded),
+            astray: self.astray.saturating_add(other.astray),
+            missing: self.missing.saturating_add(other.missing),
+            damaged: self.damaged.saturating_add(other.damaged),
+            dying: self.dying.saturating_add(other.dying),
+        }
+    }
+
+    /// What is left without `other`; `None` when a number would fall below zero.
+    #[must_use]
+    pub fn minus(self, other: &Self) -> Option<Self> {
+        Some(Self {
+            total: self.total.checked_sub(other.total)?,
+            degraded: self.degraded.checked_sub(other.degraded)?,
+            astray: self.astray.checked_sub(other.astray)?,
+            missing: self.missing.checked_sub(other.missing)?,
+            damaged: self.damaged.checked_sub(other.damaged)?,
+            dying: self.dying.checked_sub(other.dying)?,
+        })
+    }
 }
 
 /// A block at its place in a file.

@@ -144,7 +144,8 @@ pub enum UploadCommand {
         /// For the receipt.
         survival: Survival,
     },
-    /// Opens a session; checks permission, target and base version, all of which the commit checks again.
+    /// Opens a session; checks permission and the declared length. Target and base version are the commit's to check, so that a
+    /// repeat under a client's request id can bring its content in again (`DriveAsk::Upload` refuses early what is no repeat).
     OpenSession {
         /// Who asks.
         principal: Principal,

@@ -137,6 +137,13 @@ pub enum UserCommand {
         /// Which.
         hash: TokenHash,
     },
+    /// Deletes a user: disabled at once, erased with the home drive's key after the trash's age unless enabled again before.
+    DeleteUser {
+        /// Who asks: an admin, not about the own account.
+        principal: Principal,
+        /// Whom.
+        user: UserId,
+    },
 }
 
 impl UserCommand {
@@ -150,7 +157,8 @@ impl UserCommand {
             | Self::RevokeDevice { user, .. }
             | Self::IssueTokens { user, .. }
             | Self::RotateTokens { user, .. }
-            | Self::RevokeToken { user, .. } => user.slot(),
+            | Self::RevokeToken { user, .. }
+            | Self::DeleteUser { user, .. } => user.slot(),
         }
     }
 }

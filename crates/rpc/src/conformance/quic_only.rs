@@ -9,6 +9,7 @@ use crate::transport::{Peer, RpcError, Transport};
 use crate::wire::encode_request;
 use bytes::Bytes;
 use daemon::clock::{Clock, SystemClock};
+use daemon::random::Random;
 use model::id::ClusterId;
 use model::process::{ProcessId, Role};
 use model::time::WallTime;
@@ -135,19 +136,71 @@ async fn foreign_bytes_on_a_stream_are_refused_and_the_listener_goes_on() {
     assert_eq!(handler.begun.load(Ordering::SeqCst), 1);
 }
 
+/// Half of the strings are random, half a valid request with some bytes altered, cut off or said twice.
+///
+/// shows: F42
+#[tokio::test]
+async fn ten_thousand_foreign_strings_on_streams_are_refused_or_reset_and_the_listener_goes_on() {
+    let authority = authority();
+    let handler = Arc::new(Scripted::default());
+    let (_server, address) = bind(identity(&authority, SERVER), handler.clone());
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let connection = dial(&caller, address).await;
+    let head = RequestHead {
+        cluster: CLUSTER,
+        target: SERVER,
+        method: Method::Ping,
+        deadline_ms: 500,
+        request_id: 5,
+    };
+    let frame = encode_request(&head, &call(Method::Ping, b"", Bytes::from_static(b"payload"))).unwrap();
+    let valid = [&frame.front[..], &frame.message, &frame.payload].concat();
+    let random = Random::seeded(42);
+    let below = |end: usize| usize::try_from(random.below(end as u64)).unwrap();
+    let mut refused = 0;
+    for number in 0..10_000 {
+        let mut bytes = valid.clone();
+        if number % 2 == 0 {
+            bytes = vec![0; below(200)];
+            random.fill(&mut bytes);
+        }
+        for _ in 0..1 + below(4) {
+            let at = below(bytes.len().max(1));
+            match below(4) {
+                0 => bytes.truncate(at),
+                1 => bytes.extend_from_within(at.min(bytes.len())..),
+                _ if at < bytes.len() => bytes[at] ^= 1 << below(8),
+                _ => {}
+            }
+        }
+        // What is taken for a call that nobody waits for is reset.
+        if let Ok(answer) = exchange(&connection, &bytes).await {
+            assert!(answer.starts_with(b"HFA1"), "{bytes:?}");
+            refused += usize::from(answer != exchange(&connection, &valid).await.unwrap());
+        }
+    }
+    assert!(refused > 5_000, "only {refused} were refused");
+    ping(&caller, address).await.unwrap();
+}
+
 async fn send_raw(caller: &QuicTransport, address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let connection = caller
-        .dial(&Peer {
-            process: SERVER,
-            address,
-        })
-        .await
-        .unwrap();
+    exchange(&dial(caller, address).await, bytes).await.unwrap()
+}
+
+async fn dial(caller: &QuicTransport, address: SocketAddr) -> quinn::Connection {
+    let peer = Peer {
+        process: SERVER,
+        address,
+    };
+    caller.dial(&peer).await.unwrap()
+}
+
+async fn exchange(connection: &quinn::Connection, bytes: &[u8]) -> Result<Vec<u8>, quinn::ReadToEndError> {
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     // The listener may have answered and stopped reading before everything is written.
     let _ = send.write_all(bytes).await;
     let _ = send.finish();
-    recv.read_to_end(1 << 20).await.unwrap()
+    recv.read_to_end(1 << 20).await
 }
 
 /// shows: QAS-017 scale=1/2

@@ -1,6 +1,6 @@
 //! The writing machine against every mixture of disks that store, refuse, stay silent or know a newer row.
 
-use super::{Event, Fanout, Outcome, Patience, StoreFault};
+use super::{Event, Fanout, Outcome, Patience, Spared, StoreFault};
 use model::cluster::{ClusterMap, DiskInfo, Membership, NodeInfo};
 use model::id::{DiskId, MapVersion, NodeId, RowVersion};
 use model::layout::Row;
@@ -21,6 +21,7 @@ const PATIENCE: Patience = Patience {
 enum Fate {
     Stores,
     Refuses,
+    Full,
     Silent,
 }
 
@@ -63,7 +64,7 @@ fn run(fates: &[Fate], turns_after: usize) -> (Outcome, BTreeMap<DiskId, u8>, Ro
         StripeId(5 << 40),
         ProfileId::Dev.profile(),
         (map(), first),
-        BTreeSet::new(),
+        Spared::default(),
         PATIENCE,
         Duration::ZERO,
     );
@@ -80,6 +81,7 @@ fn run(fates: &[Fate], turns_after: usize) -> (Outcome, BTreeMap<DiskId, u8>, Ro
         let event = match fates[send.disk.0 as usize] {
             Fate::Silent => Event::Tick,
             Fate::Refuses => Event::Failed(send.request, StoreFault::Refused),
+            Fate::Full => Event::Failed(send.request, StoreFault::Full),
             Fate::Stores if is_turned && send.row_version < second.version => {
                 Event::Stale(send.request, second.clone())
             }
@@ -103,7 +105,7 @@ fn run(fates: &[Fate], turns_after: usize) -> (Outcome, BTreeMap<DiskId, u8>, Ro
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
-    prop_oneof![4 => Just(Fate::Stores), 1 => Just(Fate::Refuses), 1 => Just(Fate::Silent)]
+    prop_oneof![4 => Just(Fate::Stores), 1 => Just(Fate::Refuses), 1 => Just(Fate::Full), 1 => Just(Fate::Silent)]
 }
 
 proptest! {
@@ -130,7 +132,7 @@ proptest! {
                 }
                 assert!(used.len() >= 5, "the floor of dev is the loss of a disk");
             }
-            Outcome::BelowFloor { stored } => assert!(stored < 5 && storing < 12),
+            Outcome::BelowFloor { stored, .. } => assert!(stored < 5 && storing < 12),
             Outcome::NameTaken => unreachable!("no disk holds other content"),
         }
     }
@@ -156,6 +158,59 @@ fn a_node_that_is_away_is_replaced_by_hand_offs() {
     };
     assert_eq!((durable.hand_offs, durable.astray.len()), (1, 1));
     assert!(durable.survival.is_degraded);
+}
+
+/// Another disk of the same node would cost the same wait once more, in this write and in the next.
+#[test]
+fn a_silent_node_costs_one_wait_and_is_told_with_all_of_its_disks() {
+    let mut fanout = Fanout::new(
+        StripeId(5 << 40),
+        ProfileId::Dev.profile(),
+        (map(), row(1, 0)),
+        Spared::default(),
+        PATIENCE,
+        Duration::ZERO,
+    );
+    for send in fanout.handle(Duration::ZERO, Event::Tick) {
+        if send.disk != DiskId(0) {
+            fanout.handle(Duration::ZERO, Event::Stored(send.request));
+        }
+    }
+    assert!(fanout.silent().is_empty());
+    let hand_off = fanout.handle(PATIENCE.disk, Event::Tick);
+    assert_eq!(fanout.silent(), BTreeSet::from([DiskId(0), DiskId(1)]));
+    assert_eq!((hand_off.len(), hand_off[0].index), (1, 0));
+    assert_eq!(hand_off[0].disk, DiskId(3), "the same region's other node");
+    fanout.handle(PATIENCE.disk, Event::Stored(hand_off[0].request));
+    assert!(matches!(fanout.outcome(), Some(Outcome::Durable(_))));
+    assert_eq!(fanout.silent().len(), 2);
+}
+
+/// Whoever waits for disks that are away must not be sent home for want of room, nor the other way round.
+#[test]
+fn want_of_room_is_told_only_when_room_alone_would_help() {
+    let check = |stores: usize, full: usize, expected: bool| {
+        let fates: Vec<Fate> = (0..DISKS as usize)
+            .map(|disk| match disk {
+                disk if disk < stores => Fate::Stores,
+                disk if disk < stores + full => Fate::Full,
+                _ => Fate::Refuses,
+            })
+            .collect();
+        let (outcome, ..) = run(&fates, usize::MAX);
+        let (stored, is_full) = (stores, expected);
+        assert_eq!(
+            outcome,
+            Outcome::BelowFloor { stored, is_full },
+            "{stores} store, {full} are full"
+        );
+    };
+    check(0, 12, true);
+    check(4, 8, true);
+    check(4, 2, true);
+    check(4, 1, false);
+    check(0, 5, false);
+    check(0, 0, false);
 }
 
 /// A fragment stored under the old row is confirmed under the new one and told as astray; it is not sent again.

@@ -159,3 +159,22 @@ fn fragments_that_do_not_give_the_stripe_make_it_ask_for_one_more() {
     answer(&mut gather, reads);
     assert!(matches!(gather.progress(), Progress::Rebuild(pieces) if pieces.len() == 5));
 }
+
+#[test]
+fn a_late_disk_is_told_and_the_next_read_does_not_wait_for_it() {
+    let begin = |avoid: &[u32]| {
+        let places = (0..6).map(|index| vec![DiskId(index)]).collect();
+        let avoid = avoid.iter().map(|disk| DiskId(*disk)).collect();
+        let mut gather = Gather::new(FORM, places, (0, 10), &avoid, HEDGE);
+        let reads = gather.handle(Duration::ZERO, Event::Tick);
+        (gather, reads.iter().map(|read| read.disk.0).collect::<Vec<_>>())
+    };
+    let (gather, asked) = begin(&[]);
+    assert_eq!(asked, [0]);
+    assert_eq!(gather.late(HEDGE / 2).count(), 0);
+    assert_eq!(gather.late(HEDGE).collect::<Vec<_>>(), [DiskId(0)]);
+    assert_eq!(begin(&[0]).1, [1, 2, 3, 4]);
+    assert_eq!(begin(&[0, 2]).1, [1, 3, 4, 5]);
+    // With three of six to avoid the others do not suffice, and the direct way is as good as any.
+    assert_eq!(begin(&[0, 2, 4]).1, [0]);
+}

@@ -4,13 +4,14 @@
 //! Invariants: what a command names is kept until the command succeeded, so that every refusal that asks for bytes can be served.
 
 use crate::codes;
-use crate::drive::expect;
 use crate::drive::upload::Upload;
+use crate::drive::{Caller, Core, expect};
 use model::id::UploadId;
 use protocol::codes as group_codes;
-use protocol::metadata::upload::{Committed, SessionState, UploadCommand};
+use protocol::metadata::upload::{Committed, UploadCommand};
 use protocol::metadata::{Command, CommandAnswer};
 use protocol::wire_error::Failure;
+use std::sync::Arc;
 
 /// How often one command is mended before the client is asked to send the content again.
 const MENDS_MAX: u32 = 4;
@@ -21,8 +22,13 @@ impl Upload {
         let (upload, mut position) = match self.session {
             Some(session) => session,
             None => {
-                let upload = self.open().await?;
+                let upload = UploadId {
+                    drive: self.drive(),
+                    number: self.core.seams.random.u64(),
+                };
+                // Noted before it is asked for: whoever drops this upload meanwhile ends it all the same.
                 self.session = Some((upload, 0));
+                self.open(upload).await?;
                 self.pages.clear();
                 (upload, 0)
             }
@@ -55,11 +61,7 @@ impl Upload {
         Ok(())
     }
 
-    async fn open(&mut self) -> Result<UploadId, Failure> {
-        let upload = UploadId {
-            drive: self.drive(),
-            number: self.core.seams.random.u64(),
-        };
+    async fn open(&mut self, upload: UploadId) -> Result<(), Failure> {
         let command = UploadCommand::OpenSession {
             principal: self.caller.principal,
             upload,
@@ -70,7 +72,7 @@ impl Upload {
             content_type: self.order.content_type.clone(),
         };
         match self.core.command(&self.caller, Command::Upload(command), None).await? {
-            CommandAnswer::Session(SessionState { upload, .. }) => Ok(upload),
+            CommandAnswer::Session(_) => Ok(()),
             _ => expect(None),
         }
     }
@@ -100,15 +102,10 @@ impl Upload {
         }
     }
 
-    /// Ends the session, if any, so that it holds nothing until its age is over. A failure changes nothing: age ends it too.
+    /// Ends the session, if any, so that it holds nothing until its age is over.
     pub(super) async fn abort(&mut self) {
-        let Some((upload, _)) = self.session.take() else { return };
-        let command = UploadCommand::AbortSession {
-            principal: self.caller.principal,
-            upload,
-        };
-        if let Err(failure) = self.core.command(&self.caller, Command::Upload(command), None).await {
-            tracing::warn!(%upload, %failure, "upload session left to its age");
+        if let Some((upload, _)) = self.session.take() {
+            end(&self.core, &self.caller, upload).await;
         }
     }
 
@@ -141,5 +138,29 @@ impl Upload {
             }
         }
         Ok(())
+    }
+}
+
+/// A client that goes away takes its request with it wherever that stood: what the session holds must not wait for its age, since
+/// it counts against the quota.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some((upload, _)) = self.session.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (core, caller) = (Arc::clone(&self.core), self.caller);
+        runtime.spawn(async move { end(&core, &caller, upload).await });
+    }
+}
+
+/// Ends a session. A failure changes nothing: age ends it too.
+async fn end(core: &Core, caller: &Caller, upload: UploadId) {
+    let command = UploadCommand::AbortSession {
+        principal: caller.principal,
+        upload,
+    };
+    if let Err(failure) = core.command(caller, Command::Upload(command), None).await {
+        tracing::warn!(%upload, %failure, "upload session left to its age");
     }
 }

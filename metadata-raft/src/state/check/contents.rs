@@ -10,6 +10,7 @@ use crate::state::page::StoredRow;
 use crate::state::session::SessionRecord;
 use crate::state::store::{Outcome, list, load};
 use crate::state::stripe;
+use crate::state::stripe_counts;
 use crate::state::usage;
 use crate::state::version::{PageRef, VersionRecord};
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use model::digest::Digest;
 use model::id::{BlockId, DriveId, Slot};
 use model::profile::ProfileId;
 use model::stripe::StripeId;
+use protocol::metadata::query::StripeCounts;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Living bytes of stripes as marked from blocks and tails.
@@ -303,7 +305,9 @@ pub(super) fn check_stripes(kv: &dyn KvRead, slot: Slot, living: &Living, compla
             format!("stripe {} is named and not there", name.1)
         });
     }
+    let mut counts = StripeCounts::default();
     for (profile, id, record) in stripes {
+        counts = counts.plus(&stripe_counts::of_stripe(&record));
         let marked = living.get(&(profile, id)).copied().unwrap_or_default();
         let counted = u64::from(record.living_bytes);
         expect(complaints, marked == counted, || {
@@ -325,6 +329,10 @@ pub(super) fn check_stripes(kv: &dyn KvRead, slot: Slot, living: &Living, compla
             });
         }
     }
+    let counted = stripe_counts::of_slot(kv, slot)?;
+    expect(complaints, counted == counts, || {
+        format!("slot {} has stripes as {counts:?}, not {counted:?}", slot.number())
+    });
     for (table, wanted) in [(keys::STRIPE_DEGRADED, degraded), (keys::STRIPE_DYING, dying)] {
         let rows = kv.scan(&Scan::prefix(&Key::of_slot(slot, table).done(), usize::MAX))?;
         let found: BTreeSet<Bytes> = rows.into_iter().map(|(key, _)| key).collect();

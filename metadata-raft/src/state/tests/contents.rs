@@ -9,9 +9,9 @@ use model::id::{DiskId, RowVersion};
 use model::stripe::Astray;
 use protocol::frame;
 use protocol::metadata::group::GroupCommand;
-use protocol::metadata::query::{DriveAsk, Manifest};
+use protocol::metadata::query::{DriveAsk, Manifest, StripeCounts};
 use protocol::metadata::upload::{DirectContent, InlineBlock, PageRows, UploadCommand};
-use protocol::metadata::{Command, CommandAnswer, QueryAnswer, RequestKey, RequestLife};
+use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey, RequestLife};
 
 fn manifest(bench: &Bench, entry: EntryId, range: Option<(u64, u64)>) -> Manifest {
     match bench
@@ -310,7 +310,7 @@ fn malformed_stripes_pages_and_sums_are_refused() {
 }
 
 #[test]
-fn astray_fragments_queue_a_stripe_until_a_command_empties_them() {
+fn astray_fragments_queue_a_stripe_and_are_counted_until_a_command_empties_them() {
     let mut bench = Bench::new(1 << 30);
     let mut content = bench.content(&[row("a", 10)], &[row("a", 10)]);
     content.stripes[0].astray = vec![
@@ -326,7 +326,22 @@ fn astray_fragments_queue_a_stripe_until_a_command_empties_them() {
         QueryAnswer::Stripes(stripes) => stripes,
         other => panic!("{other:?}"),
     };
+    let counts = |bench: &Bench| match bench.query(&Query::StripeCounts).unwrap() {
+        QueryAnswer::StripeCounts(counts) => counts,
+        other => panic!("{other:?}"),
+    };
+    let healthy = StripeCounts {
+        total: 1,
+        ..StripeCounts::default()
+    };
+    let degraded = StripeCounts {
+        degraded: 1,
+        astray: 2,
+        missing: 1,
+        ..healthy
+    };
     assert_eq!(queue(&bench)[0].astray.len(), 2);
+    assert_eq!(counts(&bench), degraded);
     bench.sound();
     let drive = bench.drive;
     let set = move |row_version, is_damaged| {
@@ -342,8 +357,10 @@ fn astray_fragments_queue_a_stripe_until_a_command_empties_them() {
     assert_eq!(code(bench.run(set(0, false))), "stale_row");
     bench.run(set(2, false)).unwrap();
     assert!(queue(&bench).is_empty());
+    assert_eq!(counts(&bench), healthy);
     // A damaged stripe's blocks are asked for again, and the new place makes every version whole.
     bench.run(set(2, true)).unwrap();
+    assert_eq!(counts(&bench), StripeCounts { damaged: 1, ..healthy });
     let named = bench.content(&[row("a", 10)], &[]);
     assert_eq!(code(bench.commit("/g", None, named)), "need_blocks");
     let f = bench.get("/f").unwrap().entry.id;
@@ -354,6 +371,13 @@ fn astray_fragments_queue_a_stripe_until_a_command_empties_them() {
         panic!()
     };
     assert_eq!(dying.iter().map(|facts| facts.id).collect::<Vec<_>>(), [stripe]);
+    let both = StripeCounts {
+        total: 2,
+        damaged: 1,
+        dying: 1,
+        ..StripeCounts::default()
+    };
+    assert_eq!(counts(&bench), both);
 }
 
 #[test]
@@ -415,7 +439,7 @@ fn age_grows_by_at_most_its_caps_and_never_back() {
     let mut bench = Bench::new(1 << 30);
     let advance = |bench: &mut Bench, term, led_ms| {
         bench.group(GroupCommand::Advance { term, led_ms });
-        match bench.query(&protocol::metadata::Query::Group).unwrap() {
+        match bench.query(&Query::Group).unwrap() {
             QueryAnswer::Group(group) => group.counter_ms,
             other => panic!("{other:?}"),
         }

@@ -5,14 +5,14 @@ use crate::state::State;
 use kv::memory::MemoryKv;
 use kv::overlay::Overlay;
 use kv::seam::Kv;
-use model::cluster::{DiskInfo, Membership, NodeInfo};
+use model::cluster::{ClusterMap, Membership, NodeInfo};
 use model::id::{CONTROL_GROUP, ClusterId, DiskId, GroupId, MapVersion, NodeId, RaftId, RowVersion, Slot};
 use model::layout::{LayoutTable, Row};
-use model::process::Role;
+use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
 use model::time::WallTime;
 use protocol::frame;
-use protocol::metadata::control::{ClusterSettings, ControlCommand, Registered, SlotRange};
+use protocol::metadata::control::{ClusterSettings, ControlCommand, NodeDisk, SlotRange};
 use protocol::metadata::query::ControlQuery;
 use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply};
 use protocol::wire_error::Failure;
@@ -42,34 +42,34 @@ impl Control {
             .result
     }
 
-    fn node(&self, install: u128) -> Registered {
-        let address = "127.0.0.1:1".parse().unwrap();
+    /// Registers node `node` at `port` with these disks.
+    fn node(&self, node: u32, port: u16, disks: &[u32]) -> Result<CommandAnswer, Failure> {
         let info = NodeInfo {
             region: "r".into(),
             zone: "z".into(),
-            address,
+            address: ([127, 0, 0, 1], port).into(),
             membership: Membership::Active,
         };
-        match self.run(ControlCommand::RegisterNode { install, info }).unwrap() {
-            CommandAnswer::Registered(registered) => registered,
-            other => panic!("{other:?}"),
-        }
+        let disks = disks.iter().map(|disk| NodeDisk {
+            disk: DiskId(*disk),
+            weight_bytes: 1 << 30,
+        });
+        self.run(ControlCommand::RegisterNode {
+            node: NodeId(node),
+            info,
+            disks: disks.collect(),
+        })
     }
 
-    fn disk(&self, install: u128, node: u32) -> Result<CommandAnswer, Failure> {
-        let info = DiskInfo {
-            node: NodeId(node),
-            weight_bytes: 1 << 30,
-            membership: Membership::Active,
-        };
-        self.run(ControlCommand::RegisterDisk { install, info })
+    fn map(&self) -> ClusterMap {
+        match self.ask(ControlQuery::Cluster).unwrap() {
+            QueryAnswer::Cluster(cluster) => cluster.map,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn version(&self) -> MapVersion {
-        match self.ask(ControlQuery::Cluster).unwrap() {
-            QueryAnswer::Cluster(cluster) => cluster.map.version,
-            other => panic!("{other:?}"),
-        }
+        self.map().version
     }
 }
 
@@ -91,48 +91,82 @@ fn cluster() -> Control {
     control
 }
 
+/// shows: F6 scale=1/3
 #[test]
-fn numbers_are_given_out_once_and_a_restart_keeps_its_own() {
+fn a_disks_number_belongs_to_its_first_node_and_a_restart_changes_only_the_address() {
     let control = cluster();
-    assert_eq!(control.node(10), Registered::Node(NodeId(1)));
-    assert_eq!(control.node(11), Registered::Node(NodeId(2)));
+    control.node(1, 1, &[1, 2]).unwrap();
+    control.node(2, 2, &[3]).unwrap();
     let version = control.version();
-    assert_eq!(control.node(10), Registered::Node(NodeId(1)));
+    control.node(1, 1, &[1, 2]).unwrap();
+    control.node(1, 1, &[2]).unwrap();
     assert_eq!(control.version(), version, "nothing new, no new map");
-    assert_eq!(code(control.disk(1, 9)), "node_not_found");
-    let out = ControlCommand::SetNode {
-        node: NodeId(2),
-        membership: Membership::Out,
+    assert_eq!(control.map().disks.len(), 3, "a disk that is not seen stays known");
+    control.node(1, 9, &[1]).unwrap();
+    assert_eq!(control.map().nodes[&NodeId(1)].address.port(), 9);
+    // A number of another node is refused, and nothing of the command happens.
+    let version = control.version();
+    assert_eq!(code(control.node(2, 5, &[4, 1])), "number_taken");
+    assert_eq!(code(control.node(3, 5, &[3])), "number_taken");
+    assert_eq!(control.version(), version);
+    assert_eq!(control.map().node_of(DiskId(1)), Some(NodeId(1)));
+}
+
+#[test]
+fn out_is_final_also_when_the_node_registers_again() {
+    let control = cluster();
+    control.node(2, 1, &[1]).unwrap();
+    let set = |membership| {
+        let node = NodeId(2);
+        control.run(ControlCommand::SetNode { node, membership })
     };
-    control.run(out).unwrap();
-    let back = ControlCommand::SetNode {
-        node: NodeId(2),
-        membership: Membership::Active,
+    set(Membership::Out).unwrap();
+    assert_eq!(code(set(Membership::Active)), "malformed_command");
+    control.node(2, 7, &[1]).unwrap();
+    assert_eq!(control.map().nodes[&NodeId(2)].membership, Membership::Out);
+}
+
+#[test]
+fn processes_keep_their_number_and_tell_newer_addresses() {
+    let control = cluster();
+    let process = |role, number, port: u16| {
+        control.run(ControlCommand::RegisterProcess {
+            id: ProcessId { role, number },
+            address: ([127, 0, 0, 1], port).into(),
+            region: "r".into(),
+            zone: "z".into(),
+        })
     };
-    assert_eq!(code(control.run(back)), "malformed_command");
-    assert_eq!(control.node(12), Registered::Node(NodeId(3)));
-    let process = |install| ControlCommand::RegisterProcess {
-        install,
-        role: Role::Metadata,
-        address: "127.0.0.1:2".parse().unwrap(),
-        region: "r".into(),
-        zone: "z".into(),
-    };
-    for (install, number) in [(1, 1), (2, 2), (1, 1)] {
-        let CommandAnswer::Registered(Registered::Process(id)) = control.run(process(install)).unwrap() else {
-            panic!()
-        };
-        assert_eq!((id.role, id.number), (Role::Metadata, number));
+    for port in [2, 3] {
+        process(Role::Metadata, 1, port).unwrap();
     }
+    process(Role::Gateway, 1, 4).unwrap();
+    assert_eq!(code(process(Role::Node, 1, 5)), "malformed_command");
+    let QueryAnswer::Processes(known) = control.ask(ControlQuery::Processes).unwrap() else {
+        panic!()
+    };
+    let known: Vec<_> = known.iter().map(|info| (info.id.role, info.address.port())).collect();
+    assert_eq!(known, [(Role::Metadata, 3), (Role::Gateway, 4)]);
+}
+
+#[test]
+fn the_kek_and_the_first_administrator_are_settled_once() {
+    let control = cluster();
+    let kek = |kek: &str| control.run(ControlCommand::AdoptKek { kek: kek.into() });
+    let setup = |name: &str| control.run(ControlCommand::ClaimSetup { name: name.into() });
+    for _ in 0..2 {
+        assert_eq!(kek("a"), Ok(CommandAnswer::Done));
+        assert_eq!(setup("ann"), Ok(CommandAnswer::Done));
+    }
+    assert_eq!(code(kek("b")), "kek_differs");
+    assert_eq!(code(setup("bob")), "setup_done");
+    assert_eq!(code(setup("")), "malformed_command");
 }
 
 #[test]
 fn a_table_is_taken_whole_from_the_present_map_and_its_rows_only_get_newer() {
     let control = cluster();
-    control.node(1);
-    for disk in 1..=4 {
-        control.disk(disk, 1).unwrap();
-    }
+    control.node(1, 1, &[1, 2, 3, 4]).unwrap();
     let rows = |version, last| {
         let disks = vec![DiskId(1), DiskId(2), DiskId(last)];
         vec![

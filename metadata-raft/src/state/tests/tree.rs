@@ -111,6 +111,47 @@ fn a_folder_moves_by_the_same_few_writes_whatever_lies_below() {
 }
 
 #[test]
+fn a_path_of_the_greatest_length_can_be_made_and_named_and_none_longer() {
+    let mut bench = Bench::new(1 << 30);
+    let mut at = String::new();
+    // Fifteen names of 255 bytes with their slashes leave 256 of 4,096.
+    for _ in 0..15 {
+        at.push_str(&format!("/{}", "n".repeat(255)));
+        bench.mkdir(&at).unwrap();
+    }
+    let parent = bench.get(&at).unwrap().entry.id;
+    let (principal, drive) = (bench.owner, bench.drive);
+    let mut make = |name: &str| {
+        let fresh = vec![bench.fresh()];
+        let name = EntryName::new(name).unwrap();
+        let place = protocol::metadata::drive::Place::In { parent, name };
+        bench.drive_command(DriveCommand::CreateFolder {
+            principal,
+            drive,
+            place,
+            with_parents: false,
+            fresh,
+        })
+    };
+    let last = make(&"m".repeat(255)).unwrap();
+    assert_eq!(last.view.path.len(), 4096);
+    assert_eq!(bench.get(&last.view.path).unwrap().entry.id, last.view.entry.id);
+    let (principal, fresh) = (bench.owner, vec![bench.fresh()]);
+    let place = protocol::metadata::drive::Place::In {
+        parent: last.view.entry.id,
+        name: EntryName::new("x").unwrap(),
+    };
+    let longer = DriveCommand::CreateFolder {
+        principal,
+        drive,
+        place,
+        with_parents: false,
+        fresh,
+    };
+    assert_eq!(code(bench.drive_command(longer)), "path_too_long");
+}
+
+#[test]
 fn names_collide_by_their_composed_form_and_case_does_not() {
     let mut bench = Bench::new(1 << 30);
     let first = bench.mkdir("/Caf\u{e9}").unwrap();

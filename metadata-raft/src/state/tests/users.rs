@@ -2,10 +2,11 @@
 
 use super::{Bench, code, row, username};
 use model::authorize::Principal;
-use model::id::DeviceId;
+use model::id::{DeviceId, DriveId, UserId};
 use model::time::WallTime;
-use protocol::metadata::query::UserQuery;
-use protocol::metadata::user::{NewToken, TokenFacts, TokenHash, UserCommand};
+use protocol::metadata::drive::DriveCommand;
+use protocol::metadata::query::{DriveAsk, UserQuery};
+use protocol::metadata::user::{NewDrive, NewToken, TokenFacts, TokenHash, UserCommand};
 use protocol::metadata::{Command, Query, QueryAnswer};
 use protocol::wire_error::Failure;
 
@@ -26,6 +27,14 @@ fn new(secret: u8, expires: u64) -> NewToken {
         hash: TokenHash([secret; 32]),
         expires_at: WallTime(expires),
     }
+}
+
+/// Another account, which administers the cluster.
+fn admin(bench: &Bench) -> Principal {
+    let mut admin = bench.owner;
+    admin.user.0 ^= 1;
+    admin.is_admin = true;
+    admin
 }
 
 fn issue(bench: &mut Bench, device: Option<DeviceId>, access: u8, refresh: u8) -> Result<(), Failure> {
@@ -139,15 +148,122 @@ fn a_revoked_device_and_another_password_end_tokens_at_once() {
     bench.run(patch(bench.owner, Some("other"), None, None)).unwrap();
     assert_eq!(code(token(&bench, 3, now)), "token_unknown");
     assert_eq!(code(bench.run(patch(bench.owner, None, Some(5), None))), "denied");
-    let admin = Principal {
-        is_admin: true,
-        ..bench.owner
-    };
+    let admin = admin(&bench);
     bench.run(patch(admin, None, Some(5), Some(true))).unwrap();
     assert_eq!(code(issue(&mut bench, None, 5, 6)), "user_disabled");
     assert_eq!(code(bench.put("/f", None, &[row("a", 1)])), "user_disabled");
     bench.run(patch(admin, None, None, Some(false))).unwrap();
     assert_eq!(code(bench.put("/f", None, &[row("a", 6)])), "quota_exceeded");
     bench.put("/f", None, &[row("a", 5)]).unwrap();
+    bench.sound();
+}
+
+#[test]
+fn a_deleted_account_ends_at_once_and_is_erased_after_its_age_unless_enabled_again() {
+    let mut bench = Bench::with_epoch(1 << 30, 3_600_000);
+    let (user, owner, admin) = (bench.owner.user, bench.owner, admin(&bench));
+    bench.mkdir("/a").unwrap();
+    bench.put("/a/f", None, &[row("x", 10)]).unwrap();
+    let trashed = bench.put("/g", None, &[row("y", 5)]).unwrap().view.entry.id;
+    bench.trash(trashed).unwrap();
+    furnish(&mut bench);
+    let delete = |principal| Command::User(UserCommand::DeleteUser { principal, user });
+    let enable = Command::User(UserCommand::PatchUser {
+        principal: admin,
+        user,
+        quota_bytes: None,
+        is_disabled: Some(false),
+        password_hash: None,
+    });
+    let sweep = Command::Drive(DriveCommand::SweepTrash {
+        drive: bench.drive,
+        job: 77,
+    });
+    assert_eq!(code(bench.run(delete(owner))), "denied");
+    let stranger = Principal {
+        is_admin: false,
+        ..admin
+    };
+    assert_eq!(code(bench.run(delete(stranger))), "user_not_found");
+    let own = Principal {
+        is_admin: true,
+        ..owner
+    };
+    assert_eq!(code(bench.run(delete(own))), "own_account");
+
+    bench.run(delete(admin)).unwrap();
+    let now = bench.wall;
+    assert_eq!(code(token(&bench, 1, now)), "user_disabled");
+    assert_eq!(code(bench.get("/a/f")), "user_disabled");
+    assert_eq!(code(bench.mkdir("/b")), "user_disabled");
+    let again = bench.create_user("ada", 5);
+    assert_eq!(code(bench.run(Command::User(again))), "user_exists");
+    bench.sound();
+
+    // Enabled again in time it is as before, but for the tokens; also years of wrong clocks later.
+    bench.advance(29 * 24 * 3_600_000);
+    bench.wall += 365 * 24 * 3_600_000;
+    assert!(bench.sweep(sweep.clone()).unwrap().is_done);
+    bench.run(enable.clone()).unwrap();
+    bench.get("/a/f").unwrap();
+    bench.sound();
+
+    bench.run(delete(admin)).unwrap();
+    bench.advance(15 * 24 * 3_600_000);
+    bench.run(delete(admin)).unwrap();
+    bench.advance(15 * 24 * 3_600_000);
+    while !bench.sweep(sweep.clone()).unwrap().is_done {}
+    let QueryAnswer::Drive(facts) = bench.ask_as(None, DriveAsk::Facts).unwrap() else {
+        panic!()
+    };
+    assert!(
+        facts.wrapped_key.is_empty() && facts.kek_id.is_empty(),
+        "the key is destroyed"
+    );
+    assert_eq!(
+        code(bench.query(&Query::User(UserQuery::Login(username())))),
+        "user_not_found"
+    );
+    assert_eq!(code(bench.query(&Query::User(UserQuery::ById(user)))), "user_not_found");
+    assert_eq!(code(token(&bench, 1, now)), "token_unknown");
+    assert_eq!(code(bench.run(enable)), "user_not_found");
+    assert_eq!(code(bench.run(delete(admin))), "user_not_found");
+    bench.finish_job(77);
+    bench.reap();
+    let QueryAnswer::Usage(usage) = bench.ask_as(None, DriveAsk::Usage).unwrap() else {
+        panic!()
+    };
+    assert_eq!((usage.files, usage.folders, usage.charged_bytes), (0, 0, 0));
+    bench.sound();
+    // No byte of the state still holds the name or a token's hash.
+    let everything = bench.everything();
+    let holds = |needle: &[u8]| {
+        let has = |hay: &[u8]| hay.windows(needle.len()).any(|part| part == needle);
+        everything.iter().any(|(key, value)| has(key) || has(value))
+    };
+    assert!(!holds(b"ada") && !holds(b"laptop") && !holds(&[1; 32]));
+
+    // The name is free; its next owner gets nothing of the first.
+    let UserCommand::CreateUser {
+        name,
+        home,
+        password_hash,
+        ..
+    } = bench.create_user("ada", 100)
+    else {
+        panic!()
+    };
+    let home = NewDrive {
+        drive: DriveId(bench.drive.0 ^ 1),
+        ..home
+    };
+    let next = Command::User(UserCommand::CreateUser {
+        name,
+        user: UserId(user.0 ^ 2),
+        home,
+        password_hash,
+        is_admin: false,
+    });
+    bench.run(next).unwrap();
     bench.sound();
 }

@@ -1,18 +1,17 @@
 //! Disks that fail, fill up, rot and come back; callers that go away.
 
-use super::harness::{Bench, CAPACITY_BYTES, FaultyDisk, Op, fragment, identity, name, options, payload};
+use super::faulty::{FaultyDisk, FaultyKv};
+use super::harness::{Bench, CAPACITY_BYTES, Op, fragment, identity, name, options, payload};
 use crate::store::identity::{Identity, IdentityError, check_or_write};
 use crate::store::tally::Tally;
 use crate::store::{CompactionStep, FragmentStore, StoreError, core::Core};
-use bytes::Bytes;
 use disk::sim::Faults;
 use disk::{Disk, SimDisk};
 use kv::memory::MemoryKv;
-use kv::seam::{Batch, Kv, KvError, KvRead, Scan};
 use model::id::{ClusterId, DiskId};
 use protocol::node::{ByteRange, Damage, DamagedFragment, DiskState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// shows: F23
@@ -30,43 +29,16 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_before_is_there() {
     assert!(!bench.run(Op::Store(6)), "the disk is read-only");
     assert!(!bench.run(Op::Remove(0)));
     assert!(bench.core.tally.read_only_cause().is_some());
-    bench.truth.remove(&6);
+    bench.truth.forget(6);
     assert_eq!(bench.violation(), None, "it still gives");
     let bench = bench.power_cut(3).unwrap();
     assert_eq!(bench.violation(), None);
 }
 
-struct FailingKv(MemoryKv, AtomicBool);
-
-impl KvRead for FailingKv {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.0.get(key)
-    }
-    fn scan(&self, scan: &Scan) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        self.0.scan(scan)
-    }
-}
-
-impl Kv for FailingKv {
-    fn write(&self, batch: Batch) -> Result<(), KvError> {
-        if self.1.load(Ordering::Relaxed) {
-            Err(KvError::Io("planted".to_owned()))
-        } else {
-            self.0.write(batch)
-        }
-    }
-    fn sync(&self) -> Result<(), KvError> {
-        self.0.sync()
-    }
-    fn snapshot(&self) -> Box<dyn KvRead + '_> {
-        self.0.snapshot()
-    }
-}
-
 /// shows: F12
 #[test]
 fn an_index_that_does_not_take_a_batch_makes_the_disk_read_only() {
-    let index = Arc::new(FailingKv(MemoryKv::new(), AtomicBool::new(false)));
+    let index = Arc::new(FaultyKv::new(MemoryKv::new()));
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(CAPACITY_BYTES));
     let (mut core, _) = Core::open(disk, index.clone(), &options(), Arc::new(Tally::default())).unwrap();
     let store = |core: &mut Core, id| {
@@ -75,9 +47,10 @@ fn an_index_that_does_not_take_a_batch_makes_the_disk_read_only() {
             .pop()
             .unwrap()
     };
-    index.1.store(true, Ordering::Relaxed);
+    index
+        .failing_change
+        .store(index.changes.load(Ordering::Relaxed), Ordering::Relaxed);
     assert!(store(&mut core, 1).is_err());
-    index.1.store(false, Ordering::Relaxed);
     assert!(matches!(store(&mut core, 2), Err(StoreError::ReadOnly(_))));
 }
 
@@ -87,7 +60,7 @@ fn a_full_disk_refuses_typed_and_recovers_by_removal_and_compaction() {
     bench.disk.inner.set_capacity_bytes(12 * options().segment_bytes);
     let stored = (0..=255).take_while(|id| bench.run(Op::Store(*id))).count() as u8;
     assert!(stored > 3, "{stored}");
-    bench.truth.remove(&stored);
+    bench.truth.forget(stored);
     assert!(bench.core.tally.is_full.load(Ordering::Relaxed));
     assert!(bench.run(Op::Remove(0)), "removal may use the reserve");
     let (mut refused, mut steps) = (0, 0);

@@ -1,22 +1,27 @@
 //! A store on a simulated disk with a naive twin, driven operation by operation.
 
+use super::faulty::{FaultyDisk, FaultyKv};
+use super::truth::{Index, Truth};
 use crate::store::core::{Core, Flaw, Write};
 use crate::store::identity::Identity;
-use crate::store::read::ReadFault;
+use crate::store::place_row;
 use crate::store::tally::Tally;
 use crate::store::{StoreError, StoreOptions};
 use bytes::Bytes;
 use codec::erasure;
 use codec::fragment::FragmentHeader;
-use disk::{Disk, DiskError, DiskFile, SimDisk, Space};
+use disk::sim::Survivors;
+use disk::{Disk, SimDisk};
 use kv::memory::MemoryKv;
-use model::id::{ClusterId, DiskId};
+use kv::seam::Change;
+use model::id::{ClusterId, DiskId, RowVersion};
+use model::layout::Row;
 use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeId};
-use protocol::node::ByteRange;
+use protocol::node::Damage;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 pub(super) const CAPACITY_BYTES: u64 = 4 << 20;
@@ -39,20 +44,27 @@ pub(super) fn name(id: u8) -> FragmentName {
     }
 }
 
+/// Every fragment, made once: the suites store each many thousand times.
+static FRAGMENTS: LazyLock<Vec<(FragmentHeader, Bytes)>> = LazyLock::new(|| {
+    let make = |id: u8| {
+        let len = 700 + usize::from(id % 50) * 811;
+        let byte =
+            |place: usize| (place as u8).wrapping_mul(id.wrapping_mul(2).wrapping_add(31)) ^ (place / 256) as u8 ^ id;
+        let bytes = Bytes::from((0..len).map(byte).collect::<Vec<u8>>());
+        let (form, fragments) = erasure::encode(&bytes, 1, 2).unwrap();
+        let header = FragmentHeader::describe(name(id), form, &fragments[0]).unwrap();
+        (header, fragments[0].clone())
+    };
+    (0..=u8::MAX).map(make).collect()
+});
+
 /// The content of an id: always the same, as a stripe id never covers two contents.
 pub(super) fn payload(id: u8) -> Bytes {
-    let len = 700 + usize::from(id % 50) * 811;
-    let byte =
-        |place: usize| (place as u8).wrapping_mul(id.wrapping_mul(2).wrapping_add(31)) ^ (place / 256) as u8 ^ id;
-    Bytes::from((0..len).map(byte).collect::<Vec<u8>>())
+    FRAGMENTS[usize::from(id)].1.clone()
 }
 
 pub(super) fn fragment(id: u8) -> (FragmentHeader, Bytes) {
-    let (form, fragments) = erasure::encode(&payload(id), 1, 2).unwrap();
-    (
-        FragmentHeader::describe(name(id), form, &fragments[0]).unwrap(),
-        fragments[0].clone(),
-    )
+    FRAGMENTS[usize::from(id)].clone()
 }
 
 pub(super) fn identity() -> Identity {
@@ -60,6 +72,11 @@ pub(super) fn identity() -> Identity {
         cluster: ClusterId(5),
         disk: DiskId(1),
     }
+}
+
+/// Where the one row of a layout lies that the scripts keep.
+pub(super) fn kept_row_key() -> Bytes {
+    place_row::layout_row_key(ProfileId::Dev, 0)
 }
 
 /// One operation of a script.
@@ -71,23 +88,46 @@ pub(super) enum Op {
     Compact,
     /// One step in which space is short, so that limbo is given up too.
     CompactShort,
+    /// A fragment is put on the damaged list.
+    List(u8),
+    /// The next version of a row of a layout is kept.
+    KeepRow,
+    /// The process is killed and starts again.
+    Restart,
+}
+
+/// xorshift64 (Marsaglia 2003): enough for choosing operations.
+pub(super) struct Rng(u64);
+
+impl Rng {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
 }
 
 /// A script drawn from a seed: stores and removals over few ids, so that segments get sparse.
 pub(super) fn script(seed: u64, len: usize) -> Vec<Op> {
-    let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
-    let mut draw = move |bound: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % bound
-    };
+    let mut rng = Rng::new(seed);
     (0..len)
-        .map(|_| match draw(10) {
-            0..5 => Op::Store(draw(16) as u8),
-            5..7 => Op::Remove(draw(16) as u8),
-            7 => Op::Compact,
-            _ => Op::CompactShort,
+        .map(|_| match rng.below(40) {
+            0..18 => Op::Store(rng.below(16) as u8),
+            18..26 => Op::Remove(rng.below(16) as u8),
+            26..29 => Op::Compact,
+            29..36 => Op::CompactShort,
+            36 => Op::List(rng.below(16) as u8),
+            37 => Op::KeepRow,
+            _ => Op::Restart,
         })
         .collect()
 }
@@ -95,204 +135,144 @@ pub(super) fn script(seed: u64, len: usize) -> Vec<Op> {
 /// A store with what it must hold.
 pub(super) struct Bench {
     pub(super) disk: Arc<FaultyDisk>,
-    pub(super) index: Arc<MemoryKv>,
+    pub(super) index: Arc<FaultyKv>,
     pub(super) core: Core,
-    /// Per id: whether it may be there, may be absent.
-    pub(super) truth: BTreeMap<u8, (bool, bool)>,
-    sequences: BTreeMap<u8, u64>,
+    pub(super) truth: Truth,
+    flaw: Flaw,
+    /// A start failed, so that nothing runs.
+    is_down: bool,
 }
 
 impl Bench {
     pub(super) fn new() -> Self {
-        let disk = Arc::new(FaultyDisk::new(SimDisk::new(CAPACITY_BYTES)));
-        Self::open(disk, Arc::new(MemoryKv::new()), BTreeMap::new(), BTreeMap::new()).unwrap()
+        Self::open(SimDisk::new(CAPACITY_BYTES), MemoryKv::new(), Truth::default()).unwrap()
     }
 
-    fn open(
-        disk: Arc<FaultyDisk>,
-        index: Arc<MemoryKv>,
-        truth: BTreeMap<u8, (bool, bool)>,
-        sequences: BTreeMap<u8, u64>,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn open(disk: SimDisk, index: MemoryKv, truth: Truth) -> Result<Self, StoreError> {
+        Self::open_on(
+            Arc::new(FaultyDisk::new(disk)),
+            Arc::new(FaultyKv::new(index)),
+            truth,
+            Flaw::None,
+        )
+    }
+
+    fn open_on(disk: Arc<FaultyDisk>, index: Arc<FaultyKv>, truth: Truth, flaw: Flaw) -> Result<Self, StoreError> {
         let seam: Arc<dyn Disk> = disk.clone();
-        let (core, _) = Core::open(seam, index.clone(), &options(), Arc::new(Tally::default()))?;
+        let (mut core, _) = Core::open(seam, index.clone(), &options(), Arc::new(Tally::default()))?;
+        core.flaw = flaw;
         Ok(Self {
             disk,
             index,
             core,
             truth,
-            sequences,
+            flaw,
+            is_down: false,
         })
     }
 
     /// Does an operation; `false` when the disk failed it.
     pub(super) fn run(&mut self, op: Op) -> bool {
+        if self.is_down && op != Op::Restart {
+            return false;
+        }
         match op {
             Op::Store(id) => {
                 let (header, payload) = fragment(id);
-                let answer = self.core.commit(vec![Write::Store { header, payload }]).pop().unwrap();
-                self.note(id, true, answer.is_ok());
-                answer.is_ok()
+                self.write(id, true, Write::Store { header, payload })
             }
-            Op::Remove(id) => {
-                let answer = self.core.commit(vec![Write::Remove { name: name(id) }]).pop().unwrap();
-                self.note(id, false, answer.is_ok());
-                answer.is_ok()
+            Op::Remove(id) => self.write(id, false, Write::Remove { name: name(id) }),
+            Op::Compact | Op::CompactShort => {
+                let is_short = op == Op::CompactShort;
+                self.truth.note_compaction();
+                self.core.compact_step(Duration::ZERO, Duration::MAX, is_short).is_ok()
             }
-            Op::Compact => self.core.compact_step(Duration::ZERO, Duration::MAX, false).is_ok(),
-            Op::CompactShort => self.core.compact_step(Duration::ZERO, Duration::MAX, true).is_ok(),
+            Op::List(id) => match self.core.row(&name(id)) {
+                Ok(Some(row)) if row.held != place_row::Held::Tombstone => {
+                    let answer = self.core.list_damage(&name(id), row.place, Damage::Payload);
+                    self.truth.note_listed(id, answer.is_ok());
+                    answer.is_ok()
+                }
+                Ok(_) => true,
+                Err(_) => false,
+            },
+            Op::KeepRow => self.keep_row(),
+            Op::Restart => {
+                let seam: Arc<dyn Disk> = self.disk.clone();
+                match Core::open(seam, self.index.clone(), &options(), Arc::new(Tally::default())) {
+                    Ok((mut core, _)) => {
+                        core.flaw = self.flaw;
+                        self.core = core;
+                        self.is_down = false;
+                    }
+                    Err(_) => self.is_down = true,
+                }
+                !self.is_down
+            }
         }
     }
 
-    fn note(&mut self, id: u8, is_there: bool, is_acknowledged: bool) {
-        let (may_be, may_lack) = self.truth.entry(id).or_insert((false, true));
-        if is_acknowledged {
-            (*may_be, *may_lack) = (is_there, !is_there);
-            match self.core.row(&name(id)) {
-                Ok(Some(row)) if is_there => drop(self.sequences.insert(id, row.sequence)),
-                _ => drop(self.sequences.remove(&id)),
-            }
-        } else {
-            *may_be |= is_there;
-            *may_lack |= !is_there;
-            self.sequences.remove(&id);
-        }
+    fn write(&mut self, id: u8, is_there: bool, write: Write) -> bool {
+        let answer = self.core.commit(vec![write]).pop().unwrap();
+        self.truth.note_fragment(id, is_there, answer.is_ok(), &self.core);
+        answer.is_ok()
+    }
+
+    fn keep_row(&mut self) -> bool {
+        let version = self.truth.next_kept();
+        let row = place_row::LayoutRow {
+            pg_bits: 8,
+            row: Row {
+                version: RowVersion(version),
+                disks: vec![DiskId(1)],
+                filling_from: BTreeMap::new(),
+            },
+        };
+        let change = Change::Put(kept_row_key(), place_row::encode(&row).unwrap());
+        let answer = self.core.keep_rows(vec![change]);
+        self.truth.note_kept(version, answer.is_ok());
+        answer.is_ok()
     }
 
     /// The first thing that is not as it must be.
     pub(super) fn violation(&self) -> Option<String> {
-        let reader = self.core.reader();
-        for (id, (may_be, may_lack)) in &self.truth {
-            let whole = ByteRange {
-                offset: 0,
-                len: payload(*id).len() as u32,
-            };
-            match reader.read(&name(*id), &[whole]) {
-                Ok(read) if read.payload != payload(*id) => return Some(format!("{id} has other bytes")),
-                Ok(_) if !may_be => return Some(format!("{id} is back")),
-                Ok(_) => {}
-                Err(ReadFault::Store(StoreError::NotFound)) if *may_lack => {}
-                Err(error) => return Some(format!("{id} does not read: {error:?}")),
-            }
-        }
-        for (id, sequence) in &self.sequences {
-            let row = self.core.row(&name(*id)).ok().flatten();
-            if row.is_none_or(|row| row.sequence != *sequence) {
-                return Some(format!("{id} has another sequence"));
-            }
-        }
-        None
+        self.truth.violation(&self.core, Index::Kept)
     }
 
     /// Stops in order and opens again.
     pub(super) fn reopen(mut self) -> Self {
         self.core.close();
-        Self::open(self.disk, self.index, self.truth, self.sequences).unwrap()
+        Self::open_on(self.disk, self.index, self.truth, self.flaw).unwrap()
     }
 
-    /// Opens again with an empty index.
+    /// Opens again with an empty index; what only the index knew is not known any more.
     pub(super) fn reopen_without_index(mut self) -> Self {
         self.core.close();
-        Self::open(self.disk, Arc::new(MemoryKv::new()), self.truth, self.sequences).unwrap()
+        let index = Arc::new(FaultyKv::new(MemoryKv::new()));
+        Self::open_on(self.disk, index, self.truth.without_index(), self.flaw).unwrap()
     }
 
     /// Cuts the power of disk and index and opens again.
     pub(super) fn power_cut(self, seed: u64) -> Result<Self, StoreError> {
-        self.index.power_cut(seed);
-        let disk = Arc::new(FaultyDisk::new(self.disk.inner.crash(disk::sim::Survivors::Seed(seed))));
-        Self::open(disk, self.index, self.truth, self.sequences)
+        self.index.inner.power_cut(seed);
+        let disk = Arc::new(FaultyDisk::new(self.disk.inner.crash(Survivors::Seed(seed))));
+        Self::open_on(disk, self.index, self.truth, self.flaw)
+    }
+
+    /// Runs compaction until there is nothing to do.
+    pub(super) fn compact_all(&mut self) -> Result<(), StoreError> {
+        use crate::store::CompactionStep;
+        self.truth.note_compaction();
+        for _ in 0..1000 {
+            if self.core.compact_step(Duration::ZERO, Duration::MAX, true)? == CompactionStep::Idle {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Bug("compaction comes to no end".to_owned()))
     }
 
     pub(super) fn set_flaw(&mut self, flaw: Flaw) {
+        self.flaw = flaw;
         self.core.flaw = flaw;
-    }
-}
-
-/// A simulated disk whose reads and opens can fail for a while, and whose syncs can lie.
-pub(super) struct FaultyDisk {
-    pub(super) inner: SimDisk,
-    pub(super) fail_reads: Arc<AtomicBool>,
-    pub(super) fail_opens: AtomicBool,
-    pub(super) lie_about_syncs: Arc<AtomicBool>,
-}
-
-struct FaultyFile {
-    inner: Box<dyn DiskFile>,
-    fail_reads: Arc<AtomicBool>,
-    lie_about_syncs: Arc<AtomicBool>,
-}
-
-impl FaultyDisk {
-    pub(super) fn new(inner: SimDisk) -> Self {
-        Self {
-            inner,
-            fail_reads: Arc::default(),
-            fail_opens: AtomicBool::new(false),
-            lie_about_syncs: Arc::default(),
-        }
-    }
-
-    fn wrap(&self, inner: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
-        let (fail_reads, lie_about_syncs) = (Arc::clone(&self.fail_reads), Arc::clone(&self.lie_about_syncs));
-        Box::new(FaultyFile {
-            inner,
-            fail_reads,
-            lie_about_syncs,
-        })
-    }
-}
-
-impl Disk for FaultyDisk {
-    fn create(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        Ok(self.wrap(self.inner.create(name)?))
-    }
-    fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        if self.fail_opens.load(Ordering::Relaxed) {
-            return Err(DiskError::Io(format!("open {name}: too many open files")));
-        }
-        Ok(self.wrap(self.inner.open(name)?))
-    }
-    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        self.inner.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.inner.remove(name)
-    }
-    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.sync_dir(dir)
-    }
-    fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.make_dir(dir)
-    }
-    fn space(&self) -> Result<Space, DiskError> {
-        self.inner.space()
-    }
-}
-
-impl DiskFile for FaultyFile {
-    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DiskError> {
-        self.inner.write_at(offset, parts)
-    }
-    fn read_at(&self, offset: u64, len_bytes: usize) -> Result<Bytes, DiskError> {
-        if self.fail_reads.load(Ordering::Relaxed) {
-            return Err(DiskError::Io("read: input/output error".to_owned()));
-        }
-        self.inner.read_at(offset, len_bytes)
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        if self.lie_about_syncs.load(Ordering::Relaxed) {
-            Ok(())
-        } else {
-            self.inner.sync()
-        }
-    }
-    fn len_bytes(&self) -> Result<u64, DiskError> {
-        self.inner.len_bytes()
-    }
-    fn allocate(&self, len_bytes: u64) -> Result<(), DiskError> {
-        self.inner.allocate(len_bytes)
     }
 }

@@ -1,0 +1,226 @@
+//! A folder with a million children: made one by one over HTTP, then listed page by page and timed.
+//!
+//! Shows the scale of SC-in-3 that `make test` cannot afford. Every page is compared with what must be in it, so a page that is
+//! quick because it is wrong fails. Passes when the median page of the beginning, of the middle and of the end takes at most
+//! `PAGE_MEDIAN_MAX` each.
+//! Not here: files in the folder (a listing shows both alike) and several readers at once (the bench).
+
+use crate::dev_cluster::DevCluster;
+use crate::table;
+use anyhow::{Context, ensure};
+use clap::Parser;
+use client_sdk::client::Client;
+use client_sdk::error::ClientError;
+use reqwest::Method;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const FOLDER: &str = "/wide";
+const PAGE_ENTRIES: usize = 1_000;
+/// What SC-in-3 asks of a page.
+const PAGE_MEDIAN_MAX: Duration = Duration::from_millis(100);
+/// The first sweep may meet cold caches, the second shows what stays.
+const SWEEPS: usize = 2;
+/// A twentieth of the pages each stand for the beginning, the middle and the end.
+const PART: usize = 20;
+const TRIES: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(50);
+const SHOW_EACH: usize = 100_000;
+
+/// Arguments of the measurement.
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// The server binary.
+    #[arg(long, default_value = "target/release/holdfast")]
+    holdfast: PathBuf,
+    /// Where the cluster keeps its data; wiped before, and after a success.
+    #[arg(long, default_value = "target/wide-folder")]
+    data_dir: PathBuf,
+    /// How many children the folder gets.
+    #[arg(long, default_value_t = 1_000_000)]
+    children: usize,
+    /// How many of them are made at once.
+    #[arg(long, default_value_t = 128)]
+    at_once: usize,
+}
+
+/// Fills, lists and judges; an error when a call fails, a page is wrong or the median is too slow.
+pub async fn run() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    wipe(&arguments.data_dir)?;
+    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &[]).await?;
+    let client = cluster.client().await?;
+    let outcome = measure(&client, &arguments).await;
+    let stopped = cluster.stop();
+    outcome?;
+    stopped?;
+    // After a failure the data and the log stay for whoever looks.
+    wipe(&arguments.data_dir)
+}
+
+fn wipe(folder: &std::path::Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+async fn measure(client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    fill(client, arguments).await?;
+    let took = begun.elapsed().as_secs_f64();
+    let rate = arguments.children as f64 / took;
+    println!("{} children in {took:.0} s, {rate:.0} a second", arguments.children);
+    let mut rows = vec![["pages", "number", "p50", "p99", "longest"].map(str::to_owned).to_vec()];
+    let mut slow = Vec::new();
+    for sweep_number in 1..=SWEEPS {
+        let pages = sweep(client, arguments.children).await?;
+        for (part, of_part) in parts(&pages) {
+            let mut sorted = of_part.to_vec();
+            sorted.sort_unstable();
+            let (median, last) = (rank(&sorted, 50), rank(&sorted, 100));
+            let name = format!("{part}, sweep {sweep_number}");
+            let cells = [median, rank(&sorted, 99), last].map(|time| format!("{:.1} ms", time.as_secs_f64() * 1e3));
+            rows.push([vec![name.clone(), sorted.len().to_string()], cells.to_vec()].concat());
+            if median > PAGE_MEDIAN_MAX {
+                slow.push(name);
+            }
+        }
+    }
+    print!("{}", table::render(&rows));
+    ensure!(
+        slow.is_empty(),
+        "the median page takes over {PAGE_MEDIAN_MAX:?} at: {}",
+        slow.join("; ")
+    );
+    println!("passed: the median page takes at most {PAGE_MEDIAN_MAX:?} everywhere");
+    Ok(())
+}
+
+/// The sample that `percent` of all do not pass.
+fn rank(sorted: &[Duration], percent: usize) -> Duration {
+    let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+fn parts(pages: &[Duration]) -> [(&'static str, &[Duration]); 3] {
+    let length = (pages.len() / PART).max(1).min(pages.len());
+    let middle = (pages.len() - length) / 2;
+    [
+        ("beginning", &pages[..length]),
+        ("middle", &pages[middle..middle + length]),
+        ("end", &pages[pages.len() - length..]),
+    ]
+}
+
+fn name(number: usize) -> String {
+    format!("{number:08}")
+}
+
+async fn fill(client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
+    let folder = client.make_folder(FOLDER).await?;
+    let (next, children) = (Arc::new(AtomicUsize::new(0)), arguments.children);
+    let stride = stride(children);
+    let makers = (0..arguments.at_once).map(|_| {
+        let (client, parent, next) = (client.clone(), folder.id.clone(), Arc::clone(&next));
+        tokio::spawn(async move {
+            loop {
+                let turn = next.fetch_add(1, Ordering::Relaxed);
+                if turn >= children {
+                    return anyhow::Ok(());
+                }
+                // Not in the order of names, as no user makes them.
+                make(&client, &parent, &name(turn * stride % children)).await?;
+                if turn > 0 && turn.is_multiple_of(SHOW_EACH) {
+                    println!("{turn} children");
+                }
+            }
+        })
+    });
+    let makers: Vec<_> = makers.collect();
+    for maker in makers {
+        maker.await??;
+    }
+    Ok(())
+}
+
+/// A number that shares no factor with `children`, so that its multiples visit every remainder once.
+fn stride(children: usize) -> usize {
+    let shares_factor = |number: usize| {
+        let (mut one, mut other) = (number, children);
+        while other != 0 {
+            (one, other) = (other, one % other);
+        }
+        one != 1
+    };
+    // Near the golden section, so that neighbours in time lie far apart in the folder.
+    let first = (children * 618 / 1_000).max(1);
+    (first..).find(|number| !shares_factor(*number)).unwrap_or(1)
+}
+
+async fn make(client: &Client, parent: &str, name: &str) -> anyhow::Result<()> {
+    let wanted = json!({"type": "folder", "parent": parent, "name": name});
+    for attempt in 0..TRIES {
+        match client.json(Method::POST, "/api/v1/metadata", Some(&wanted)).await {
+            Ok(_) => return Ok(()),
+            // The first try was applied though its answer did not come.
+            Err(ClientError::Refused { code, .. }) if attempt > 0 && code == "name_taken" => return Ok(()),
+            Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE * (1 << attempt)).await,
+            Err(error) => return Err(error).with_context(|| format!("make {name}")),
+        }
+    }
+    anyhow::bail!("make {name}: refused {TRIES} times")
+}
+
+/// Every page of the folder once, compared; how long each took.
+async fn sweep(client: &Client, children: usize) -> anyhow::Result<Vec<Duration>> {
+    let (mut pages, mut seen) = (Vec::new(), 0);
+    let mut token: Option<String> = None;
+    loop {
+        let begun = Instant::now();
+        let page = client.list(FOLDER, PAGE_ENTRIES, token.as_deref()).await?;
+        pages.push(begun.elapsed());
+        for entry in &page.entries {
+            ensure!(
+                entry.name == name(seen),
+                "{} is listed where {} belongs",
+                entry.name,
+                name(seen)
+            );
+            seen += 1;
+        }
+        token = page.next_page_token;
+        if token.is_none() {
+            break;
+        }
+    }
+    ensure!(seen == children, "{children} children were made, {seen} are listed");
+    Ok(pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parts, stride};
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    #[test]
+    fn the_stride_visits_every_child_once() {
+        for children in [1, 2, 10, 999, 1_000, 4_096] {
+            let stride = stride(children);
+            let visited: BTreeSet<usize> = (0..children).map(|turn| turn * stride % children).collect();
+            assert_eq!(visited.len(), children);
+        }
+    }
+
+    #[test]
+    fn the_parts_are_the_two_ends_and_the_middle() {
+        let pages: Vec<Duration> = (0..1_000).map(Duration::from_millis).collect();
+        let starts = parts(&pages).map(|(_, part)| (part[0].as_millis(), part.len()));
+        assert_eq!(starts, [(0, 50), (475, 50), (950, 50)]);
+        assert_eq!(parts(&pages[..1])[2].1.len(), 1);
+    }
+}

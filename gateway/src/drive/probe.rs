@@ -1,0 +1,40 @@
+//! Asks the nodes of spared disks whether they are back.
+//!
+//! Invariant: a node is asked once a while, however many requests would have liked to use it.
+//! Not here: which disks are spared (`sparing`).
+
+use crate::drive::Core;
+use futures_util::future::join_all;
+use model::id::NodeId;
+use protocol::node::{DiskState, NodeStatusAnswer};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How often somebody looks whether a disk is due; finer than a disk is spared.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+impl Core {
+    /// Runs until it is dropped.
+    pub async fn keep_probing(&self) {
+        loop {
+            self.seams.clock.sleep(LOOK_EVERY).await;
+            let due = self.directory.sparing().due(self.seams.clock.monotonic());
+            let Some(known) = self.directory.last_known() else {
+                continue;
+            };
+            let nodes: BTreeSet<NodeId> = due.into_iter().filter_map(|disk| known.map.node_of(disk)).collect();
+            join_all(nodes.into_iter().map(|node| self.ask_node(&known, node, 0))).await;
+        }
+    }
+
+    /// A node told about itself: its disks that work are used again.
+    pub(crate) fn hear_of(&self, told: &NodeStatusAnswer) {
+        let mut sparing = self.directory.sparing();
+        for status in &told.disks {
+            match status.state {
+                DiskState::Ready | DiskState::Full | DiskState::ReadOnly(_) => sparing.welcome(status.disk),
+                DiskState::Missing(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Tests of the whole gateway over a real listener: what only shows between the wire and the use cases.
+//!
+//! Behind it stand the real state machine without Raft and shelves instead of nodes (`world`), all in memory on a clock that the
+//! tests move. Not here: what one module shows alone, and what needs real nodes or processes (tests/cluster).
+
+mod bodies;
+mod connections;
+mod refusals;
+mod sizes;
+mod watching;
+mod wire;
+mod world;

@@ -1,0 +1,197 @@
+//! Bodies that are cut, stall, or are dropped midway: nothing is committed, and sessions do not outlive them.
+
+use super::wire::{Line, Reply, chunk, noise};
+use super::world::{DEADLINE, Wishes, World};
+use crate::drive::tree;
+use crate::drive::upload::UploadOrder;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
+use model::limits::BODY_PATIENCE;
+use protocol::metadata::upload::UploadTarget;
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+const LINE: &str = "POST /api/v1/files/upload?uploadType=media&path=/f";
+
+/// Moves the clock until the answer is there: at most a few patiences, since a body may be asked for just before a move.
+async fn wait_out(world: &World, sender: &mut Line) -> Vec<u8> {
+    let read = sender.some();
+    tokio::pin!(read);
+    for _ in 0..200 {
+        if let Ok(bytes) = tokio::time::timeout(Duration::from_millis(50), &mut read).await {
+            return bytes;
+        }
+        world.clock.advance(BODY_PATIENCE / 2);
+    }
+    panic!("a stalled body was waited for without end");
+}
+
+#[tokio::test]
+async fn a_sender_that_falls_silent_is_refused_wherever_it_stopped() {
+    let world = World::start().await;
+    let content = noise(1, 20 * MIB);
+    // Before the first byte, in the first block, between stripes, and when a session holds rows already.
+    for sent in [0, 1000, 5 * MIB, 18 * MIB] {
+        let mut sender = Line::open(world.address()).await;
+        let declared = format!("Content-Length: {}\r\n", content.len());
+        sender.send(&world.with_token(LINE, &declared, &content[..sent])).await;
+        Reply::read(&wait_out(&world, &mut sender).await).refused(408, "body_stalled");
+        assert!(!world.has("/f").await, "{sent} bytes were committed");
+        assert_eq!(world.usage().await.charged_bytes, 0, "after {sent} bytes");
+    }
+    assert!(world.commands().contains(&"AbortSession"));
+    assert!(!world.commands().contains(&"CommitUpload"));
+}
+
+#[tokio::test]
+async fn a_form_and_a_json_body_that_stall_are_refused_too() {
+    let world = World::start().await;
+    let mut sender = Line::open(world.address()).await;
+    let headers = "Content-Type: application/json\r\nContent-Length: 50\r\n";
+    sender
+        .send(&world.with_token("POST /api/v1/metadata", headers, b"{\"type\":"))
+        .await;
+    Reply::read(&wait_out(&world, &mut sender).await).refused(408, "body_stalled");
+    let mut sender = Line::open(world.address()).await;
+    let headers = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 50\r\n";
+    sender
+        .send(&world.with_token("POST /api/v1/auth/token", headers, b"grant_type="))
+        .await;
+    let reply = Reply::read(&wait_out(&world, &mut sender).await);
+    let problem: api::problem::TokenProblem = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((reply.status, problem.error.as_str()), (408, "invalid_request"));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_in_a_session_leaves_nothing() {
+    let world = World::start().await;
+    let content = noise(2, 20 * MIB);
+    let mut sender = Line::open(world.address()).await;
+    let declared = format!("Content-Length: {}\r\n", content.len());
+    sender
+        .send(&world.with_token(LINE, &declared, &content[..18 * MIB]))
+        .await;
+    world.until(|commands| commands.contains(&"AppendRows")).await;
+    assert!(world.usage().await.charged_bytes > 0, "what a session holds counts");
+    sender.reset();
+    world.until(|commands| commands.contains(&"AbortSession")).await;
+    assert_eq!(world.usage().await.charged_bytes, 0);
+    assert!(!world.has("/f").await);
+    let again = world.request(LINE, &declared, &content).await;
+    assert_eq!(again.status, 201, "the same upload works right after");
+    assert_eq!(world.usage().await.charged_bytes, content.len() as u64);
+}
+
+/// An HTTP/2 stream that is reset drops its request wherever that stands.
+#[tokio::test]
+async fn an_upload_that_is_dropped_ends_its_session_behind_it() {
+    let world = World::start().await;
+    let core = world.core();
+    let order = UploadOrder {
+        target: UploadTarget::Place {
+            place: tree::place(Some("/f"), None, None).unwrap(),
+            with_parents: false,
+        },
+        base_version: None,
+        declared_bytes: None,
+        content_type: None,
+        key: None,
+    };
+    let content = stream::iter((0..20).map(|seed| Ok(Bytes::from(noise(seed, MIB)))));
+    let body = content.chain(stream::pending()).boxed();
+    let admitted = core.admit(None).unwrap();
+    let upload = core.upload(&world.caller, admitted, order, body);
+    tokio::select! {
+        _ = upload => panic!("the body has no end"),
+        () = world.until(|commands| commands.contains(&"AppendRows")) => {}
+    }
+    world.until(|commands| commands.last() == Some(&"AbortSession")).await;
+    assert_eq!(world.usage().await.charged_bytes, 0);
+}
+
+/// The budget's first share is given back with the request, however it ends.
+#[tokio::test]
+async fn without_budget_an_upload_is_refused_before_its_body_and_told_when_to_come_again() {
+    let world = World::start_with(Wishes {
+        upload_budget_bytes: 16 << 20,
+        ..Wishes::default()
+    })
+    .await;
+    let mut first = Line::open(world.address()).await;
+    first
+        .send(&world.with_token(LINE, "Transfer-Encoding: chunked\r\n", &chunk(b"x")))
+        .await;
+    let head = world.with_token(LINE, "Transfer-Encoding: chunked\r\n", b"");
+    let refused = async {
+        loop {
+            let mut second = Line::open(world.address()).await;
+            second.send(&head).await;
+            // Until the first was admitted, this one is, and then waits for its body.
+            if let Ok(bytes) = tokio::time::timeout(Duration::from_millis(100), second.some()).await {
+                return Reply::read(&bytes);
+            }
+            second.reset();
+        }
+    };
+    let refused = tokio::time::timeout(DEADLINE, refused).await.unwrap();
+    refused.refused(503, "too_busy");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    first.reset();
+    let taken = async {
+        loop {
+            let reply = world.request(LINE, "Content-Length: 1\r\n", b"x").await;
+            if reply.status == 201 {
+                return;
+            }
+            reply.refused(503, "too_busy");
+        }
+    };
+    tokio::time::timeout(DEADLINE, taken).await.unwrap();
+}
+
+/// Closing at once would reset the connection, and the answer on its way would be lost with it.
+#[tokio::test]
+async fn a_sender_that_reads_only_when_it_has_sent_all_still_gets_its_refusal() {
+    let world = World::start().await;
+    let body = noise(5, 32 * MIB);
+    let head = format!(
+        "{LINE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer no.token\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    for _ in 0..5 {
+        let mut sender = Line::open(world.address()).await;
+        sender.send(head.as_bytes()).await;
+        // Most clients give up where a write fails, and never look for an answer.
+        sender.send(&body).await;
+        let reply = Reply::read(&sender.rest().await);
+        reply.refused(401, "token_malformed");
+        assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
+    }
+}
+
+#[tokio::test]
+async fn who_waits_to_be_asked_for_a_body_is_asked_only_when_it_is_wanted() {
+    let world = World::start().await;
+    let headers = "Content-Length: 5\r\nExpect: 100-continue\r\n";
+    let mut sender = Line::open(world.address()).await;
+    sender.send(&world.with_token(LINE, headers, b"")).await;
+    assert_eq!(sender.some().await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    sender.send(b"hello").await;
+    assert_eq!(Reply::read(&sender.rest().await).status, 201);
+    // The name is taken now, which is said instead of asking for the body.
+    let mut sender = Line::open(world.address()).await;
+    sender.send(&world.with_token(LINE, headers, b"")).await;
+    let answer = sender.rest().await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 409 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    assert!(
+        Reply::read(&answer)
+            .refused(409, "name_taken")
+            .fields
+            .contains_key("existing")
+    );
+}

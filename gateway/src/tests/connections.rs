@@ -1,0 +1,78 @@
+//! Connections that say nothing, or begin and do not go on.
+
+use super::wire::Line;
+use super::world::{Wishes, World};
+use crate::config::Limits;
+use std::time::Duration;
+
+/// In a hurry, since a connection's patience is the machine's own time.
+async fn world() -> World {
+    let limits = Limits {
+        head_patience: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    World::start_with(Wishes {
+        limits,
+        ..Wishes::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_connection_without_a_whole_head_is_closed_wherever_it_stopped() {
+    let world = world().await;
+    // Nothing; the beginning of a request; all but its last byte; the beginning of what HTTP/2 begins with; all of that.
+    let beginnings: [&[u8]; 5] = [
+        b"",
+        b"GET / HT",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r",
+        b"PRI * HTTP/2.0\r\n\r",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    for beginning in beginnings {
+        let mut line = Line::open(world.address()).await;
+        line.send(beginning).await;
+        // An HTTP/2 connection says goodbye; nobody gets an answer.
+        let last = line.rest().await;
+        assert!(!last.starts_with(b"HTTP/1.1 2"), "{beginning:?} was answered {last:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_is_given_no_more_time_for_it() {
+    let world = world().await;
+    let mut line = Line::open(world.address()).await;
+    let drip = async {
+        for byte in b"GET / HTTP/1.1\r\nHost: x\r\nX: "
+            .iter()
+            .chain(std::iter::repeat(&b'y'))
+        {
+            line.send_what_goes(&[*byte]).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if let Ok(end) = tokio::time::timeout(Duration::from_millis(1), line.some()).await {
+                return end;
+            }
+        }
+        unreachable!("the drip has no end")
+    };
+    let end = tokio::time::timeout(super::world::DEADLINE, drip).await.unwrap();
+    assert!(!end.starts_with(b"HTTP/1.1 2"));
+}
+
+#[tokio::test]
+async fn a_connection_in_use_is_kept_and_then_closed_when_it_is_idle() {
+    let world = world().await;
+    let mut line = Line::open(world.address()).await;
+    for _ in 0..4 {
+        line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let answer = line.some().await;
+        assert!(
+            answer.starts_with(b"HTTP/1.1 200 "),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let end = line.rest().await;
+    assert_eq!(end, b"");
+}

@@ -1,0 +1,477 @@
+//! One gateway on a loopback port over a cluster in memory: one metadata process without Raft, six shelves instead of nodes.
+//!
+//! Invariant: every command that the gateway proposes is noted in order, refused ones too.
+//! Not here: elections, disks, other gateways.
+
+use super::wire::{Reply, exchange};
+use crate::auth::token;
+use crate::config::{Functions, GatewayConfig, Limits, create_kek};
+use crate::drive::account::NewUser;
+use crate::drive::{Caller, Core};
+use crate::seams::Seams;
+use crate::serve::{Gateway, Place, start};
+use async_trait::async_trait;
+use codec::cipher::Aes256Gcm;
+use daemon::clock::ManualClock;
+use daemon::metrics::Metrics;
+use daemon::pool::Pool;
+use daemon::random::Random;
+use daemon::shutdown::Shutdown;
+use kv::memory::MemoryKv;
+use kv::overlay::Overlay;
+use kv::seam::Kv;
+use metadata_raft::state::State;
+use model::authorize::Principal;
+use model::cluster::{Membership, NodeInfo};
+use model::id::{CONTROL_GROUP, ClusterId, DiskId, GroupId, NodeId, RaftId, RowVersion, SLOTS, Slot};
+use model::name::Username;
+use model::process::{ProcessId, Role};
+use model::profile::ProfileId;
+use model::time::{Age, WallTime};
+use protocol::frame::{Answer, Call, Method, decode, encode};
+use protocol::metadata::control::{ClusterSettings, ControlCommand, NodeDisk, SlotRange};
+use protocol::metadata::group::{AdoptedSlot, GroupCommand, GroupSettings};
+use protocol::metadata::query::{ControlQuery, Usage};
+use protocol::metadata::upload::UploadCommand;
+use protocol::metadata::user::NewToken;
+use protocol::metadata::{
+    Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest,
+    Reply as GroupAnswer,
+};
+use protocol::node::{StoreAnswer, StoreFragment, Stored};
+use protocol::status::{GroupStatus, MetadataStatus};
+use protocol::wire_error::Failure;
+use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
+use rpc::transport::{Handler, Peer};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const CLUSTER: ClusterId = ClusterId(1);
+const NOW: WallTime = WallTime(1_800_000_000_000);
+/// Far above what any of these tests needs; a hang ends here.
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+const SETTINGS: ClusterSettings = ClusterSettings {
+    default_profile: ProfileId::Dev,
+    default_quota_bytes: 1 << 40,
+    birth_epoch_ms: 3_600_000,
+    block_grace_ms: 60_000,
+};
+
+/// The state machines of both groups.
+pub(super) struct Replica {
+    stores: [MemoryKv; 2],
+    commands: Mutex<Vec<Command>>,
+}
+
+impl Replica {
+    fn propose(&self, group: GroupId, envelope: &[u8]) -> bytes::Bytes {
+        // Held over the whole: commands are applied one after the other.
+        let mut commands = self.commands.lock().unwrap();
+        let kv = &self.stores[group.0 as usize];
+        let mut overlay = Overlay::new(kv);
+        let reply = State::new(group)
+            .apply(&mut overlay, commands.len() as u64 + 1, envelope)
+            .unwrap();
+        kv.write(overlay.into_batch()).unwrap();
+        commands.push(decode::<Envelope>(envelope).unwrap().command);
+        reply
+    }
+
+    fn command(&self, group: GroupId, command: Command) {
+        let envelope = Envelope {
+            request_id: None,
+            wall: NOW,
+            command,
+        };
+        let reply = self.propose(group, &encode(&envelope).unwrap());
+        GroupAnswer::<CommandAnswer>::from_bytes(&reply)
+            .unwrap()
+            .result
+            .unwrap();
+    }
+
+    fn query(&self, query: &Query) -> QueryAnswer {
+        let group = GroupId(u32::from(query.slot().is_some()));
+        let kv = &self.stores[group.0 as usize];
+        let reply = State::new(group).query(kv, &encode(query).unwrap()).unwrap();
+        GroupAnswer::<QueryAnswer>::from_bytes(&reply).unwrap().result.unwrap()
+    }
+}
+
+#[async_trait]
+impl Handler for Replica {
+    async fn handle(&self, _: ProcessId, call: Call) -> Result<Answer, Failure> {
+        let reply = match call.method {
+            Method::Propose => {
+                let request: ProposeRequest = decode(&call.message)?;
+                self.propose(request.group, &request.envelope)
+            }
+            Method::Query => {
+                let request: QueryRequest = decode(&call.message)?;
+                let kv = &self.stores[request.group.0 as usize];
+                State::new(request.group).query(kv, &request.query).unwrap()
+            }
+            Method::MetadataStatus => {
+                return Ok(Answer {
+                    message: encode(&own_word())?,
+                    payload: bytes::Bytes::new(),
+                });
+            }
+            other => panic!("{other:?} is not asked of this replica"),
+        };
+        let message = encode(&GroupReply { log_index: 1, reply })?;
+        Ok(Answer {
+            message,
+            payload: bytes::Bytes::new(),
+        })
+    }
+}
+
+/// What the one replica says of its two groups.
+fn own_word() -> MetadataStatus {
+    let group = |group| GroupStatus {
+        group,
+        leader: Some(RaftId(1)),
+        term: 3,
+        applied_index: 7,
+        last_index: 7,
+        has_quorum: true,
+        voters: vec![RaftId(1)],
+        stopped: None,
+    };
+    MetadataStatus {
+        replica: RaftId(1),
+        groups: vec![group(CONTROL_GROUP), group(GroupId(1))],
+        is_volume_encrypted: None,
+    }
+}
+
+/// Takes every fragment and forgets it.
+struct Shelf;
+
+#[async_trait]
+impl Handler for Shelf {
+    async fn handle(&self, _: ProcessId, call: Call) -> Result<Answer, Failure> {
+        assert_eq!(call.method, Method::StoreFragment);
+        let request: StoreFragment = decode(&call.message)?;
+        let stored = Stored {
+            disk: request.disk,
+            row_version: request.row_version,
+        };
+        Ok(Answer {
+            message: encode(&StoreAnswer::Stored(stored))?,
+            payload: bytes::Bytes::new(),
+        })
+    }
+}
+
+/// A gateway with one user, `ada`.
+pub(super) struct World {
+    pub(super) clock: ManualClock,
+    pub(super) caller: Caller,
+    pub(super) token: String,
+    replica: Arc<Replica>,
+    network: MemoryNetwork,
+    gateway: Gateway,
+    shutdown: Shutdown,
+    _transports: Vec<Arc<MemoryTransport>>,
+    _directory: TempDir,
+}
+
+/// What a test may want otherwise.
+pub(super) struct Wishes {
+    pub(super) limits: Limits,
+    pub(super) upload_budget_bytes: u64,
+    pub(super) quota_bytes: u64,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            upload_budget_bytes: 256 << 20,
+            quota_bytes: 1 << 40,
+        }
+    }
+}
+
+impl World {
+    pub(super) async fn start() -> Self {
+        Self::start_with(Wishes::default()).await
+    }
+
+    pub(super) async fn start_with(wishes: Wishes) -> Self {
+        let clock = ManualClock::new(NOW);
+        let network = MemoryNetwork::new(Arc::new(clock.clone()));
+        let replica = Arc::new(Replica {
+            stores: [MemoryKv::new(), MemoryKv::new()],
+            commands: Mutex::default(),
+        });
+        let metadata = process(Role::Metadata, 1);
+        let (first, address) = network.attach(metadata, CLUSTER, Arc::clone(&replica) as Arc<dyn Handler>);
+        let mut transports = vec![first];
+        let mut shelves = Vec::new();
+        for number in 1..=6 {
+            let (transport, address) = network.attach(process(Role::Node, number), CLUSTER, Arc::new(Shelf));
+            transports.push(transport);
+            shelves.push(address);
+        }
+        furnish(&replica, address, &shelves);
+        let (own, _) = network.attach(process(Role::Gateway, 1), CLUSTER, Arc::new(Shelf));
+        let directory = TempDir::new().unwrap();
+        let random = Random::seeded(7);
+        let kek_file = directory.path().join("kek");
+        create_kek(&kek_file, &random).unwrap();
+        let seams = Seams {
+            transport: own,
+            clock: Arc::new(clock.clone()),
+            pool: Pool::inline(),
+            random: random.clone(),
+            metrics: Metrics::new(),
+            cipher: Arc::new(Aes256Gcm),
+        };
+        let config = GatewayConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            kek_file,
+            tls: None,
+            functions: Functions {
+                api: true,
+                block: true,
+                notify: true,
+            },
+            upload_budget_bytes: wishes.upload_budget_bytes,
+            limits: wishes.limits,
+        };
+        let place = Place {
+            number: 1,
+            metadata: vec![Peer {
+                process: metadata,
+                address,
+            }],
+            nodes: None,
+        };
+        let shutdown = Shutdown::new();
+        let gateway = start(config, place, seams, shutdown.clone()).await.unwrap();
+        let core = Arc::clone(&gateway.app().core);
+        core.directory.refresh(0).await.unwrap();
+        let caller = user(&core, wishes.quota_bytes).await;
+        let token = issue(&core, &caller, &random, Duration::from_secs(3600)).await;
+        replica.commands.lock().unwrap().clear();
+        Self {
+            clock,
+            caller,
+            token,
+            replica,
+            network,
+            gateway,
+            shutdown,
+            _transports: transports,
+            _directory: directory,
+        }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.gateway.app().core
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.gateway.address()
+    }
+
+    /// Cuts the gateway off from the metadata replica.
+    pub(super) fn cut_metadata(&self) {
+        let (own, metadata) = (process(Role::Gateway, 1), process(Role::Metadata, 1));
+        self.network.break_way(own, metadata, Fault::Cut);
+    }
+
+    /// Takes all cuts back.
+    pub(super) fn mend(&self) {
+        self.network.mend_all();
+    }
+
+    /// What `work` gives, while the clock is moved on in small steps until then.
+    pub(super) async fn while_time_passes<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            if let Ok(done) = tokio::time::timeout(Duration::from_millis(2), &mut work).await {
+                return done;
+            }
+            self.clock.advance(Duration::from_millis(100));
+        }
+    }
+
+    /// Upload commands so far, by name.
+    pub(super) fn commands(&self) -> Vec<&'static str> {
+        let commands = self.replica.commands.lock().unwrap();
+        let names = commands.iter().map(|command| match command {
+            Command::Upload(UploadCommand::CommitUpload { .. }) => "CommitUpload",
+            Command::Upload(UploadCommand::OpenSession { .. }) => "OpenSession",
+            Command::Upload(UploadCommand::AppendRows { .. }) => "AppendRows",
+            Command::Upload(UploadCommand::CommitSession { .. }) => "CommitSession",
+            Command::Upload(UploadCommand::AbortSession { .. }) => "AbortSession",
+            _ => "other",
+        });
+        names.collect()
+    }
+
+    /// Waits until `is_met` of what was proposed.
+    pub(super) async fn until(&self, is_met: impl Fn(&[&'static str]) -> bool) {
+        let wait = async {
+            while !is_met(&self.commands()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
+        waited.unwrap_or_else(|_| panic!("never came: {:?}", self.commands()));
+    }
+
+    /// Sends a request with the token and these header lines, each ended by CR LF, and reads the whole answer.
+    pub(super) async fn request(&self, line: &str, headers: &str, body: &[u8]) -> Reply {
+        exchange(self.address(), &self.with_token(line, headers, body)).await
+    }
+
+    /// The bytes of such a request.
+    pub(super) fn with_token(&self, line: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\n{headers}\r\n",
+            self.token
+        );
+        [head.as_bytes(), body].concat()
+    }
+
+    /// The drive's usage, after pages that nobody counts were reaped, as the sweeper of a group does.
+    pub(super) async fn usage(&self) -> Usage {
+        let reap = protocol::metadata::drive::DriveCommand::ReapPages {
+            drive: self.caller.home,
+        };
+        self.replica.command(GroupId(1), Command::Drive(reap));
+        self.core().usage(&self.caller).await.unwrap()
+    }
+
+    /// Whether something is at `path`.
+    pub(super) async fn has(&self, path: &str) -> bool {
+        let line = format!("GET /api/v1/metadata?path={path}");
+        self.request(&line, "", b"").await.status == 200
+    }
+
+    /// A token of the user that lives `life` from now on.
+    pub(super) async fn token_for(&self, life: Duration) -> String {
+        issue(self.core(), &self.caller, &Random::system(), life).await
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.request();
+    }
+}
+
+fn process(role: Role, number: u64) -> ProcessId {
+    ProcessId { role, number }
+}
+
+fn node_info(number: u32, address: SocketAddr) -> NodeInfo {
+    NodeInfo {
+        region: format!("r{}", number.div_ceil(2)),
+        zone: format!("z{}", number.div_ceil(2)),
+        address,
+        membership: Membership::Active,
+    }
+}
+
+/// What processes, leaders and workers tell the groups in a real cluster.
+fn furnish(replica: &Replica, metadata: SocketAddr, shelves: &[SocketAddr]) {
+    let control = |command| replica.command(CONTROL_GROUP, Command::Control(command));
+    control(ControlCommand::InitCluster {
+        cluster: CLUSTER,
+        settings: SETTINGS,
+    });
+    control(ControlCommand::RegisterProcess {
+        id: process(Role::Metadata, 1),
+        address: metadata,
+        region: "r1".to_owned(),
+        zone: "z1".to_owned(),
+    });
+    for (number, address) in (1..).zip(shelves) {
+        let disks = [2 * number - 1, 2 * number].map(|disk| NodeDisk {
+            disk: DiskId(disk),
+            weight_bytes: 1 << 40,
+        });
+        control(ControlCommand::RegisterNode {
+            node: NodeId(number),
+            info: node_info(number, *address),
+            disks: disks.to_vec(),
+        });
+    }
+    for group in [CONTROL_GROUP, GroupId(1)] {
+        control(ControlCommand::SetGroup {
+            group,
+            voters: vec![RaftId(1)],
+        });
+    }
+    let (first, last) = (Slot::new(0).unwrap(), Slot::new(SLOTS - 1).unwrap());
+    let group = GroupId(1);
+    control(ControlCommand::AssignSlots {
+        ranges: vec![SlotRange { first, last, group }],
+    });
+    let QueryAnswer::Cluster(cluster) = replica.query(&Query::Control(ControlQuery::Cluster)) else {
+        panic!("asked for the cluster")
+    };
+    let drives = |command| replica.command(group, Command::Group(command));
+    drives(GroupCommand::Configure(GroupSettings {
+        birth_epoch_ms: SETTINGS.birth_epoch_ms,
+        block_grace_ms: SETTINGS.block_grace_ms,
+    }));
+    for profile in [ProfileId::Dev, ProfileId::Copies] {
+        let table = placement::layout::plan(&cluster.map, None, profile).unwrap().table;
+        let versions: Vec<RowVersion> = table.rows.iter().map(|row| row.version).collect();
+        let pg_bits = table.pg_bits;
+        control(ControlCommand::SetTable {
+            planned_from: cluster.map.version,
+            table,
+        });
+        drives(GroupCommand::TellRows {
+            profile,
+            pg_bits,
+            versions,
+        });
+    }
+    let all: Vec<AdoptedSlot> = (0..SLOTS)
+        .filter_map(Slot::new)
+        .map(|slot| AdoptedSlot { slot, age: Age(0) })
+        .collect();
+    for slots in all.chunks(1000) {
+        drives(GroupCommand::AdoptSlots { slots: slots.to_vec() });
+    }
+}
+
+async fn user(core: &Arc<Core>, quota_bytes: u64) -> Caller {
+    let new = NewUser {
+        name: Username::new("ada").unwrap(),
+        // No test here signs in by password: that is argon2's and the whole cluster's.
+        password_hash: "$argon2id$".to_owned(),
+        quota_bytes: Some(quota_bytes),
+        is_admin: false,
+    };
+    let record = core.create_user(new, None, 0).await.unwrap();
+    Caller {
+        principal: Principal {
+            user: record.user,
+            device: None,
+            is_admin: false,
+        },
+        home: record.home,
+        trace: 0,
+    }
+}
+
+async fn issue(core: &Arc<Core>, caller: &Caller, random: &Random, life: Duration) -> String {
+    let user = caller.principal.user;
+    let expires_at = WallTime(core.seams.clock.wall().0 + life.as_millis() as u64);
+    let ((text, access), (_, refresh)) = (token::draw(user, random), token::draw(user, random));
+    let token = |hash| NewToken { hash, expires_at };
+    core.issue_tokens(user, token(access), token(refresh), 0).await.unwrap();
+    text.to_string()
+}

@@ -1,0 +1,122 @@
+//! What a group refuses before the first byte of a content, and what it leaves to the commit.
+
+use super::{Bench, code, place, row};
+use model::limits::FILE_BYTES_MAX;
+use protocol::metadata::query::DriveAsk;
+use protocol::metadata::upload::{UploadCommand, UploadTarget};
+use protocol::metadata::{Command, QueryAnswer, RequestKey, RequestLife};
+use protocol::wire_error::Failure;
+
+fn ask(at: &str, base_version: Option<u64>, declared_bytes: Option<u64>, request: Option<RequestKey>) -> DriveAsk {
+    DriveAsk::Upload {
+        target: UploadTarget::Place {
+            place: place(at),
+            with_parents: false,
+        },
+        base_version,
+        declared_bytes,
+        request,
+    }
+}
+
+fn check(bench: &Bench, at: &str, base: Option<u64>, declared: Option<u64>) -> Result<(), Failure> {
+    match bench.ask(ask(at, base, declared, None))? {
+        QueryAnswer::Drive(facts) => {
+            assert_eq!(facts.drive, bench.drive);
+            Ok(())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_taken_name_a_missing_parent_and_a_length_over_the_quota_are_foreseen() {
+    let mut bench = Bench::new(100);
+    bench.put("/f", None, &[row("a", 60)]).unwrap();
+    check(&bench, "/g", None, Some(100)).unwrap();
+    assert_eq!(code(check(&bench, "/f", None, None)), "name_taken");
+    assert_eq!(code(check(&bench, "/no/g", None, None)), "parent_not_found");
+    assert_eq!(code(check(&bench, "/f/g", None, None)), "parent_not_folder");
+    assert_eq!(code(check(&bench, "/g", Some(1), None)), "not_found");
+    let failure = check(&bench, "/g", None, Some(101)).unwrap_err();
+    assert_eq!(failure.code, "quota_exceeded");
+    assert_eq!(failure.fields["quota_bytes"], "100");
+    assert_eq!(failure.fields["used_bytes"], "60");
+    let too_large = check(&bench, "/g", None, Some(FILE_BYTES_MAX + 1));
+    assert_eq!(code(too_large), "file_too_large");
+}
+
+/// A content that fills the drive again may be the one that is there: what a version costs is known only when it was cut.
+#[test]
+fn a_full_drive_takes_a_content_that_it_has_already() {
+    let mut bench = Bench::new(100);
+    bench.put("/f", None, &[row("a", 100)]).unwrap();
+    check(&bench, "/g", None, Some(100)).unwrap();
+    bench.put("/g", None, &[row("a", 100)]).unwrap();
+    assert_eq!(code(bench.put("/h", None, &[row("b", 1)])), "quota_exceeded");
+}
+
+#[test]
+fn a_stale_base_version_is_foreseen_only_when_the_length_shows_another_content() {
+    let mut bench = Bench::new(1 << 20);
+    bench.put("/f", None, &[row("a", 10)]).unwrap();
+    bench.put("/f", Some(1), &[row("b", 20)]).unwrap();
+    check(&bench, "/f", Some(2), Some(5)).unwrap();
+    let failure = check(&bench, "/f", Some(1), Some(5)).unwrap_err();
+    assert_eq!(
+        (failure.code.as_str(), failure.fields["version"].as_str()),
+        ("version_conflict", "2")
+    );
+    check(&bench, "/f", Some(1), Some(20)).unwrap();
+    check(&bench, "/f", Some(1), None).unwrap();
+    assert!(!bench.put("/f", Some(1), &[row("b", 20)]).unwrap().is_new_version);
+}
+
+#[test]
+fn a_repeat_under_a_request_id_is_let_in_until_its_row_is_gone() {
+    let mut bench = Bench::new(1 << 20);
+    let key = RequestKey {
+        source: 1,
+        id: 2,
+        asked: [3; 32],
+        life: RequestLife::Hour,
+        made_hour: None,
+    };
+    let content = bench.content(&[row("a", 10)], &[row("a", 10)]);
+    let command = bench.commit_command("/f", None, content);
+    let again = |bench: &Bench| bench.ask(ask("/f", None, Some(10), Some(key)));
+    assert!(again(&bench).is_ok());
+    let first = bench.apply(Some(key), command).unwrap();
+    // The digest of what is asked is not known before the content is: only the commit can compare it.
+    assert!(again(&bench).is_ok());
+    let other = RequestKey { id: 3, ..key };
+    assert_eq!(code(bench.ask(ask("/f", None, Some(10), Some(other)))), "name_taken");
+    // A repeat that is too long for one command opens its session although the name is taken by its own first try.
+    let upload = bench.upload();
+    let open = UploadCommand::OpenSession {
+        principal: bench.owner,
+        upload,
+        target: UploadTarget::Place {
+            place: place("/f"),
+            with_parents: false,
+        },
+        base_version: None,
+        declared_bytes: None,
+        is_resumable: false,
+        content_type: None,
+    };
+    bench.run(Command::Upload(open)).unwrap();
+    let commit = UploadCommand::CommitSession {
+        principal: bench.owner,
+        upload,
+        size: 10,
+        digest: super::digest("not looked at"),
+        fresh: vec![9],
+        survival: super::survival(),
+    };
+    assert_eq!(bench.apply(Some(key), Command::Upload(commit)).unwrap(), first);
+    assert_eq!(code(bench.ask(DriveAsk::Session(upload))), "session_not_found");
+    bench.advance(3 * 3_600_000);
+    assert_eq!(code(again(&bench)), "name_taken");
+    bench.sound();
+}

@@ -1,0 +1,114 @@
+//! A user's drive in the worlds of these tests: making it, making folders in it, listing it.
+
+use crate::world::World;
+use bytes::Bytes;
+use model::authorize::Principal;
+use model::id::{DriveId, GroupId, Slot, UserId};
+use model::name::{EntryName, Username};
+use model::profile::ProfileId;
+use protocol::metadata::drive::{DriveCommand, EntryRef, Place};
+use protocol::metadata::query::{DriveAsk, DriveQuery};
+use protocol::metadata::user::{CutParameters, NewDrive, UserCommand};
+use protocol::metadata::{Command, Query, QueryAnswer};
+
+/// The drive group of these worlds.
+pub(crate) const GROUP: GroupId = GroupId(1);
+
+/// The user's home drive.
+#[derive(Clone, Copy)]
+pub(crate) struct Drive {
+    pub(crate) principal: Principal,
+    pub(crate) drive: DriveId,
+}
+
+impl Drive {
+    /// Makes the user; waits until the group knows its slots.
+    pub(crate) async fn create(world: &World) -> Self {
+        let slot = Slot::of_username("ada");
+        let (user, drive) = (UserId::new(slot, 7), DriveId::new(slot, 8));
+        let cut = CutParameters {
+            level: 1,
+            min_bytes: 1 << 18,
+            avg_bytes: 1 << 20,
+            max_bytes: 1 << 22,
+            page_min: 32,
+            page_max: 512,
+            page_bits: 7,
+        };
+        let home = NewDrive {
+            drive,
+            wrapped_key: Bytes::from_static(b"wrapped"),
+            kek_id: "kek".to_owned(),
+            profile: ProfileId::Solo,
+            quota_bytes: 1 << 40,
+            cut,
+        };
+        let create = UserCommand::CreateUser {
+            name: Username::new("ada").unwrap(),
+            user,
+            home,
+            password_hash: "hash".to_owned(),
+            is_admin: false,
+        };
+        world.command(GROUP, None, &Command::User(create)).await.unwrap();
+        let principal = Principal {
+            user,
+            device: None,
+            is_admin: false,
+        };
+        Self { principal, drive }
+    }
+
+    /// The command that makes the folder of this number in the root.
+    pub(crate) fn folder(&self, number: u64) -> Command {
+        let place = Place::In {
+            parent: self.drive.root(),
+            name: EntryName::new(&format!("folder {number:06}")).unwrap(),
+        };
+        Command::Drive(DriveCommand::CreateFolder {
+            principal: self.principal,
+            drive: self.drive,
+            place,
+            with_parents: false,
+            fresh: vec![number + 1_000],
+        })
+    }
+
+    /// Makes folders; each is acknowledged before the next.
+    pub(crate) async fn make(&self, world: &World, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            match world.command(GROUP, None, &self.folder(number)).await {
+                // Without a request id a repeat after an unknown outcome meets itself.
+                Err(failure) if failure.code == "name_taken" => {}
+                answer => drop(answer.unwrap()),
+            }
+        }
+    }
+
+    /// The query for the first names of the root.
+    pub(crate) fn listing(&self) -> Query {
+        let ask = DriveAsk::List {
+            folder: EntryRef::Id(self.drive.root()),
+            limit: 1000,
+            page_token: None,
+        };
+        Query::Drive(DriveQuery {
+            drive: self.drive,
+            principal: Some(self.principal),
+            ask,
+        })
+    }
+
+    /// The names in the root, as a linearizable read gives them.
+    pub(crate) async fn names(&self, world: &World) -> Vec<String> {
+        match world.query(GROUP, &self.listing()).await.unwrap() {
+            QueryAnswer::Listing(listing) => listing.entries.into_iter().map(|entry| entry.name).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The names of these folders, in the order of a listing.
+pub(crate) fn names(numbers: std::ops::Range<u64>) -> Vec<String> {
+    numbers.map(|number| format!("folder {number:06}")).collect()
+}

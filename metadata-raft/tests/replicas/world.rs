@@ -1,0 +1,450 @@
+//! Whole metadata processes on real disks and RocksDB in a temporary directory, wired in memory or by QUIC.
+//!
+//! Invariants: a replica that starts again listens at another address; a killed one ends without any of its own clean-up.
+//! Not here: gateways and nodes; the callers below speak to the replicas' services as their transport would.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use daemon::clock::{Clock, SystemClock};
+use daemon::metrics::Metrics;
+use daemon::random::Random;
+use daemon::shutdown::Shutdown;
+use daemon::worker::Workers;
+use disk::RealDisk;
+use kv::rocks::{RocksBudget, RocksKv};
+use metadata_raft::config::{Config, ReplicaSite, Timing};
+use metadata_raft::serve::{MetadataProcess, Seams, StartError, start};
+use metadata_raft::service::MetadataService;
+use model::error_kind::ErrorKind;
+use model::id::{ClusterId, GroupId, RaftId};
+use model::process::{ProcessId, Role};
+use model::profile::ProfileId;
+use protocol::frame::{Answer, Call, Method, decode, encode};
+use protocol::metadata::control::ClusterSettings;
+use protocol::metadata::{
+    Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest, Reply, RequestKey,
+};
+use protocol::wire_error::Failure;
+use rpc::authority::ClusterAuthority;
+use rpc::identity::{Identity, Revocations};
+use rpc::limits::RpcLimits;
+use rpc::memory::MemoryNetwork;
+use rpc::quic::{QuicOptions, QuicTransport};
+use rpc::transport::{Handler, Transport};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+
+/// How long anything that must happen may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const CLUSTER: ClusterId = ClusterId(0x0107);
+const DAY: Duration = Duration::from_secs(86_400);
+const GATEWAY: ProcessId = ProcessId {
+    role: Role::Gateway,
+    number: 1,
+};
+
+/// How replicas reach each other.
+pub(crate) enum Wires {
+    Memory(MemoryNetwork),
+    Quic(Box<ClusterAuthority>),
+}
+
+impl Wires {
+    pub(crate) fn memory() -> Self {
+        Self::Memory(MemoryNetwork::new(Arc::new(SystemClock::new())))
+    }
+
+    pub(crate) fn quic() -> Self {
+        let authority = ClusterAuthority::create(CLUSTER, SystemClock::new().wall(), DAY).unwrap();
+        Self::Quic(Box::new(authority))
+    }
+}
+
+/// Answers `starting` until the service stands, as the process's own wiring does.
+#[derive(Default)]
+struct Late(OnceLock<Arc<MetadataService>>);
+
+#[async_trait]
+impl Handler for Late {
+    async fn handle(&self, caller: ProcessId, call: Call) -> Result<Answer, Failure> {
+        match self.0.get() {
+            Some(service) => service.handle(caller, call).await,
+            None => Err(Failure::new(ErrorKind::Unavailable, "starting", "the process is starting")),
+        }
+    }
+}
+
+struct Bound {
+    transport: Arc<dyn Transport>,
+    handler: Arc<Late>,
+    address: SocketAddr,
+}
+
+fn site() -> ReplicaSite {
+    ReplicaSite {
+        region: "r1".to_owned(),
+        zone: "z1".to_owned(),
+    }
+}
+
+fn settings() -> ClusterSettings {
+    ClusterSettings {
+        default_profile: ProfileId::Solo,
+        default_quota_bytes: 1 << 40,
+        birth_epoch_ms: 2_000,
+        block_grace_ms: 60_000,
+    }
+}
+
+/// One running replica.
+pub(crate) struct Replica {
+    pub(crate) process: Arc<MetadataProcess>,
+    pub(crate) service: Arc<MetadataService>,
+    workers: Workers,
+    shutdown: Shutdown,
+    runtime: Runtime,
+}
+
+/// Replicas of one cluster, by number.
+pub(crate) struct World {
+    wires: Wires,
+    dir: tempfile::TempDir,
+    budget: RocksBudget,
+    groups: u32,
+    replicas: u64,
+    addresses: BTreeMap<u64, SocketAddr>,
+    /// Whether the groups were made.
+    is_made: bool,
+    running: BTreeMap<u64, Arc<Replica>>,
+}
+
+impl World {
+    /// A world of `replicas` with `groups` drive groups, none of them running.
+    pub(crate) fn new(wires: Wires, replicas: u64, groups: u32) -> Self {
+        Self {
+            wires,
+            dir: tempfile::tempdir().unwrap(),
+            budget: RocksBudget::new(32 << 20, 32 << 20).unwrap(),
+            groups,
+            replicas,
+            addresses: BTreeMap::new(),
+            is_made: false,
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// Where a replica keeps its log (`disk`) and state (`kv`).
+    pub(crate) fn directory(&self, number: u64) -> PathBuf {
+        self.dir.path().join(format!("metadata-{number}"))
+    }
+
+    fn bind(&self, number: u64, runtime: &Runtime) -> Bound {
+        let process = ProcessId {
+            role: Role::Metadata,
+            number,
+        };
+        let handler = Arc::new(Late::default());
+        let _inside = runtime.enter();
+        let (transport, address): (Arc<dyn Transport>, _) = match &self.wires {
+            Wires::Memory(network) => {
+                let (transport, address) = network.attach(process, CLUSTER, handler.clone());
+                (transport, address)
+            }
+            Wires::Quic(authority) => {
+                let pem = authority.issue(process, SystemClock::new().wall(), DAY).unwrap();
+                let options = QuicOptions {
+                    identity: Identity::from_pem(&pem).unwrap(),
+                    listen: ([127, 0, 0, 1], 0).into(),
+                    clock: Arc::new(SystemClock::new()),
+                    limits: RpcLimits::default(),
+                    revocations: Revocations::default(),
+                };
+                let (transport, address) = QuicTransport::bind(options, handler.clone()).unwrap();
+                (transport, address)
+            }
+        };
+        Bound {
+            transport,
+            handler,
+            address,
+        }
+    }
+
+    /// Starts these replicas at fresh addresses, the first last, since it makes the groups of a new cluster.
+    pub(crate) async fn start(&mut self, numbers: &[u64]) {
+        let mut bound = Vec::new();
+        for number in numbers {
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            let at = self.bind(*number, &runtime);
+            self.addresses.insert(*number, at.address);
+            bound.push((*number, runtime, at));
+        }
+        for (number, runtime, at) in bound.into_iter().rev() {
+            self.run(number, runtime, at).await.unwrap();
+        }
+    }
+
+    /// Starts one replica, or says why it does not.
+    pub(crate) async fn try_start(&mut self, number: u64) -> Result<(), StartError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let at = self.bind(number, &runtime);
+        self.addresses.insert(number, at.address);
+        self.run(number, runtime, at).await
+    }
+
+    async fn run(&mut self, number: u64, runtime: Runtime, bound: Bound) -> Result<(), StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let shutdown = Shutdown::new();
+        let workers = Workers::new(clock.clone(), shutdown.clone());
+        let dir = self.directory(number);
+        std::fs::create_dir_all(dir.join("disk")).unwrap();
+        let seams = Seams {
+            cluster: CLUSTER,
+            disk: Arc::new(RealDisk::open(&dir.join("disk")).unwrap()),
+            kv: Arc::new(RocksKv::open(&dir.join("kv"), &self.budget).unwrap()),
+            transport: bound.transport,
+            clock,
+            random: Random::system(),
+            metrics: Metrics::new(),
+            workers: workers.clone(),
+        };
+        let config = Config {
+            replica: RaftId(number),
+            data_dir: dir,
+            replicas: self.addresses.iter().map(|(id, at)| (RaftId(*id), *at)).collect(),
+            sites: self.addresses.keys().map(|_| site()).collect(),
+            settings: settings(),
+            groups: (1..=self.groups).map(GroupId).collect(),
+            timing: Timing::Lan,
+            nodes_expected: 1,
+            require_encrypted_volume: false,
+            segment_bytes: 8 << 20,
+            age_every: Duration::from_secs(1),
+        };
+        let makes_groups = number == 1 && !self.is_made;
+        self.is_made |= makes_groups;
+        let started = runtime.spawn(async move { start(&config, &seams, makes_groups).await });
+        let process = match started.await.unwrap() {
+            Ok(process) => Arc::new(process),
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
+        let service = process.service();
+        assert!(bound.handler.0.set(service.clone()).is_ok());
+        let replica = Replica {
+            process,
+            service,
+            workers,
+            shutdown,
+            runtime,
+        };
+        self.running.insert(number, Arc::new(replica));
+        Ok(())
+    }
+
+    /// Where a replica listens, or last did.
+    pub(crate) fn address(&self, number: u64) -> SocketAddr {
+        self.addresses[&number]
+    }
+
+    /// Whether a group of a running replica was ended by a failure.
+    pub(crate) fn is_stopped(&self, number: u64) -> bool {
+        let groups = self.running[&number].service.groups();
+        groups.values().any(|group| group.status().fault.is_some())
+    }
+
+    /// Waits until each group of a replica has applied what any other has by now, or was ended by a failure.
+    pub(crate) async fn settle(&self, number: u64) {
+        let groups = self.running[&number].service.groups();
+        for (id, group) in groups {
+            let others = self.running.values().map(|replica| replica.service.groups()[id].applied_index());
+            let wanted = others.max().flatten();
+            let settled = async {
+                while group.status().fault.is_none() && group.applied_index() < wanted {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, settled).await.unwrap();
+        }
+    }
+
+    /// A running replica.
+    pub(crate) fn replica(&self, number: u64) -> Arc<Replica> {
+        self.running[&number].clone()
+    }
+
+    /// Waits until these have caught up.
+    pub(crate) async fn caught_up(&self, numbers: &[u64]) {
+        for number in numbers {
+            let process = self.running[number].process.clone();
+            tokio::time::timeout(PATIENCE, process.caught_up()).await.unwrap();
+        }
+    }
+
+    /// Stops a replica in order.
+    pub(crate) async fn stop(&mut self, number: u64) {
+        let replica = self.running.remove(&number).unwrap();
+        let inner = replica.clone();
+        let ended = replica.runtime.spawn(async move {
+            inner.shutdown.request();
+            inner.workers.ended().await;
+            inner.process.stop().await;
+            drop(inner);
+        });
+        ended.await.unwrap();
+        end(replica).await;
+    }
+
+    /// Ends a replica at once: no hand-over, no sync, nothing told to anybody.
+    pub(crate) async fn kill(&mut self, number: u64) {
+        let replica = self.running.remove(&number).unwrap();
+        replica.shutdown.request();
+        end(replica).await;
+    }
+
+    /// All numbers.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        (1..=self.replicas).collect()
+    }
+
+    fn services(&self) -> Vec<(u64, Arc<MetadataService>)> {
+        self.running
+            .iter()
+            .map(|(number, replica)| (*number, replica.service.clone()))
+            .collect()
+    }
+
+    /// Who leads `group` as the replicas say; waits until one does.
+    pub(crate) async fn leader(&self, group: GroupId) -> u64 {
+        let look = async {
+            loop {
+                for replica in self.running.values() {
+                    if let Some(leader) = replica.process.leader(group).filter(|id| self.running.contains_key(&id.0)) {
+                        return leader.0;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, look).await.unwrap()
+    }
+
+    /// Commands `group` until a leader answers, as a gateway's client would.
+    pub(crate) async fn command(
+        &self,
+        group: GroupId,
+        request_id: Option<RequestKey>,
+        command: &Command,
+    ) -> Result<CommandAnswer, Failure> {
+        let envelope = Envelope {
+            request_id,
+            wall: SystemClock::new().wall(),
+            command: command.clone(),
+        };
+        let message = encode(&ProposeRequest {
+            group,
+            envelope: encode(&envelope).unwrap(),
+        })
+        .unwrap();
+        self.ask(Method::Propose, message).await
+    }
+
+    /// Asks `group` until a replica answers.
+    pub(crate) async fn query(&self, group: GroupId, query: &Query) -> Result<QueryAnswer, Failure> {
+        let message = encode(&QueryRequest {
+            group,
+            query: encode(query).unwrap(),
+        })
+        .unwrap();
+        self.ask(Method::Query, message).await
+    }
+
+    async fn ask<T: Serialize + DeserializeOwned>(&self, method: Method, message: Bytes) -> Result<T, Failure> {
+        let services = self.services();
+        let attempt = async {
+            for turn in 0.. {
+                let (_, service) = &services[turn % services.len()];
+                if let Ok(answer) = call(service, method, message.clone()).await {
+                    let reply = Reply::<T>::from_bytes(&answer.reply).unwrap();
+                    match reply.result {
+                        Err(failure) if failure.kind.is_retryable() => {}
+                        result => return result,
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            unreachable!("the turns never end")
+        };
+        tokio::time::timeout(PATIENCE, attempt).await.unwrap()
+    }
+}
+
+/// Proposes a command at one replica, once.
+pub(crate) async fn propose(
+    service: &MetadataService,
+    group: GroupId,
+    request_id: Option<RequestKey>,
+    command: &Command,
+) -> Result<CommandAnswer, Failure> {
+    let envelope = encode(&Envelope {
+        request_id,
+        wall: SystemClock::new().wall(),
+        command: command.clone(),
+    })?;
+    let answer = call(service, Method::Propose, encode(&ProposeRequest { group, envelope })?).await?;
+    Reply::<CommandAnswer>::from_bytes(&answer.reply)?.result
+}
+
+/// One call to one replica, as its transport hands it over.
+pub(crate) async fn call(service: &MetadataService, method: Method, message: Bytes) -> Result<GroupReply, Failure> {
+    let call = Call {
+        method,
+        request_id: 0,
+        message,
+        payload: Bytes::new(),
+    };
+    let answer = service.handle(GATEWAY, call).await?;
+    decode(&answer.message)
+}
+
+/// Waits for the last reference, so that files are closed, and for what blocks.
+async fn end(mut replica: Arc<Replica>) {
+    let replica = loop {
+        match Arc::try_unwrap(replica) {
+            Ok(replica) => break replica,
+            Err(shared) => {
+                replica = shared;
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let ended = tokio::task::spawn_blocking(move || {
+        let Replica {
+            process,
+            service,
+            workers,
+            runtime,
+            ..
+        } = replica;
+        // Tasks are dropped where they stand; what they own is closed with them.
+        runtime.shutdown_timeout(PATIENCE);
+        drop((process, service, workers));
+    });
+    ended.await.unwrap();
+}

@@ -1,0 +1,13 @@
+//! A whole node on real directories and RocksDB: which directory is which disk, restarts, lost indexes, scrub, full and failed disks.
+//!
+//! Not here: power cuts and chosen faults of single I/Os (the crash suite of the store, on simulated disks).
+#![allow(
+    clippy::unwrap_used,
+    reason = "the whole crate is a test: what cannot be set up fails it"
+)]
+
+mod identity;
+mod restart;
+mod scrub;
+mod trouble;
+mod world;

@@ -1,0 +1,306 @@
+//! The API as it describes itself: the served OpenAPI document against the routes, and every answer against the document.
+//!
+//! Invariants: an answer has a documented status and media type and nothing but documented fields; what this validator does not
+//! understand of a schema is a fault, so that no schema passes unread.
+//! Not here: what a call should do (the file of its topic).
+
+use crate::world::{Answer, World};
+use client_sdk::client::Client;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+const ROUTES: &str = include_str!("../../gateway/src/http.rs");
+const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
+/// Words of a schema that say nothing about values, or nothing that we promise to check.
+const REMARKS: [&str; 4] = ["description", "format", "title", "example"];
+
+/// The served document.
+pub(crate) struct Contract {
+    document: Value,
+}
+
+impl Contract {
+    /// Fetches it.
+    pub(crate) async fn fetch(client: &Client) -> Self {
+        let document = client.json(Method::GET, "/api/v1/openapi.json", None).await.unwrap();
+        Self { document }
+    }
+
+    /// Every (path, method) with its operation.
+    fn operations(&self) -> BTreeMap<(&str, &str), &Value> {
+        let paths = self.document["paths"].as_object().unwrap();
+        let all = paths.iter().flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().iter();
+            methods.map(move |(method, operation)| ((path.as_str(), method.as_str()), operation))
+        });
+        all.collect()
+    }
+
+    /// Panics when `answer` is not one that the document allows to this request.
+    pub(crate) fn check(&self, method: &Method, path: &str, answer: &Answer) {
+        let fits = |template: &str| {
+            let (mut template, mut path) = (template.split('/'), path.split('/'));
+            let is_same = |(part, given): (&str, &str)| part.starts_with('{') || part == given;
+            template.by_ref().zip(path.by_ref()).all(is_same) && template.next().is_none() && path.next().is_none()
+        };
+        let asked = method.as_str().to_lowercase();
+        let asked = if asked == "head" { "get".to_owned() } else { asked };
+        let known: Vec<_> = self.operations().into_iter().collect();
+        let mut here = known.iter().filter(|((path, _), _)| fits(path)).peekable();
+        let status = answer.status.as_u16();
+        let problem = || schema_problem(answer);
+        if here.peek().is_none() {
+            assert_eq!((status, problem()), (404, "route_not_found".to_owned()), "{path}");
+            return;
+        }
+        let Some((_, operation)) = here.find(|((_, method), _)| *method == asked) else {
+            assert_eq!((status, problem()), (405, "method_not_allowed".to_owned()), "{path}");
+            return;
+        };
+        let responses = &operation["responses"];
+        let response = responses.get(status.to_string()).or_else(|| responses.get("default"));
+        let response = response.unwrap_or_else(|| panic!("{method} {path} answered {status}, which is not described"));
+        let what = format!("{method} {path}: {status} {}", String::from_utf8_lossy(&answer.body));
+        let Some(content) = response.get("content") else {
+            assert!(answer.body.is_empty() || status == 206, "no body is described: {what}");
+            return;
+        };
+        if *method == Method::HEAD {
+            return;
+        }
+        let media = answer
+            .header("content-type")
+            .unwrap_or("")
+            .split(';')
+            .next()
+            .unwrap_or("");
+        let described = content.get(media).or_else(|| content.get("application/octet-stream"));
+        let described = described.unwrap_or_else(|| panic!("`{media}` is not described: {what}"));
+        if media.ends_with("json")
+            && let Some(schema) = described.get("schema")
+        {
+            let mut faults = Vec::new();
+            self.validate(schema, &answer.json(), "", &mut faults);
+            assert!(faults.is_empty(), "{faults:?} in {what}");
+        }
+    }
+
+    fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
+        match schema["$ref"].as_str() {
+            Some(reference) => {
+                let found = self.document.pointer(reference.trim_start_matches('#'));
+                found.unwrap_or_else(|| panic!("{reference} leads nowhere"))
+            }
+            None => schema,
+        }
+    }
+
+    fn validate(&self, schema: &Value, value: &Value, at: &str, faults: &mut Vec<String>) {
+        let schema = self.resolve(schema);
+        let words = schema.as_object().unwrap();
+        for (word, rule) in words {
+            let is_met = match word.as_str() {
+                "type" => has_type(rule, value),
+                "enum" => rule.as_array().unwrap().contains(value),
+                "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
+                "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
+                "oneOf" => {
+                    let fits = |one: &&Value| {
+                        let mut inner = Vec::new();
+                        self.validate(one, value, at, &mut inner);
+                        inner.is_empty()
+                    };
+                    rule.as_array().unwrap().iter().filter(fits).count() == 1
+                }
+                "items" => {
+                    for (number, item) in value.as_array().into_iter().flatten().enumerate() {
+                        self.validate(rule, item, &format!("{at}/{number}"), faults);
+                    }
+                    true
+                }
+                "required" | "properties" | "additionalProperties" => true,
+                _ => REMARKS.contains(&word.as_str()),
+            };
+            if !is_met {
+                faults.push(format!("{at}: `{word}: {rule}` is not met by {value}"));
+            }
+        }
+        if let (Some(fields), true) = (value.as_object(), words.contains_key("properties")) {
+            self.validate_fields(schema, fields, at, faults);
+        }
+    }
+
+    fn validate_fields(
+        &self,
+        schema: &Value,
+        fields: &serde_json::Map<String, Value>,
+        at: &str,
+        faults: &mut Vec<String>,
+    ) {
+        for name in schema["required"].as_array().into_iter().flatten() {
+            if !fields.contains_key(name.as_str().unwrap()) {
+                faults.push(format!("{at}: {name} is missing"));
+            }
+        }
+        for (name, value) in fields {
+            match schema["properties"].get(name) {
+                Some(described) => self.validate(described, value, &format!("{at}/{name}"), faults),
+                None if schema["additionalProperties"].is_object() => {}
+                None => faults.push(format!("{at}: `{name}` is not described")),
+            }
+        }
+    }
+
+    /// Every (method, path) that demands a token, for the matrix of permissions.
+    pub(crate) fn guarded(&self) -> BTreeSet<(String, String)> {
+        let guarded = self
+            .operations()
+            .into_iter()
+            .filter(|(_, operation)| operation.get("security").is_some());
+        guarded
+            .map(|((path, method), _)| (method.to_uppercase(), path.to_owned()))
+            .collect()
+    }
+}
+
+fn schema_problem(answer: &Answer) -> String {
+    let code = &answer.json()["code"];
+    code.as_str().unwrap_or("none").to_owned()
+}
+
+fn has_type(rule: &Value, value: &Value) -> bool {
+    let is = |name: &Value| match name.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "null" => value.is_null(),
+        other => panic!("type {other} is not known here"),
+    };
+    match rule {
+        Value::Array(names) => names.iter().any(is),
+        name => is(name),
+    }
+}
+
+/// The routes as they are written down in the gateway: (path, method).
+fn routes() -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    for piece in ROUTES.split(".route(").skip(1) {
+        let path = piece.split('"').nth(1).unwrap().to_owned();
+        let mut depth = 1;
+        let end = piece.find(|letter| {
+            depth += i32::from(letter == '(') - i32::from(letter == ')');
+            depth == 0
+        });
+        let handlers = &piece[..end.unwrap()];
+        let before = found.len();
+        for method in METHODS {
+            if handlers.contains(&format!("{method}(")) {
+                found.insert((path.clone(), method.to_owned()));
+            }
+        }
+        assert!(found.len() > before, "{path} has no method that is known here");
+    }
+    found
+}
+
+/// shows: H-API-2 scale=1/2
+/// shows: SC-out
+#[tokio::test]
+async fn every_route_is_described_and_every_described_route_is_there() {
+    let world = World::start().await;
+    let contract = &world.contract;
+    assert_eq!(contract.document["openapi"], "3.1.0");
+    let described: BTreeSet<_> = contract
+        .operations()
+        .keys()
+        .map(|(path, method)| ((*path).to_owned(), (*method).to_owned()))
+        .collect();
+    assert_eq!(routes(), described);
+    // Out of scope for good, so no such call may creep in.
+    for word in ["search", "edit", "collab", "inspect", "dlp", "socket"] {
+        assert!(described.iter().all(|(path, _)| !path.contains(word)), "{word}");
+    }
+
+    let stranger = Client::new(&world.cluster.facts.url).unwrap();
+    let guarded = contract.guarded();
+    for (path, method) in &described {
+        let method: Method = method.to_uppercase().parse().unwrap();
+        let concrete = path.replace("{id}", "0");
+        let answer = world.call_as(&stranger, method.clone(), &concrete, None).await;
+        let status = answer.status.as_u16();
+        assert!(
+            status != 404 && status != 405,
+            "{method} {path} is described and answers {status}"
+        );
+        if guarded.contains(&(method.to_string(), path.clone())) {
+            answer.refused(401, "unauthenticated");
+        }
+    }
+    let paths: BTreeSet<&String> = described.iter().map(|(path, _)| path).collect();
+    for path in paths {
+        for other in METHODS
+            .iter()
+            .filter(|method| !described.contains(&(path.clone(), (**method).to_owned())))
+        {
+            let method: Method = other.to_uppercase().parse().unwrap();
+            let answer = world.call_as(&stranger, method, &path.replace("{id}", "0"), None).await;
+            answer.refused(405, "method_not_allowed");
+            let allowed = answer.header("allow").unwrap().to_lowercase();
+            let allowed: BTreeSet<&str> = allowed
+                .split(',')
+                .map(str::trim)
+                .filter(|method| *method != "head")
+                .collect();
+            let here: BTreeSet<&str> = described
+                .iter()
+                .filter(|(known, _)| known == path)
+                .map(|(_, method)| method.as_str())
+                .collect();
+            assert_eq!(allowed, here, "{path}");
+        }
+    }
+    for path in ["/api/v1/nothing", "/api/v1/metadata/", "/api/v2/metadata", "/..%2fetc"] {
+        world
+            .call_as(&stranger, Method::GET, path, None)
+            .await
+            .refused(404, "route_not_found");
+    }
+}
+
+#[test]
+fn an_answer_that_departs_from_its_description_is_caught() {
+    let answer = |status: u16, media: &str, body: &Value| Answer {
+        status: status.try_into().unwrap(),
+        headers: vec![("content-type".to_owned(), media.to_owned())],
+        body: serde_json::to_vec(body).unwrap(),
+    };
+    let document = json!({
+        "paths": {"/a/{id}": {"get": {"responses": {"200": {"content": {"application/json": {"schema": {"$ref": "#/schemas/A"}}}}}}}},
+        "schemas": {"A": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 1}, "w": {"type": ["string", "null"], "enum": ["x", null]}}}},
+    });
+    let is_passed = |given: Answer| {
+        let contract = Contract {
+            document: document.clone(),
+        };
+        std::panic::catch_unwind(move || contract.check(&Method::GET, "/a/7", &given)).is_ok()
+    };
+    let json = "application/json";
+    assert!(is_passed(answer(200, json, &json!({"n": 1, "w": "x"}))));
+    for departing in [
+        json!({}),
+        json!({"n": 0}),
+        json!({"n": "1"}),
+        json!({"n": 1, "w": "y"}),
+        json!({"n": 1, "more": 1}),
+        json!([]),
+    ] {
+        assert!(!is_passed(answer(200, json, &departing)), "{departing}");
+    }
+    assert!(!is_passed(answer(200, "text/plain", &json!({"n": 1}))));
+    assert!(!is_passed(answer(201, json, &json!({"n": 1}))));
+}

@@ -1,0 +1,102 @@
+//! HTTP/1.1 by hand over bare connections: requests that stop, break off or are wrongly formed, and reading what is answered.
+//!
+//! Not here: expectations; what an HTTP client can send (`world`).
+
+use crate::world::{Answer, World};
+use client_sdk::client::Client;
+use reqwest::Method;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// No answer may take longer.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The access token of a client.
+pub(crate) fn token_of(client: &Client) -> String {
+    let request = client.request(Method::GET, "/").build().unwrap();
+    let header = request.headers()["authorization"].to_str().unwrap();
+    header.trim_start_matches("Bearer ").to_owned()
+}
+
+/// The head of a request with the client's token; each of `headers` ends with a line break.
+pub(crate) fn head(client: &Client, line: &str, headers: &str) -> Vec<u8> {
+    let token = token_of(client);
+    format!("{line} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\n{headers}\r\n").into_bytes()
+}
+
+/// One chunk of a chunked body; the last one is empty.
+pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// Reads the first final answer of what came back.
+#[track_caller]
+pub(crate) fn read(bytes: &[u8]) -> Answer {
+    let mut rest = bytes;
+    loop {
+        let end = rest.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no answer in {:?}", String::from_utf8_lossy(bytes)));
+        let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+        rest = &rest[end + 4..];
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap();
+        let status: u16 = status.parse().unwrap();
+        if status == 100 {
+            continue;
+        }
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        let length = headers.iter().find(|(name, _)| name == "content-length");
+        let length = length.map_or(rest.len(), |(_, value)| value.parse().unwrap());
+        return Answer {
+            status: status.try_into().unwrap(),
+            headers,
+            body: rest[..length].to_vec(),
+        };
+    }
+}
+
+/// A connection that says what it is told to.
+pub(crate) struct Sender(TcpStream);
+
+impl Sender {
+    pub(crate) async fn open(world: &World) -> Self {
+        Self(world.connect().await)
+    }
+
+    /// Sends all, or as much as the other side takes before it closes.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        drop(self.0.write_all(bytes).await);
+    }
+
+    /// Ends the writing half and reads the answer.
+    pub(crate) async fn finish(mut self) -> Answer {
+        // The other side may have closed already.
+        drop(self.0.shutdown().await);
+        read(&self.rest().await)
+    }
+
+    /// Everything until the other side closes; nothing when it resets before it answered.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let end = tokio::time::timeout(DEADLINE, self.0.read_to_end(&mut bytes)).await;
+        drop(end.expect("neither an answer nor an end"));
+        bytes
+    }
+
+    /// One answer, while the connection stays open.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        let mut bytes = vec![0; 64 << 10];
+        let count = tokio::time::timeout(DEADLINE, self.0.read(&mut bytes)).await;
+        bytes.truncate(count.expect("neither an answer nor an end").unwrap());
+        read(&bytes)
+    }
+
+    /// Resets the connection instead of ending it.
+    pub(crate) fn reset(self) {
+        self.0.set_zero_linger().unwrap();
+    }
+}
