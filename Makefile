@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench demo wide-folder tools clean
+.PHONY: build run test verify fix bench demo wide-folder largest-file tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -48,6 +48,10 @@ demo: build
 # SC-in-3 at its full scale: a million children in one folder. About five minutes and two gigabytes of disk.
 wide-folder: build
 	$(CARGO) run --release --locked -p chaos --bin wide-folder -- --holdfast $(HOLDFAST) $(ARGS)
+
+# C-4 at its full scale: a file of 10 GiB there and back. A few minutes and twenty gigabytes of disk.
+largest-file: build
+	$(CARGO) run --release --locked -p chaos --bin largest-file -- --holdfast $(HOLDFAST) $(ARGS)
 
 clean:
 	$(CARGO) clean

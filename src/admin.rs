@@ -73,7 +73,12 @@ async fn create_user(arguments: &AdminArguments, wanted: &UserArguments) -> anyh
     };
     let user = client.json(Method::POST, path, Some(&body)).await?;
     let word = |key: &str| user[key].as_str().unwrap_or("-").to_owned();
-    println!("user {} made, id {}, drive {}", word("username"), word("id"), word("drive"));
+    println!(
+        "user {} made, id {}, drive {}",
+        word("username"),
+        word("id"),
+        word("drive")
+    );
     if is_drawn {
         println!("password {password}");
     }
@@ -84,7 +89,11 @@ async fn create_user(arguments: &AdminArguments, wanted: &UserArguments) -> anyh
 fn line_of(file: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let line = text.lines().next().unwrap_or("").trim();
-    ensure!(!line.is_empty(), "{} is empty; put the secret on its first line", file.display());
+    ensure!(
+        !line.is_empty(),
+        "{} is empty; put the secret on its first line",
+        file.display()
+    );
     Ok(line.to_owned())
 }
 

@@ -67,7 +67,12 @@ pub(crate) fn done(identity_dir: &Path) -> anyhow::Result<()> {
         fs::remove_file(&path)?;
         File::open(identity_dir)?.sync_all()
     };
-    remove().with_context(|| format!("remove {}; make identity_dir writable for the first start", path.display()))
+    remove().with_context(|| {
+        format!(
+            "remove {}; make identity_dir writable for the first start",
+            path.display()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -82,13 +87,22 @@ mod tests {
         let (identity, data) = (folder.path().join("identity"), folder.path().join("data"));
         fs::create_dir(&identity).unwrap();
         allow(&identity).unwrap();
-        assert!(check(&identity, &data).unwrap_err().to_string().contains("is no directory"));
+        assert!(
+            check(&identity, &data)
+                .unwrap_err()
+                .to_string()
+                .contains("is no directory")
+        );
         fs::create_dir(&data).unwrap();
         assert_eq!(check(&identity, &data).unwrap(), Begin::First);
         let log = data.join("log");
         fs::create_dir_all(log.join("raft")).unwrap();
         fs::write(log.join("identity"), "x").unwrap();
-        assert_eq!(check(&identity, &data).unwrap(), Begin::First, "cut before the mark was removed");
+        assert_eq!(
+            check(&identity, &data).unwrap(),
+            Begin::First,
+            "cut before the mark was removed"
+        );
         done(&identity).unwrap();
         assert!(check(&identity, &data).is_err(), "an identity without its log");
         fs::write(log.join("raft").join("1"), "x").unwrap();

@@ -21,7 +21,8 @@ pub fn run(arguments: &IdentityArguments) -> anyhow::Result<()> {
     let (random, now) = (Random::system(), SystemClock::new().wall());
     match &arguments.command {
         IdentityCommand::Issue { role } => {
-            let role = Role::parse(role).with_context(|| format!("{role} is no role; use node, metadata or gateway"))?;
+            let role =
+                Role::parse(role).with_context(|| format!("{role} is no role; use node, metadata or gateway"))?;
             let issued = authority.issued()?;
             let numbers = issued.iter().filter(|(process, _)| process.role == role);
             let number = numbers.map(|(process, _)| process.number).max().unwrap_or(0) + 1;

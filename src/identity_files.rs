@@ -106,7 +106,10 @@ impl AuthorityFiles {
         let is_first = !self.issued()?.iter().any(|(known, _)| *known == process);
         let pem = self.authority.issue(process, now, IDENTITY_LIFE)?;
         let serial = Identity::from_pem(&pem)?.serial()?;
-        append_line(&self.directory.join(ISSUED_FILE), &format!("{process} {}", hex(&serial)))?;
+        append_line(
+            &self.directory.join(ISSUED_FILE),
+            &format!("{process} {}", hex(&serial)),
+        )?;
         fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
         // Only the first identity of a replica may begin an empty directory; a renewed one has its log already.
         if is_first && process.role == Role::Metadata {
@@ -239,7 +242,10 @@ pub(crate) fn load_identity(directory: &Path, now: WallTime) -> anyhow::Result<I
             IdentityError::NotValidNow { is_over: false, .. } => "check this host's clock",
             IdentityError::Issue(_) | IdentityError::Malformed(_) => "issue it anew with `holdfast identity renew`",
         };
-        anyhow::anyhow!("the identity in {} cannot be used: {error}; {remedy}", directory.display())
+        anyhow::anyhow!(
+            "the identity in {} cannot be used: {error}; {remedy}",
+            directory.display()
+        )
     })?;
     Ok(identity)
 }

@@ -46,6 +46,9 @@ pub fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     println!();
     println!("one-time admin token, also in setup-token: {}", token.expose());
     println!("once the processes run, make the first administrator with it:");
-    println!("  holdfast admin --url URL user create NAME --setup-token-file {}", token_file.display());
+    println!(
+        "  holdfast admin --url URL user create NAME --setup-token-file {}",
+        token_file.display()
+    );
     Ok(())
 }

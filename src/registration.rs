@@ -217,10 +217,7 @@ pub(crate) async fn refused_disks(client: &MetadataClient, configured: &[DiskCon
 }
 
 /// The disks of `configured` that the cluster knows.
-async fn known_disks(
-    client: &MetadataClient,
-    configured: &[DiskConfig],
-) -> anyhow::Result<BTreeSet<DiskId>> {
+async fn known_disks(client: &MetadataClient, configured: &[DiskConfig]) -> anyhow::Result<BTreeSet<DiskId>> {
     match client.query(&Query::Control(ControlQuery::Cluster), 0).await?.0 {
         QueryAnswer::Cluster(cluster) => Ok(configured
             .iter()

@@ -95,20 +95,37 @@ impl Identified {
         let metadata = config.metadata.map(|(endpoint, section)| {
             let identity = named(load(&endpoint)?, &endpoint, Role::Metadata, Some(section.replica.0))?;
             let begin = first_start::check(&endpoint.identity_dir, &section.data_dir)?;
-            let part = Part { identity, endpoint, section };
+            let part = Part {
+                identity,
+                endpoint,
+                section,
+            };
             anyhow::Ok((part, begin))
         });
         let node = config.node.map(|(endpoint, section)| {
             let number = Some(u64::from(section.node.0));
             let identity = named(load(&endpoint)?, &endpoint, Role::Node, number)?;
-            anyhow::Ok(Part { identity, endpoint, section })
+            anyhow::Ok(Part {
+                identity,
+                endpoint,
+                section,
+            })
         });
         let gateway = config.gateway.map(|(endpoint, section)| {
             let identity = named(load(&endpoint)?, &endpoint, Role::Gateway, None)?;
-            anyhow::Ok(Part { identity, endpoint, section })
+            anyhow::Ok(Part {
+                identity,
+                endpoint,
+                section,
+            })
         });
         if let Some(path) = config.revoked_file {
-            revocation_file::follow(path, base.revocations.clone(), base.clock.clone(), base.shutdown.clone())?;
+            revocation_file::follow(
+                path,
+                base.revocations.clone(),
+                base.clock.clone(),
+                base.shutdown.clone(),
+            )?;
         }
         let found = Self {
             seeds: config.seeds,

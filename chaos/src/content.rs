@@ -58,14 +58,3 @@ impl SeededContent {
         })
     }
 }
-
-/// The bytes of `pattern`, which is not empty, over and over until there are `length_bytes`: much to send and little to store.
-pub fn repeated(pattern: Bytes, length_bytes: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    assert!(!pattern.is_empty(), "nothing repeats");
-    futures_util::stream::unfold((0, length_bytes), move |(at, left_bytes)| {
-        let longest = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(PART_BYTES);
-        let part = pattern.slice(at..(at + longest).min(pattern.len()));
-        let next = ((at + part.len()) % pattern.len(), left_bytes - part.len() as u64);
-        std::future::ready((!part.is_empty()).then_some((Ok(part), next)))
-    })
-}

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod content;
 pub mod demo;
 pub mod dev_cluster;
+pub mod largest_file;
 pub mod meter;
 pub mod table;
 pub mod tree;

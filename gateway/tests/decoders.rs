@@ -11,7 +11,10 @@ use proptest::prelude::{any, prop, proptest};
 
 fn check_headers(text: &str, size: u64) {
     if let Wanted::Part(range) = wanted(Some(text), size) {
-        assert!(range.start < range.end && range.end <= size, "{text} of {size}: {range:?}");
+        assert!(
+            range.start < range.end && range.end <= size,
+            "{text} of {size}: {range:?}"
+        );
     }
     let _ = (names_weakly(text, "\"a-1\""), names_strongly(text, "\"a-1\""));
     if let Some(boundary) = multipart::boundary(text) {
@@ -21,7 +24,10 @@ fn check_headers(text: &str, size: u64) {
 
 /// Reads `bytes`, which come in `parts`, as a body to its end; how many bytes of content it had.
 fn read_body(bytes: &[u8], parts: usize) -> Option<usize> {
-    let pieces: Vec<_> = bytes.chunks(bytes.len().div_ceil(parts.max(1)).max(1)).map(Bytes::copy_from_slice).collect();
+    let pieces: Vec<_> = bytes
+        .chunks(bytes.len().div_ceil(parts.max(1)).max(1))
+        .map(Bytes::copy_from_slice)
+        .collect();
     let body = stream::iter(pieces.into_iter().map(Ok)).boxed();
     let read = async {
         let mut related = multipart::read(body, "b", None).await.ok()?;
@@ -31,7 +37,9 @@ fn read_body(bytes: &[u8], parts: usize) -> Option<usize> {
         }
         Some(length)
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime needs nothing");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime needs nothing");
     runtime.block_on(read)
 }
 

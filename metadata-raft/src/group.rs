@@ -317,10 +317,13 @@ impl Group {
     /// # Errors
     /// `Unavailable` when the replica has stopped.
     pub async fn is_made(&self) -> Result<bool, GroupError> {
-        self.raft.is_initialized().await.map_err(|error| GroupError::Unavailable {
-            group: self.group,
-            detail: error.to_string(),
-        })
+        self.raft
+            .is_initialized()
+            .await
+            .map_err(|error| GroupError::Unavailable {
+                group: self.group,
+                detail: error.to_string(),
+            })
     }
 
     /// Returns once the state holds everything that was committed when the replica started; nothing may be served before.

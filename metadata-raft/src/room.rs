@@ -130,7 +130,10 @@ mod tests {
         drop(query);
         assert!(room.enter_query().is_some());
         let text = metrics.encode();
-        assert!(text.contains("metadata_refused_requests_total{kind=\"command\"} 3"), "{text}");
+        assert!(
+            text.contains("metadata_refused_requests_total{kind=\"command\"} 3"),
+            "{text}"
+        );
         assert!(text.contains("metadata_waiting_requests{kind=\"command\"} 0"), "{text}");
     }
 }

@@ -112,11 +112,27 @@ mod tests {
             ("a partition", plain(), false),
             ("a LUKS volume", crypt(), true),
             ("plain dm-crypt", device(Some("CRYPT-PLAIN-swap"), vec![plain()]), true),
-            ("a logical volume on LUKS", device(Some("LVM-root"), vec![crypt()]), true),
-            ("a logical volume on a disk", device(Some("LVM-root"), vec![plain()]), false),
+            (
+                "a logical volume on LUKS",
+                device(Some("LVM-root"), vec![crypt()]),
+                true,
+            ),
+            (
+                "a logical volume on a disk",
+                device(Some("LVM-root"), vec![plain()]),
+                false,
+            ),
             ("an array of LUKS volumes", device(None, vec![crypt(), crypt()]), true),
-            ("an array with one open member", device(None, vec![crypt(), plain()]), false),
-            ("a name that only mentions it", device(Some("LVM-CRYPT-"), vec![plain()]), false),
+            (
+                "an array with one open member",
+                device(None, vec![crypt(), plain()]),
+                false,
+            ),
+            (
+                "a name that only mentions it",
+                device(Some("LVM-CRYPT-"), vec![plain()]),
+                false,
+            ),
         ];
         for (what, device, expected) in cases {
             assert_eq!(is_encrypted(&device), expected, "{what}");
@@ -126,7 +142,10 @@ mod tests {
     #[test]
     fn what_the_kernel_does_not_tell_is_unknown() {
         let told = protection(Path::new("/proc"));
-        assert_eq!((told, told.is_encrypted(), told.gauge()), (Protection::Unknown, None, -1));
+        assert_eq!(
+            (told, told.is_encrypted(), told.gauge()),
+            (Protection::Unknown, None, -1)
+        );
         assert_eq!(protection(Path::new("/no such directory")), Protection::Unknown);
     }
 

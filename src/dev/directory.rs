@@ -22,7 +22,9 @@ impl DevDirectory {
     /// Takes `path`, which is made when it is missing.
     pub(crate) fn take(path: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
-        let path = path.canonicalize().with_context(|| format!("look at {}", path.display()))?;
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("look at {}", path.display()))?;
         let name = path.join(LOCK_FILE);
         let lock = OpenOptions::new()
             .create(true)

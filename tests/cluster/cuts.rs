@@ -41,7 +41,7 @@ async fn an_upload_that_is_cut_anywhere_leaves_nothing_and_works_right_after() {
         let mut half_closed = Sender::open(&world).await;
         half_closed.send(&head(&ada, LINE, &declared)).await;
         half_closed.send(&content[..sent]).await;
-        half_closed.finish().await.refused(400, "body_cut");
+        half_closed.cut().await.refused(400, "body_cut");
         settles(&ada, 0, &format!("half-closed after {sent}")).await;
 
         let mut reset = Sender::open(&world).await;
@@ -78,7 +78,7 @@ async fn a_cut_version_leaves_the_one_before_as_it_was() {
             .send(&head(&ada, &line, &format!("content-length: {LENGTH}\r\n")))
             .await;
         sender.send(&noise(3, LENGTH)[..sent]).await;
-        sender.finish().await.refused(400, "body_cut");
+        sender.cut().await.refused(400, "body_cut");
         settles(&ada, MIB as u64, &format!("a version cut after {sent}")).await;
         let now = ada.list("/", 10, None).await.unwrap().entries.remove(0);
         assert_eq!((now.version, now.revision), (first.entry.version, first.entry.revision));
@@ -107,7 +107,7 @@ async fn chunks_that_are_cut_or_malformed_are_refused() {
         let mut sender = Sender::open(&world).await;
         sender.send(&head(&ada, LINE, CHUNKED)).await;
         sender.send(&body).await;
-        sender.finish().await.refused(400, "body_cut");
+        sender.cut().await.refused(400, "body_cut");
     }
     assert_eq!(
         (tree_of(&ada).await, ada.me().await.unwrap().usage.bytes),
@@ -197,7 +197,7 @@ async fn a_multipart_body_that_is_wrong_in_any_way_is_refused_by_type() {
         (RELATED, parts("no json"), 400, "bad_json"),
         (RELATED, parts(r#"{"path":"/multi","colour":"red"}"#), 400, "bad_json"),
         (RELATED, parts(r#"{"path":"/multi","path":"/other"}"#), 400, "bad_json"),
-        (RELATED, parts("{}"), 400, "bad_name"),
+        (RELATED, parts("{}"), 400, "bad_json"),
         (RELATED, parts(&long), 413, "body_too_large"),
         (
             RELATED,

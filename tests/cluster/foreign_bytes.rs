@@ -78,14 +78,21 @@ fn requests(token: &str) -> Vec<Vec<u8>> {
         let head = format!("{line} HTTP/1.1\r\nhost: h\r\n{authorization}\r\n{header}\r\ncontent-length: {length}");
         format!("{head}\r\n\r\n{body}").into_bytes()
     };
-    let (json, form) = ("content-type: application/json", "content-type: application/x-www-form-urlencoded");
+    let (json, form) = (
+        "content-type: application/json",
+        "content-type: application/x-www-form-urlencoded",
+    );
     let related = "content-type: multipart/related; boundary=b";
     let parts = "--b\r\ncontent-type: application/json\r\n\r\n{\"name\":\"m\"}\r\n--b\r\n\r\nbytes\r\n--b--\r\n";
     let folder = "{\"type\":\"folder\",\"path\":\"/g\",\"parents\":true}";
     let login = "grant_type=refresh_token&refresh_token=nothing";
     vec![
         request("GET /api/v1/metadata?path=/&limit=10", "accept: */*", ""),
-        request("POST /api/v1/files/upload?uploadType=media&path=/f", "accept: */*", "some bytes of a file"),
+        request(
+            "POST /api/v1/files/upload?uploadType=media&path=/f",
+            "accept: */*",
+            "some bytes of a file",
+        ),
         request("POST /api/v1/files/upload?uploadType=multipart", related, parts),
         request("POST /api/v1/metadata", json, folder),
         request("POST /api/v1/auth/token", form, login),
@@ -112,12 +119,24 @@ async fn ten_thousand_foreign_strings_at_the_http_port_change_nothing() {
             drop(place);
             // A refusal is typed; a server error would be our own fault.
             let shown = String::from_utf8_lossy(&bytes);
-            assert!(!head.starts_with(b"HTTP/1.1 500"), "{number}: {shown:?}: {}", String::from_utf8_lossy(&head));
+            assert!(
+                !head.starts_with(b"HTTP/1.1 500"),
+                "{number}: {shown:?}: {}",
+                String::from_utf8_lossy(&head)
+            );
             head.starts_with(b"HTTP/1.1 ")
         });
     }
-    let answered = tasks.join_all().await.into_iter().filter(|is_answered| *is_answered).count();
-    assert!(answered as u64 > STRINGS / 4, "only {answered} of {STRINGS} were answered");
+    let answered = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|is_answered| *is_answered)
+        .count();
+    assert!(
+        answered as u64 > STRINGS / 4,
+        "only {answered} of {STRINGS} were answered"
+    );
     assert_serves(&world, "/after").await;
 }
 
@@ -129,7 +148,11 @@ async fn answer_to(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let _ = stream.shutdown().await;
     let mut back = Vec::new();
     let reading = tokio::time::timeout(ANSWER_DEADLINE, stream.read_to_end(&mut back)).await;
-    assert!(reading.is_ok(), "no end of the answer to {:?}", String::from_utf8_lossy(bytes));
+    assert!(
+        reading.is_ok(),
+        "no end of the answer to {:?}",
+        String::from_utf8_lossy(bytes)
+    );
     back
 }
 
@@ -205,7 +228,12 @@ fn insider(data_dir: &Path, process: &str) -> Insider {
 
 impl Insider {
     async fn nodes(&self) -> Vec<Peer> {
-        let asked = self.client.query(&Query::Control(ControlQuery::Cluster), 1).await.unwrap().0;
+        let asked = self
+            .client
+            .query(&Query::Control(ControlQuery::Cluster), 1)
+            .await
+            .unwrap()
+            .0;
         let QueryAnswer::Cluster(cluster) = asked else {
             panic!("asked for the map, was answered {asked:?}");
         };
@@ -261,11 +289,19 @@ fn messages() -> Vec<(Method, Vec<u8>)> {
         (Method::ConfirmFragment, encode(&confirm).unwrap()),
         (Method::ReadFragment, encode(&read).unwrap()),
         (Method::NodeStatus, encode(&NodeStatus {}).unwrap()),
-        (Method::Query, query(CONTROL_GROUP, &Query::Control(ControlQuery::Layout(Some(ProfileId::Dev))))),
+        (
+            Method::Query,
+            query(
+                CONTROL_GROUP,
+                &Query::Control(ControlQuery::Layout(Some(ProfileId::Dev))),
+            ),
+        ),
         (Method::Query, query(GroupId(1), &Query::Control(ControlQuery::Groups))),
         (Method::MetadataStatus, Bytes::new()),
     ];
-    all.into_iter().map(|(method, message)| (method, message.to_vec())).collect()
+    all.into_iter()
+        .map(|(method, message)| (method, message.to_vec()))
+        .collect()
 }
 
 /// shows: F42
@@ -281,7 +317,11 @@ async fn ten_thousand_foreign_messages_and_datagrams_at_the_ports_between_proces
     for number in 0..STRINGS {
         let (method, message) = &valid[number as usize / 2 % valid.len()];
         // Random bytes go to every method; those that the caller's role may not use are refused before they are read.
-        let method = if number.is_multiple_of(2) { Method::ALL[number as usize / 2 % Method::ALL.len()] } else { *method };
+        let method = if number.is_multiple_of(2) {
+            Method::ALL[number as usize / 2 % Method::ALL.len()]
+        } else {
+            *method
+        };
         let call = Call {
             method,
             request_id: 0,
@@ -296,14 +336,22 @@ async fn ten_thousand_foreign_messages_and_datagrams_at_the_ports_between_proces
             match answered {
                 Ok(_) => false,
                 Err(RpcError::Refused(failure)) => {
-                    assert!(failure.kind != model::error_kind::ErrorKind::Bug, "{number}: {failure:?}");
+                    assert!(
+                        failure.kind != model::error_kind::ErrorKind::Bug,
+                        "{number}: {failure:?}"
+                    );
                     true
                 }
                 Err(other) => panic!("{number}, {method:?} to {}: {other:?}", peer.process),
             }
         });
     }
-    let refused = tasks.join_all().await.into_iter().filter(|is_refused| *is_refused).count();
+    let refused = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|is_refused| *is_refused)
+        .count();
     assert!(refused as u64 > STRINGS / 2, "only {refused} were refused");
 
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -315,13 +363,17 @@ async fn ten_thousand_foreign_messages_and_datagrams_at_the_ports_between_proces
         let _ = socket.send_to(&datagram, peers[number as usize % peers.len()].address);
     }
     for peer in &peers {
-        let ping = Call {
-            method: Method::Ping,
+        let (method, message) = match peer.process.role {
+            Role::Node => (Method::NodeStatus, encode(&NodeStatus {}).unwrap()),
+            _ => (Method::Ping, Bytes::new()),
+        };
+        let call = Call {
+            method,
             request_id: 0,
-            message: Bytes::new(),
+            message,
             payload: Bytes::new(),
         };
-        insider.transport.call(peer, ping, ANSWER_DEADLINE).await.unwrap();
+        insider.transport.call(peer, call, ANSWER_DEADLINE).await.unwrap();
     }
     assert_serves(&world, "/after").await;
 }

@@ -3,9 +3,9 @@
 //! The same assembly as `holdfast dev` (QUIC on loopback, real files), so what is planted is the cipher and nothing else.
 //! Not here: expectations; what a child process can show as well (`world`).
 
-use codec::cipher::{Aes256Gcm, Cipher, NONCE_BYTES, TAG_BYTES};
-use client_sdk::client::Client;
 use clap::Parser;
+use client_sdk::client::Client;
+use codec::cipher::{Aes256Gcm, Cipher, NONCE_BYTES, TAG_BYTES};
 use gateway::drive::{Caller, Core};
 use holdfast::cli::{Command, CommandLine};
 use holdfast::dev::cluster::{DevCluster, base};
@@ -20,7 +20,11 @@ use protocol::metadata::{Command as GroupCommand, Query, QueryAnswer};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tempfile::TempDir;
+
+/// What a stop may take on a loaded machine.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running cluster with its data directory.
 pub(crate) struct Inside {
@@ -34,7 +38,15 @@ impl Inside {
     pub(crate) async fn start(cipher: Arc<dyn Cipher>) -> Self {
         let directory = TempDir::new().unwrap();
         let data_dir = directory.path().join("data");
-        let line = ["holdfast", "dev", "--listen", "127.0.0.1:0", "--disk-capacity", "4G", "--data-dir"];
+        let line = [
+            "holdfast",
+            "dev",
+            "--listen",
+            "127.0.0.1:0",
+            "--disk-capacity",
+            "4G",
+            "--data-dir",
+        ];
         let line = line.into_iter().map(Into::into).chain([data_dir.into_os_string()]);
         let Command::Dev(arguments) = CommandLine::parse_from(line).command else {
             panic!("the command is `dev`");
@@ -64,7 +76,8 @@ impl Inside {
 
     /// Stops the cluster; what it wrote stays until the answer is dropped.
     pub(crate) async fn stop(self) -> TempDir {
-        self.cluster.stop().await;
+        let stopped = tokio::time::timeout(STOP_DEADLINE, self.cluster.stop()).await;
+        assert!(stopped.is_ok(), "the cluster did not stop within {STOP_DEADLINE:?}");
         self.directory
     }
 

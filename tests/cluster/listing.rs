@@ -253,7 +253,7 @@ async fn a_page_token_serves_its_user_and_folder_unaltered_and_nothing_else() {
     with(&other, "/", &token).await.refused(400, "bad_page_token");
     page(&world, &other, &[("id", &first.entry.id), ("page_token", &token)], None)
         .await
-        .refused(404, "not_found");
+        .refused(400, "bad_page_token");
 
     // By path it follows what the path means: another folder there has no page behind the first one's.
     let moved = json!({"path": "/moved"});
@@ -304,7 +304,7 @@ async fn what_comes_and_goes_between_pages_never_doubles_or_hides_another() {
         let last = shown
             .entries
             .last()
-            .map_or(0, |entry| entry.name.parse::<u32>().unwrap());
+            .map_or(0, |entry| entry.name[..4].parse::<u32>().unwrap());
         for entry in shown.entries {
             *seen.entry(entry.name).or_default() += 1;
         }

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod capacity;
+mod conflicts;
 mod contract;
 mod cuts;
 mod degraded;
@@ -19,6 +20,7 @@ mod inside;
 mod lifetime;
 mod listing;
 mod names;
+mod permissions;
 mod quiet_log;
 mod quota;
 mod refusals;

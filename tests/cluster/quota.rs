@@ -16,7 +16,8 @@ async fn held(client: &Client) -> u64 {
     client.me().await.unwrap().usage.bytes
 }
 
-async fn falls_to(client: &Client, bytes: u64) {
+/// Waits until the drive holds no more than this: pages that nobody counts any more are reaped behind the request.
+pub(crate) async fn falls_to(client: &Client, bytes: u64) {
     let begun = Instant::now();
     while held(client).await != bytes {
         assert!(

@@ -29,7 +29,9 @@ impl Needle {
     /// A content as it is: found where any of its pieces is.
     pub(crate) fn content(name: &str, bytes: &[u8]) -> Self {
         let distance = (bytes.len() / CONTENT_PIECES_MAX).max(CONTENT_PIECE_BYTES);
-        let pieces = bytes.chunks(distance).filter_map(|piece| piece.get(..CONTENT_PIECE_BYTES));
+        let pieces = bytes
+            .chunks(distance)
+            .filter_map(|piece| piece.get(..CONTENT_PIECE_BYTES));
         Self::of(name, pieces.map(<[u8]>::to_vec))
     }
 
@@ -87,7 +89,11 @@ impl Found {
 
     /// Asserts that a needle lies in no file for which `is_forbidden` holds.
     pub(crate) fn assert_absent(&self, needle: &str, is_forbidden: impl Fn(&Path) -> bool) {
-        let files: Vec<&Path> = self.files_with(needle).into_iter().filter(|file| is_forbidden(file)).collect();
+        let files: Vec<&Path> = self
+            .files_with(needle)
+            .into_iter()
+            .filter(|file| is_forbidden(file))
+            .collect();
         assert!(files.is_empty(), "{needle} lies in {files:?}");
     }
 }
@@ -195,16 +201,25 @@ fn a_search_finds_what_was_planted_and_only_there() {
     let plant = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).unwrap();
     fs::create_dir(directory.path().join("below")).unwrap();
     // Framed as a log with blocks would frame it: broken at any byte, at distances longer than two pieces.
-    plant("below/framed", &content.chunks(55).collect::<Vec<_>>().join(&b"<frame>"[..]));
+    plant(
+        "below/framed",
+        &content.chunks(55).collect::<Vec<_>>().join(&b"<frame>"[..]),
+    );
     plant("shifted", &[b"x", &content[7..200]].concat());
     plant("other", &crate::world::noise(2, 3_000));
     let secret = b"correct horse battery staple";
     plant("hex", format!("key={}", hex(secret)).as_bytes());
     // `user:correct horse battery staple`, as HTTP's Basic would carry it.
-    plant("base64", b"Authorization: Basic dXNlcjpjb3JyZWN0IGhvcnNlIGJhdHRlcnkgc3RhcGxl");
+    plant(
+        "base64",
+        b"Authorization: Basic dXNlcjpjb3JyZWN0IGhvcnNlIGJhdHRlcnkgc3RhcGxl",
+    );
     let needles = [Needle::content("content", &content), Needle::secret("secret", secret)];
     let found = search(directory.path(), &needles);
-    assert_eq!(found.files_with("content"), [Path::new("below/framed"), Path::new("shifted")]);
+    assert_eq!(
+        found.files_with("content"),
+        [Path::new("below/framed"), Path::new("shifted")]
+    );
     assert_eq!(found.files_with("secret"), [Path::new("base64"), Path::new("hex")]);
     assert_eq!(found.files.len(), 5);
     assert!(found.pieces("content", |file| file.starts_with("below")) >= 3_000 / 55);

@@ -197,8 +197,11 @@ async fn send_cut(url: &str, token: &str, bytes: &[u8]) {
 
 async fn stripes_written(client: &Client) -> u64 {
     let page = client.text("/metrics").await.unwrap();
-    let rows = page.lines().filter(|line| line.starts_with("gateway_stripes_written_total{"));
-    rows.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("gateway_stripes_written_total{"));
+    rows.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
+        .sum()
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -213,7 +216,10 @@ fn kek(data_dir: &Path) -> Vec<u8> {
 }
 
 fn has_file(found: &Found, role: impl Fn(&Path) -> bool, part: &str) -> bool {
-    found.files.iter().any(|file| role(file) && file.to_string_lossy().contains(part))
+    found
+        .files
+        .iter()
+        .any(|file| role(file) && file.to_string_lossy().contains(part))
 }
 
 /// shows: C-6, QAS-016, F43, NF-sec-1 scale=1/2
@@ -243,22 +249,36 @@ async fn no_file_of_a_cluster_holds_a_content_a_name_on_a_data_disk_or_a_secret_
     secrets.extend(numbered.map(|(number, token)| (format!("token {number}"), token)));
     let mut needles = contents.needles();
     needles.extend(name_needles());
-    needles.extend(secrets.iter().map(|(name, secret)| Needle::secret(name, secret.as_bytes())));
+    needles.extend(
+        secrets
+            .iter()
+            .map(|(name, secret)| Needle::secret(name, secret.as_bytes())),
+    );
     needles.push(Needle::secret("kek", &kek(&world.data_dir())));
     needles.push(Needle::text("private key", "PRIVATE KEY-----"));
     let found = search(&world.data_dir(), &needles);
 
-    for content in contents.raw().map(|(name, _)| name).into_iter().chain(["text", "inline text"]) {
+    for content in contents
+        .raw()
+        .map(|(name, _)| name)
+        .into_iter()
+        .chain(["text", "inline text"])
+    {
         found.assert_absent(content, anywhere);
     }
     for name in NAMES.into_iter().chain([MEDIA, USER]) {
         found.assert_absent(name, is_node);
-        assert!(found.pieces(name, is_metadata) > 0, "{name} was not found where it must lie");
+        assert!(
+            found.pieces(name, is_metadata) > 0,
+            "{name} was not found where it must lie"
+        );
     }
     for (name, _) in &secrets {
         // The demo user's password is told to whoever starts the cluster: on its standard output, and in a file of mode 0600.
         let is_told = |file: &Path| name == "demo password" && file.ends_with("dev.out");
-        found.assert_absent(name, |file| !is_told(file) && !file.ends_with("cluster/dev-secrets.json"));
+        found.assert_absent(name, |file| {
+            !is_told(file) && !file.ends_with("cluster/dev-secrets.json")
+        });
     }
     assert_eq!(found.files_with("demo password").len(), 2);
     assert_eq!(found.files_with("kek"), [Path::new("cluster/kek")]);
@@ -295,11 +315,18 @@ async fn no_file_holds_a_key_or_a_tail_in_the_open_and_no_nonce_is_used_twice() 
     let mut needles = contents.needles();
     needles.push(Needle::secret("drive key", &drive_key));
     let keys = cipher.keys();
-    let derived = (0..).zip(&keys).map(|(number, key): (usize, _)| (format!("derived key {number}"), key));
+    let derived = (0..)
+        .zip(&keys)
+        .map(|(number, key): (usize, _)| (format!("derived key {number}"), key));
     let derived: Vec<_> = derived.collect();
     needles.extend(derived.iter().map(|(name, key)| Needle::secret(name, &key[..])));
     let found = search(&directory.path().join("data"), &needles);
-    for content in contents.raw().map(|(name, _)| name).into_iter().chain(["text", "inline text"]) {
+    for content in contents
+        .raw()
+        .map(|(name, _)| name)
+        .into_iter()
+        .chain(["text", "inline text"])
+    {
         found.assert_absent(content, anywhere);
     }
     found.assert_absent("drive key", anywhere);
@@ -307,7 +334,11 @@ async fn no_file_holds_a_key_or_a_tail_in_the_open_and_no_nonce_is_used_twice() 
         found.assert_absent(name, anywhere);
     }
     let (sealed, reused) = cipher.pairs();
-    assert!(sealed > 30 && keys.len() > 30, "only {sealed} seals under {} keys", keys.len());
+    assert!(
+        sealed > 30 && keys.len() > 30,
+        "only {sealed} seals under {} keys",
+        keys.len()
+    );
     assert_eq!(reused, 0, "of {sealed} pairs of key and nonce");
 }
 
@@ -343,7 +374,11 @@ async fn the_search_catches_a_gateway_that_seals_nothing() {
     for inline in ["inline", "next inline"] {
         found.assert_absent(inline, |file| !is_metadata(file));
         // Each of three replicas has it in its log.
-        assert!(found.files_with(inline).len() >= 3, "{inline}: {:?}", found.files_with(inline));
+        assert!(
+            found.files_with(inline).len() >= 3,
+            "{inline}: {:?}",
+            found.files_with(inline)
+        );
     }
     for stored in ["block", "stripes", "next block", "cut", "tail"] {
         found.assert_absent(stored, |file| !is_node(file));
@@ -355,8 +390,13 @@ async fn the_search_catches_a_gateway_that_seals_nothing() {
     // What passes through the metadata is small against what passes by it: all replicas together keep less than a tenth.
     let bytes = |is_meant: fn(&Path) -> bool| -> u64 {
         let files = found.files.iter().filter(|file| is_meant(file));
-        files.map(|file| std::fs::metadata(data_dir.join(file)).unwrap().len()).sum()
+        files
+            .map(|file| std::fs::metadata(data_dir.join(file)).unwrap().len())
+            .sum()
     };
     let (in_metadata, on_nodes) = (bytes(is_metadata), bytes(is_node));
-    assert!(in_metadata < on_nodes / 10, "{in_metadata} bytes of metadata, {on_nodes} on nodes");
+    assert!(
+        in_metadata < on_nodes / 10,
+        "{in_metadata} bytes of metadata, {on_nodes} on nodes"
+    );
 }

@@ -50,7 +50,10 @@ impl Cluster {
 
 async fn put(client: &Client, path: &str, bytes: &[u8]) -> String {
     let target = Target::new_file(path);
-    let uploaded = eventually("upload", async || client.put(&target, Bytes::copy_from_slice(bytes)).await).await;
+    let uploaded = eventually("upload", async || {
+        client.put(&target, Bytes::copy_from_slice(bytes)).await
+    })
+    .await;
     uploaded.entry.id
 }
 
@@ -75,8 +78,19 @@ async fn accounts(plan: &Plan) -> (Client, Client) {
     let (url, ca, token) = (plan.url(), text("tls.pem"), text("cluster/setup-token"));
     let setup = |name| {
         let token = token.as_str();
-        ["admin", "--url", &url, "--ca-file", &ca, "user", "create", name, "--setup-token-file", token]
-            .map(str::to_owned)
+        [
+            "admin",
+            "--url",
+            &url,
+            "--ca-file",
+            &ca,
+            "user",
+            "create",
+            name,
+            "--setup-token-file",
+            token,
+        ]
+        .map(str::to_owned)
     };
     let words = |words: [String; 10]| run(&words.each_ref().map(String::as_str));
     let made = eventually("the first administrator", async || {
@@ -89,17 +103,33 @@ async fn accounts(plan: &Plan) -> (Client, Client) {
     let password = drawn_password(&made.await);
     let again = words(setup("eve"));
     assert!(!again.status.success(), "the token makes one account");
-    assert!(String::from_utf8_lossy(&again.stderr).contains("setup_done"), "{again:?}");
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("setup_done"),
+        "{again:?}"
+    );
     fs::write(plan.path("password"), &password).unwrap();
     let (file, of_user) = (text("password"), ["user", "create", "bob"]);
-    let signed_in = ["admin", "--url", &url, "--ca-file", &ca, "--user", "ann", "--password-file", &file];
+    let signed_in = [
+        "admin",
+        "--url",
+        &url,
+        "--ca-file",
+        &ca,
+        "--user",
+        "ann",
+        "--password-file",
+        &file,
+    ];
     let bobs = drawn_password(&run_well(&[&signed_in[..], &of_user[..]].concat()));
     let admin = plan.client().login("ann", &password).await.unwrap();
     (admin, plan.client().login("bob", &bobs).await.unwrap())
 }
 
 async fn status(admin: &Client) -> Value {
-    eventually("status", async || admin.json(reqwest::Method::GET, "/api/v1/admin/status", None).await).await
+    eventually("status", async || {
+        admin.json(reqwest::Method::GET, "/api/v1/admin/status", None).await
+    })
+    .await
 }
 
 /// Each process is killed on its own, then all at once, then all stop in order and come back on other ports.

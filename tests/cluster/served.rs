@@ -46,7 +46,10 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 /// What the binary prints; it must succeed.
 pub(crate) fn run_well(arguments: &[&str]) -> String {
     let output = run(arguments);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{arguments:?}: {out}{err}");
     out.into_owned()
 }
@@ -91,7 +94,7 @@ impl Plan {
     /// Makes the cluster with `holdfast init`, and directories and a configuration for each process.
     pub(crate) fn make() -> Self {
         let plan = Self {
-            directory: { let mut d = tempfile::Builder::new().prefix("hfkeep").tempdir().unwrap(); d.disable_cleanup(true); d },
+            directory: TempDir::new().unwrap(),
             metadata: (0..3).map(|_| free_udp()).collect(),
             nodes: (0..6).map(|_| free_udp()).collect(),
             gateway: free_udp(),

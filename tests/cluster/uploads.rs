@@ -233,7 +233,7 @@ async fn a_file_goes_in_comes_back_goes_into_the_trash_and_out_of_it() {
 
 /// The median counts in the quietest of several batches, since other tests share the machine.
 ///
-/// shows: US-1.1
+/// shows: US-1.1 scale=1/2
 #[tokio::test]
 async fn half_of_all_small_uploads_end_within_twenty_milliseconds() {
     const WANTED: Duration = Duration::from_millis(20);

@@ -33,10 +33,14 @@ pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
 /// Reads the first final answer of what came back.
 #[track_caller]
 pub(crate) fn read(bytes: &[u8]) -> Answer {
+    first_answer(bytes).unwrap_or_else(|| panic!("no answer in {:?}", String::from_utf8_lossy(bytes)))
+}
+
+/// The first final answer; `None` while it is not whole.
+fn first_answer(bytes: &[u8]) -> Option<Answer> {
     let mut rest = bytes;
     loop {
-        let end = rest.windows(4).position(|four| four == b"\r\n\r\n");
-        let end = end.unwrap_or_else(|| panic!("no answer in {:?}", String::from_utf8_lossy(bytes)));
+        let end = rest.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&rest[..end]).into_owned();
         rest = &rest[end + 4..];
         let mut lines = head.lines();
@@ -51,11 +55,11 @@ pub(crate) fn read(bytes: &[u8]) -> Answer {
             .collect();
         let length = headers.iter().find(|(name, _)| name == "content-length");
         let length = length.map_or(rest.len(), |(_, value)| value.parse().unwrap());
-        return Answer {
+        return Some(Answer {
             status: status.try_into().unwrap(),
+            body: rest.get(..length)?.to_vec(),
             headers,
-            body: rest[..length].to_vec(),
-        };
+        });
     }
 }
 
@@ -72,8 +76,13 @@ impl Sender {
         drop(self.0.write_all(bytes).await);
     }
 
-    /// Ends the writing half and reads the answer.
+    /// Reads the answer to a whole request. The writing half stays open: who closes it is taken for gone.
     pub(crate) async fn finish(mut self) -> Answer {
+        self.answer().await
+    }
+
+    /// Ends the writing half in the middle of a body and reads the answer.
+    pub(crate) async fn cut(mut self) -> Answer {
         // The other side may have closed already.
         drop(self.0.shutdown().await);
         read(&self.rest().await)
@@ -89,9 +98,16 @@ impl Sender {
 
     /// One answer, while the connection stays open.
     pub(crate) async fn answer(&mut self) -> Answer {
-        let mut bytes = vec![0; 64 << 10];
-        let count = tokio::time::timeout(DEADLINE, self.0.read(&mut bytes)).await;
-        bytes.truncate(count.expect("neither an answer nor an end").unwrap());
+        let mut bytes = Vec::new();
+        let whole = async {
+            while first_answer(&bytes).is_none() {
+                if self.0.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+        };
+        let end = tokio::time::timeout(DEADLINE, whole).await;
+        end.expect("neither an answer nor an end");
         read(&bytes)
     }
 

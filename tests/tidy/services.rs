@@ -55,7 +55,10 @@ pub(crate) fn clients(lock: &str) -> Vec<Fault> {
             continue;
         };
         let plain = name.trim_start_matches("tokio-").trim_start_matches("deadpool-");
-        if CLIENTS.iter().any(|client| name.starts_with(client) || plain.starts_with(client)) {
+        if CLIENTS
+            .iter()
+            .any(|client| name.starts_with(client) || plain.starts_with(client))
+        {
             faults.push(Fault::new(
                 "Cargo.lock",
                 number + 1,

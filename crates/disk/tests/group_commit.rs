@@ -35,7 +35,7 @@ fn contents(journal: &Journal) -> Vec<String> {
     texts
 }
 
-/// shows: F21
+/// shows: F21 scale=1/2
 #[test]
 fn many_threads_append_and_each_finds_its_own_in_order() {
     const THREADS: usize = 8;

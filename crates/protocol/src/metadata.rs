@@ -268,4 +268,6 @@ pub enum QueryAnswer {
     Stripes(Vec<query::StripeFacts>),
     /// `Query::StripeCounts`.
     StripeCounts(query::StripeCounts),
+    /// `DriveAsk::Waiting`.
+    Waiting(query::Waiting),
 }

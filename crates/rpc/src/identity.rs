@@ -275,7 +275,10 @@ mod tests {
         for cluster in [77, 78] {
             let theirs = ClusterAuthority::create(ClusterId(cluster), now, DAY).unwrap();
             let authority = theirs.certificate_pem().to_owned();
-            let mixed = IdentityPem { authority, ..good.clone() };
+            let mixed = IdentityPem {
+                authority,
+                ..good.clone()
+            };
             assert_eq!(own(&mixed), Err(IdentityError::OtherAuthority), "{cluster}");
         }
         let other = ours.issue(process, now, DAY).unwrap();

@@ -8,6 +8,7 @@ use crate::drive::{Caller, account};
 use api::admin::Status;
 use axum::extract::State;
 use axum::http::StatusCode;
+use model::id::NodeId;
 use std::sync::Arc;
 
 /// The state of the cluster.
@@ -34,7 +35,7 @@ pub async fn stop_node(
     done(nodes.stop(id).await)
 }
 
-/// Starts a stopped node again on its old data.
+/// Starts a stopped node again on its old data; when it is answered, this gateway uses the node.
 #[utoipa::path(post, path = "/api/v1/admin/nodes/{id}/start", params(("id" = u32, Path,)), security(("bearer" = [])),
     responses((status = 204), (status = "default", body = api::problem::Problem)))]
 pub async fn start_node(
@@ -44,7 +45,14 @@ pub async fn start_node(
     Id(id): Id,
 ) -> Result<StatusCode, HttpError> {
     let (nodes, id) = switch(&app, &caller, &id)?;
-    done(nodes.start(id).await?)
+    let is_known = nodes.start(id).await?;
+    if is_known {
+        // It listens elsewhere now, and its disks were spared while it was away.
+        let trace = caller.trace;
+        let known = app.core.directory.refresh(trace).await?;
+        app.core.ask_node(&known, NodeId(id), trace).await;
+    }
+    done(is_known)
 }
 
 fn switch(app: &App, caller: &Caller, id: &str) -> Result<(Arc<dyn NodeSwitch>, u32), HttpError> {

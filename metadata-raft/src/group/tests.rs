@@ -24,7 +24,6 @@ use rpc::transport::{Peer, RpcError, Transport};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use openraft::async_runtime::watch::WatchReceiver;
 
 const GROUP: GroupId = GroupId(3);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -237,7 +236,6 @@ async fn three_replicas_commit_while_one_is_away_and_it_catches_up() {
     world.stop(2).await;
     let last = world.put("meanwhile").await;
     let back = world.start(2).await.unwrap();
-    for _ in 0..20 { tokio::time::sleep(Duration::from_millis(300)).await; eprintln!("B {:?}", back.raft.metrics().borrow_watched().to_string()); eprintln!("L {}", world.leader().await.raft.metrics().borrow_watched().to_string()); }
     back.caught_up(PATIENCE).await.unwrap();
     let applied = back
         .raft

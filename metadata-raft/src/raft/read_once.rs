@@ -1,7 +1,7 @@
 //! Reads of a store that nobody writes meanwhile, each key from the store once.
 //!
-//! Commands of one batch read the same few records over and over: the slot's time, the drive, the folders above. Reading each once
-//! halved the CPU of a commit (example `commits`).
+//! Commands of one batch read the same few records over and over: the slot's time, the drive, the folders above. Without this, reads
+//! from RocksDB were 30 % of a commit's CPU at 64 at once (perf over the example `commits`).
 //! Invariants: nobody writes what lies below while this lives; what is remembered is bounded.
 //! Not here: scans, which are passed on.
 

@@ -137,6 +137,12 @@ pub(crate) fn release(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -> O
     save(tx, count_key(drive, digest), &count)
 }
 
+/// Whether `reap` has something to do.
+pub(crate) fn has_released(kv: &dyn KvRead, drive: DriveId) -> Outcome<bool> {
+    let prefix = keys::Key::of_drive(drive, keys::PAGE_RELEASE).done();
+    Ok(!kv.scan(&Scan::prefix(&prefix, 1))?.is_empty())
+}
+
 /// Takes pages at zero away with their references, at most `COMMAND_OPERATIONS_MAX` of them.
 pub(crate) fn reap(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<Swept> {
     let prefix = keys::Key::of_drive(drive, keys::PAGE_RELEASE).done();

@@ -11,6 +11,7 @@ use crate::state::entry::{self, EntryRecord, Shown};
 use crate::state::job;
 use crate::state::keys;
 use crate::state::manifest;
+use crate::state::page;
 use crate::state::request;
 use crate::state::session;
 use crate::state::store::{Outcome, Stop, broken, list, require};
@@ -33,6 +34,7 @@ use protocol::frame;
 use protocol::metadata::drive::EntryRef;
 use protocol::metadata::query::{
     DriveAsk, DriveQuery, FIND_BLOCKS_MAX, FoundBlock, FoundBlocks, Listing, ROWS_MAX, TrashListing, Usage, UserQuery,
+    Waiting,
 };
 use protocol::metadata::user::LoginFacts;
 use protocol::metadata::{Query, QueryAnswer, Reply};
@@ -170,6 +172,7 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
         }
         DriveAsk::Changes { .. }
         | DriveAsk::Jobs
+        | DriveAsk::Waiting
         | DriveAsk::DegradedStripes { .. }
         | DriveAsk::DyingStripes { .. } => Err((&codes::DENIED).into()),
     }
@@ -194,6 +197,10 @@ fn on_worker(kv: &dyn KvRead, drive: &DriveRecord, ask: &DriveAsk) -> Outcome<Qu
             change::by_sequence(kv, drive, *after, limited(*limit)?).map(QueryAnswer::Changes)
         }
         DriveAsk::Jobs => job::all(kv, drive.drive).map(QueryAnswer::Jobs),
+        DriveAsk::Waiting => Ok(QueryAnswer::Waiting(Waiting {
+            jobs: job::all(kv, drive.drive)?,
+            has_released_pages: page::has_released(kv, drive.drive)?,
+        })),
         DriveAsk::DegradedStripes { limit } => {
             stripe::queue(kv, slot, keys::STRIPE_DEGRADED, limited(*limit)?).map(QueryAnswer::Stripes)
         }

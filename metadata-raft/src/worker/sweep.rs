@@ -1,7 +1,7 @@
 //! Works off what commands left behind: jobs of purges, the trash's end of life, sessions past their age, pages nobody counts.
 //!
-//! Runs where a drive group is led. A round visits the group's slots some hundreds at a time, so that a step stays short; jobs are
-//! looked at in every round, what goes by age in few, since ages are hours and days.
+//! Runs where a drive group is led. A round visits the group's slots some hundreds at a time, so that a step stays short; jobs and
+//! released pages are looked at in every round, what goes by age in few, since ages are hours and days.
 //! Invariant: each command is bounded by the state (1,000 sub-operations); this worker only says where to go on.
 //! Not here: repacking, tombstones of dead stripes and packing of inline files (a later issue).
 
@@ -97,15 +97,21 @@ impl SweepWorker {
     /// True when something is left to do at once.
     async fn sweep_drive(&self, drive: DriveId) -> Result<bool, WorkError> {
         let mut has_more = false;
-        let jobs = DriveQuery {
+        let waiting = DriveQuery {
             drive,
             principal: None,
-            ask: DriveAsk::Jobs,
+            ask: DriveAsk::Waiting,
         };
-        if let QueryAnswer::Jobs(jobs) = query(self.id, &self.group, &Query::Drive(jobs)).await? {
-            for job in jobs {
+        if let QueryAnswer::Waiting(waiting) = query(self.id, &self.group, &Query::Drive(waiting)).await? {
+            for job in waiting.jobs {
+                self.sweep("job", Command::Drive(DriveCommand::SweepJob { drive, job: job.job }))
+                    .await?;
+                // Also when the job is done: it mostly leaves pages behind.
+                has_more = true;
+            }
+            if waiting.has_released_pages {
                 has_more |= self
-                    .sweep("job", Command::Drive(DriveCommand::SweepJob { drive, job: job.job }))
+                    .sweep("page", Command::Drive(DriveCommand::ReapPages { drive }))
                     .await?;
             }
         }
@@ -116,9 +122,6 @@ impl SweepWorker {
                 .await?;
             has_more |= self
                 .sweep("session", Command::Upload(UploadCommand::SweepSessions { drive }))
-                .await?;
-            has_more |= self
-                .sweep("page", Command::Drive(DriveCommand::ReapPages { drive }))
                 .await?;
             has_more |= self
                 .sweep("request", Command::Drive(DriveCommand::SweepRequests { drive }))

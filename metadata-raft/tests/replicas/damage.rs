@@ -29,7 +29,9 @@ fn flip(file: &Path, share: f64) {
 fn rows(kv: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
     let budget = RocksBudget::new(8 << 20, 8 << 20).unwrap();
     let store = RocksKv::open(kv, &budget).map_err(|error| error.to_string())?;
-    let rows = store.scan(&Scan::prefix(b"", usize::MAX)).map_err(|error| error.to_string())?;
+    let rows = store
+        .scan(&Scan::prefix(b"", usize::MAX))
+        .map_err(|error| error.to_string())?;
     // Keys are (group, install, key); install 0 is the replica's own record.
     let of_state = rows.into_iter().filter(|(key, _)| key[4..8] != [0; 4]);
     Ok(of_state.map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
@@ -81,7 +83,10 @@ async fn a_damaged_store_stops_its_replica_or_is_made_whole_from_the_log() {
                 // It ran on: then it has what the others have, or refuses to read it.
                 world.stop(3).await;
                 let (ours, theirs) = (rows(&kv), rows(&world.directory(3).join("kv")).unwrap());
-                assert!(ours.is_err() || ours.unwrap() == theirs, "{part} at {share}: other rows");
+                assert!(
+                    ours.is_err() || ours.unwrap() == theirs,
+                    "{part} at {share}: other rows"
+                );
                 world.start(&[3]).await;
                 world.caught_up(&[3]).await;
                 whole += 1;

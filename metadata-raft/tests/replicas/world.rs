@@ -75,7 +75,11 @@ impl Handler for Late {
     async fn handle(&self, caller: ProcessId, call: Call) -> Result<Answer, Failure> {
         match self.0.get() {
             Some(service) => service.handle(caller, call).await,
-            None => Err(Failure::new(ErrorKind::Unavailable, "starting", "the process is starting")),
+            None => Err(Failure::new(
+                ErrorKind::Unavailable,
+                "starting",
+                "the process is starting",
+            )),
         }
     }
 }
@@ -273,7 +277,10 @@ impl World {
     pub(crate) async fn settle(&self, number: u64) {
         let groups = self.running[&number].service.groups();
         for (id, group) in groups {
-            let others = self.running.values().map(|replica| replica.service.groups()[id].applied_index());
+            let others = self
+                .running
+                .values()
+                .map(|replica| replica.service.groups()[id].applied_index());
             let wanted = others.max().flatten();
             let settled = async {
                 while group.status().fault.is_none() && group.applied_index() < wanted {
@@ -335,7 +342,11 @@ impl World {
         let look = async {
             loop {
                 for replica in self.running.values() {
-                    if let Some(leader) = replica.process.leader(group).filter(|id| self.running.contains_key(&id.0)) {
+                    if let Some(leader) = replica
+                        .process
+                        .leader(group)
+                        .filter(|id| self.running.contains_key(&id.0))
+                    {
                         return leader.0;
                     }
                 }
@@ -395,7 +406,8 @@ impl World {
     }
 }
 
-/// Proposes a command at one replica, once.
+/// Proposes a command at one replica, once; for the example `commits`.
+#[allow(dead_code)]
 pub(crate) async fn propose(
     service: &MetadataService,
     group: GroupId,

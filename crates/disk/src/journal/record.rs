@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(check(3, 8192, 1), None);
     }
 
-    /// shows: F8
+    /// shows: F8 scale=1/3
     #[test]
     fn every_flipped_bit_of_a_header_is_noticed() {
         for at in 0..RECORD_HEADER_BYTES * 8 {

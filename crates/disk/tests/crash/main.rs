@@ -75,7 +75,7 @@ fn check_cut(script: &Script, cut: u64, wrap: &dyn Fn(SimDisk) -> Arc<dyn Disk>)
 }
 
 /// shows: F12
-/// shows: F15
+/// shows: F15 scale=1/2
 /// shows: F17
 #[test]
 fn what_was_acknowledged_is_there_after_any_cut() {
@@ -229,7 +229,7 @@ fn a_short_read_is_an_error_and_never_an_end() {
     }
 }
 
-/// shows: F8
+/// shows: F8 scale=1/3
 #[test]
 fn a_flipped_bit_is_reported_or_harmless() {
     let mut reported = 0;

@@ -176,6 +176,8 @@ pub enum DriveAsk {
         /// The client's request id; when its first answer is kept, nothing is refused, since the commit repeats that answer.
         request: Option<RequestKey>,
     },
+    /// What waits to be worked off now, whatever its age; for workers.
+    Waiting,
 }
 
 /// A page of a folder.
@@ -389,6 +391,15 @@ pub struct Changes {
     pub position: FeedPosition,
     /// Whether more follow.
     pub has_more: bool,
+}
+
+/// What waits in a drive to be worked off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Jobs; at most `ROWS_MAX`.
+    pub jobs: Vec<JobFacts>,
+    /// Whether pages that nobody counts still hold their blocks' references.
+    pub has_released_pages: bool,
 }
 
 /// A job of a drive.

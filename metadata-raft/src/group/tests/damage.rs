@@ -50,7 +50,10 @@ async fn written() -> SimDisk {
     let (log, stream) = JournalStream::open(Arc::new(disk.clone()), "raft", options()).unwrap();
     let mut store = log.store_of(super::GROUP);
     store.save_vote(&vote(1, 1)).await.unwrap();
-    store.blocking_append((0..4).map(|index| entry(1, index))).await.unwrap();
+    store
+        .blocking_append((0..4).map(|index| entry(1, index)))
+        .await
+        .unwrap();
     store.save_committed(Some(log_id(1, 2))).await.unwrap();
     store.save_vote(&vote(2, 3)).await.unwrap();
     store.truncate_after(Some(log_id(1, 2))).await.unwrap();
@@ -106,7 +109,10 @@ async fn check_one_damaged(what: &str, place: impl Fn(&Machine) -> (String, u64)
     let is_told = matches!(&stopped, GroupError::Log(LogError::Stream(StreamError::Damaged(_))));
     assert!(is_told, "{what}: {stopped}");
     let text = stopped.to_string();
-    assert!(text.contains("segment") && text.contains("must not vote"), "{what}: {text}");
+    assert!(
+        text.contains("segment") && text.contains("must not vote"),
+        "{what}: {text}"
+    );
     for id in [1, 3] {
         world.start(id).await.unwrap();
     }
@@ -159,7 +165,8 @@ async fn a_torn_tail_above_the_mark_is_cut_off_and_fetched_again() {
     let (name, bytes) = files(disk).pop().unwrap();
     let file = disk.open(&name).unwrap();
     let end = (bytes.len() as u64).next_multiple_of(BLOCK);
-    file.write_at(end, &[&bytes[BLOCK as usize..BLOCK as usize + 60]]).unwrap();
+    file.write_at(end, &[&bytes[BLOCK as usize..BLOCK as usize + 60]])
+        .unwrap();
     file.sync().unwrap();
     for id in 1..=3 {
         world.start(id).await.unwrap();

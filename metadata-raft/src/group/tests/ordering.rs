@@ -109,7 +109,9 @@ impl RaftLogStorage<TypeConfig> for Unordered {
         };
         let held = self.held.clone();
         tokio::spawn(async move {
-            let result = flushed.await.unwrap_or_else(|_| Err(io::Error::other("the log has ended")));
+            let result = flushed
+                .await
+                .unwrap_or_else(|_| Err(io::Error::other("the log has ended")));
             held.lock().unwrap().completions.push((place, result, callback));
         });
         Ok(())

@@ -50,7 +50,8 @@ async fn a_command_that_nobody_waits_for_keeps_its_place_until_it_is_done() {
     group.bootstrap(voters(1)).await.unwrap();
     world.put("first").await;
     let mut dropped = Box::pin(group.propose(Bytes::from_static(b"dropped")));
-    assert!(futures_util::poll!(dropped.as_mut()).is_pending());
+    // Mostly pending: on an idle machine a single voter may have done it already.
+    drop(futures_util::poll!(dropped.as_mut()));
     drop(dropped);
     // Either it still waits and there is no room, or it is done and there is.
     loop {

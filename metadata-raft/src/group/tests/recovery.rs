@@ -59,7 +59,10 @@ async fn a_read_past_the_gate_would_be_stale() {
         check_silent(&group).await;
         world.stop(id).await;
     }
-    assert!(seen.iter().any(|seen| *seen < 20), "{seen:?}: nothing would have been stale");
+    assert!(
+        seen.iter().any(|seen| *seen < 20),
+        "{seen:?}: nothing would have been stale"
+    );
 }
 
 /// A tail that no majority has is cut off by the next leader; the replica that had it serves all the same afterwards.
@@ -81,7 +84,10 @@ async fn a_replica_whose_tail_was_never_committed_catches_up_without_it() {
     back.caught_up(PATIENCE).await.unwrap();
     let wait = back.raft.wait(Some(PATIENCE));
     wait.applied_index_at_least(Some(second), "second").await.unwrap();
-    assert_eq!(commands(&back), [Bytes::from_static(b"first"), Bytes::from_static(b"second")]);
+    assert_eq!(
+        commands(&back),
+        [Bytes::from_static(b"first"), Bytes::from_static(b"second")]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,40 +158,48 @@ fn a_revoked_device_and_another_password_end_tokens_at_once() {
     bench.sound();
 }
 
+fn delete(bench: &Bench) -> Command {
+    let (principal, user) = (admin(bench), bench.owner.user);
+    Command::User(UserCommand::DeleteUser { principal, user })
+}
+
+fn enable(bench: &Bench) -> Command {
+    Command::User(UserCommand::PatchUser {
+        principal: admin(bench),
+        user: bench.owner.user,
+        quota_bytes: None,
+        is_disabled: Some(false),
+        password_hash: None,
+    })
+}
+
+fn sweep_trash(bench: &Bench) -> Command {
+    let drive = bench.drive;
+    Command::Drive(DriveCommand::SweepTrash { drive, job: 77 })
+}
+
 #[test]
-fn a_deleted_account_ends_at_once_and_is_erased_after_its_age_unless_enabled_again() {
+fn a_deleted_account_ends_at_once_and_is_as_before_when_enabled_in_time() {
     let mut bench = Bench::with_epoch(1 << 30, 3_600_000);
     let (user, owner, admin) = (bench.owner.user, bench.owner, admin(&bench));
     bench.mkdir("/a").unwrap();
     bench.put("/a/f", None, &[row("x", 10)]).unwrap();
-    let trashed = bench.put("/g", None, &[row("y", 5)]).unwrap().view.entry.id;
-    bench.trash(trashed).unwrap();
     furnish(&mut bench);
-    let delete = |principal| Command::User(UserCommand::DeleteUser { principal, user });
-    let enable = Command::User(UserCommand::PatchUser {
-        principal: admin,
-        user,
-        quota_bytes: None,
-        is_disabled: Some(false),
-        password_hash: None,
-    });
-    let sweep = Command::Drive(DriveCommand::SweepTrash {
-        drive: bench.drive,
-        job: 77,
-    });
-    assert_eq!(code(bench.run(delete(owner))), "denied");
+    let (delete, enable, sweep) = (delete(&bench), enable(&bench), sweep_trash(&bench));
+    let by = |principal| Command::User(UserCommand::DeleteUser { principal, user });
+    assert_eq!(code(bench.run(by(owner))), "denied");
     let stranger = Principal {
         is_admin: false,
         ..admin
     };
-    assert_eq!(code(bench.run(delete(stranger))), "user_not_found");
+    assert_eq!(code(bench.run(by(stranger))), "user_not_found");
     let own = Principal {
         is_admin: true,
         ..owner
     };
-    assert_eq!(code(bench.run(delete(own))), "own_account");
+    assert_eq!(code(bench.run(by(own))), "own_account");
 
-    bench.run(delete(admin)).unwrap();
+    bench.run(delete.clone()).unwrap();
     let now = bench.wall;
     assert_eq!(code(token(&bench, 1, now)), "user_disabled");
     assert_eq!(code(bench.get("/a/f")), "user_disabled");
@@ -203,14 +211,26 @@ fn a_deleted_account_ends_at_once_and_is_erased_after_its_age_unless_enabled_aga
     // Enabled again in time it is as before, but for the tokens; also years of wrong clocks later.
     bench.advance(29 * 24 * 3_600_000);
     bench.wall += 365 * 24 * 3_600_000;
-    assert!(bench.sweep(sweep.clone()).unwrap().is_done);
-    bench.run(enable.clone()).unwrap();
+    assert!(bench.sweep(sweep).unwrap().is_done);
+    bench.run(enable).unwrap();
     bench.get("/a/f").unwrap();
     bench.sound();
+}
 
-    bench.run(delete(admin)).unwrap();
+#[test]
+fn what_is_left_of_an_account_after_its_age_is_no_key_no_name_and_no_content() {
+    let mut bench = Bench::with_epoch(1 << 30, 3_600_000);
+    let user = bench.owner.user;
+    bench.mkdir("/a").unwrap();
+    bench.put("/a/f", None, &[row("x", 10)]).unwrap();
+    let trashed = bench.put("/g", None, &[row("y", 5)]).unwrap().view.entry.id;
+    bench.trash(trashed).unwrap();
+    furnish(&mut bench);
+    let now = bench.wall;
+    let (delete, enable, sweep) = (delete(&bench), enable(&bench), sweep_trash(&bench));
+    bench.run(delete.clone()).unwrap();
     bench.advance(15 * 24 * 3_600_000);
-    bench.run(delete(admin)).unwrap();
+    bench.run(delete.clone()).unwrap();
     bench.advance(15 * 24 * 3_600_000);
     while !bench.sweep(sweep.clone()).unwrap().is_done {}
     let QueryAnswer::Drive(facts) = bench.ask_as(None, DriveAsk::Facts).unwrap() else {
@@ -227,7 +247,7 @@ fn a_deleted_account_ends_at_once_and_is_erased_after_its_age_unless_enabled_aga
     assert_eq!(code(bench.query(&Query::User(UserQuery::ById(user)))), "user_not_found");
     assert_eq!(code(token(&bench, 1, now)), "token_unknown");
     assert_eq!(code(bench.run(enable)), "user_not_found");
-    assert_eq!(code(bench.run(delete(admin))), "user_not_found");
+    assert_eq!(code(bench.run(delete)), "user_not_found");
     bench.finish_job(77);
     bench.reap();
     let QueryAnswer::Usage(usage) = bench.ask_as(None, DriveAsk::Usage).unwrap() else {
@@ -243,7 +263,12 @@ fn a_deleted_account_ends_at_once_and_is_erased_after_its_age_unless_enabled_aga
     };
     assert!(!holds(b"ada") && !holds(b"laptop") && !holds(&[1; 32]));
 
-    // The name is free; its next owner gets nothing of the first.
+    next_of_the_name(&mut bench);
+}
+
+/// The name is free; its next owner gets nothing of the first.
+fn next_of_the_name(bench: &mut Bench) {
+    let user = bench.owner.user;
     let UserCommand::CreateUser {
         name,
         home,

@@ -204,7 +204,7 @@ async fn a_flipped_bit_is_answered_as_corrupt_listed_for_good_found_by_scrub_and
     assert_eq!(store.remove(name(1)).await, Err(StoreError::Stopped));
 }
 
-/// shows: F21
+/// shows: F21 scale=1/2
 #[tokio::test]
 async fn callers_that_go_away_leave_whole_fragments_or_none() {
     let (disk, index) = (SimDisk::new(64 << 20), Arc::new(MemoryKv::new()));
