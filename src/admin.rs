@@ -1,43 +1,104 @@
 //! `holdfast admin`: speaks the gateway's admin calls, for people and scripts.
 //!
-//! Invariant: tokens and passwords come from files, never from the command line, where every user of the host could read it.
+//! Invariants: tokens and passwords come from files, never from the command line, where every user of the host could read it; that
+//! nobody answers is told in one line and by an exit code of its own, so that scripts can wait for a cluster.
 
 use crate::cli::{AdminArguments, AdminCommand, NodeCommand, UserArguments, UserCommand};
+use crate::dev::directory::DevDirectory;
 use crate::dev::facts::DevFacts;
 use crate::dev::shape;
 use anyhow::{Context, bail, ensure};
 use client_sdk::client::Client;
+use client_sdk::error::ClientError;
 use client_sdk::http::Authorities;
 use daemon::random::Random;
 use model::base32;
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::error::Error;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// Runs one admin command.
-pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
-    let AdminCommand::User {
-        command: UserCommand::Create(wanted),
-    } = &arguments.command
-    else {
-        return ask(&sign_in(&arguments).await?, arguments.command).await;
-    };
-    create_user(&arguments, wanted).await
+/// How a process ends that failed.
+const FAILED: u8 = 1;
+/// How it ends when there was nobody to ask.
+const NOBODY_ANSWERS: u8 = 2;
+
+/// There is no gateway to ask; carries where it was looked for and what to do.
+#[derive(Debug)]
+pub struct NobodyAnswers(String);
+
+impl fmt::Display for NobodyAnswers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
-async fn ask(client: &Client, command: AdminCommand) -> anyhow::Result<()> {
+impl Error for NobodyAnswers {}
+
+/// The exit code of a process that ends with `error`: 2 for `NobodyAnswers`, else 1.
+#[must_use]
+pub fn exit_code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<NobodyAnswers>() {
+        NOBODY_ANSWERS
+    } else {
+        FAILED
+    }
+}
+
+/// Runs one admin command.
+pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
+    let outcome = match &arguments.command {
+        AdminCommand::User {
+            command: UserCommand::Create(wanted),
+        } => create_user(&arguments, wanted).await,
+        command => match sign_in(&arguments).await {
+            Ok(client) => ask(&client, command).await,
+            Err(error) => Err(error),
+        },
+    };
+    outcome.map_err(|error| explain(error, &arguments))
+}
+
+/// Says of a connection that did not come about what to do; every other error says it already.
+fn explain(error: anyhow::Error, arguments: &AdminArguments) -> anyhow::Error {
+    let Some(ClientError::Broken(broken)) = error.downcast_ref::<ClientError>() else {
+        return error;
+    };
+    if !broken.is_connect() {
+        return error;
+    }
+    let mut cause: &dyn Error = broken;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let what = match (&arguments.url, url_of(arguments)) {
+        (None, Ok(url)) => format!(
+            "no gateway answers at {url} ({cause}); the dev cluster on {} is starting or stopping, so try again",
+            arguments.data_dir.display()
+        ),
+        (Some(url), _) => {
+            format!("no gateway answers at {url} ({cause}); see that it runs, or give the --url of another one")
+        }
+        // The cluster went while it was asked; what `url_of` says of that is what there is to say.
+        (None, Err(gone)) => return gone,
+    };
+    NobodyAnswers(what).into()
+}
+
+async fn ask(client: &Client, command: &AdminCommand) -> anyhow::Result<()> {
     match command {
         AdminCommand::Status { json } => {
             let status = client.json(Method::GET, "/api/v1/admin/status", None).await?;
-            if json {
+            if *json {
                 println!("{status:#}");
             } else {
                 print!("{}", table(&status));
             }
         }
         AdminCommand::Node { command } => {
-            let (id, verb) = match command {
+            let (id, verb) = match *command {
                 NodeCommand::Stop { id } => (id, "stop"),
                 NodeCommand::Start { id } => (id, "start"),
             };
@@ -97,18 +158,32 @@ fn line_of(file: &Path) -> anyhow::Result<String> {
     Ok(line.to_owned())
 }
 
+/// The gateway to ask: the one that was named, or that of the dev cluster, which must run.
+fn url_of(arguments: &AdminArguments) -> anyhow::Result<String> {
+    if let Some(url) = &arguments.url {
+        return Ok(url.clone());
+    }
+    let directory = arguments.data_dir.display();
+    // A stopped cluster's file still names a port, where by now somebody else may listen: the token is not for him.
+    if !DevDirectory::is_running(&arguments.data_dir) {
+        let what = format!(
+            "no dev cluster runs on {directory}; start it with `holdfast dev --data-dir {directory}`, or give --url and \
+             --token-file for another cluster"
+        );
+        return Err(NobodyAnswers(what).into());
+    }
+    match DevFacts::read(&arguments.data_dir) {
+        Ok(facts) => Ok(facts.url),
+        Err(_) => Err(NobodyAnswers(format!(
+            "the dev cluster on {directory} is starting; try again in a moment"
+        ))
+        .into()),
+    }
+}
+
 /// A client that is not signed in.
 fn connect(arguments: &AdminArguments) -> anyhow::Result<Client> {
-    let url = match &arguments.url {
-        Some(url) => url.clone(),
-        None => match DevFacts::read(&arguments.data_dir) {
-            Ok(facts) => facts.url,
-            Err(_) => bail!(
-                "no dev cluster in {}; give --url and --token-file",
-                arguments.data_dir.display()
-            ),
-        },
-    };
+    let url = url_of(arguments)?;
     let authorities = match &arguments.ca_file {
         Some(file) => Authorities::Pem(fs::read(file).with_context(|| format!("read {}", file.display()))?),
         None => Authorities::for_url(&url),
@@ -124,8 +199,8 @@ async fn sign_in(arguments: &AdminArguments) -> anyhow::Result<Client> {
     let token = match &arguments.token_file {
         Some(file) => line_of(file)?,
         None => match DevFacts::read(&arguments.data_dir) {
-            Ok(facts) => facts.admin_token,
-            Err(_) => bail!("give --token-file with an admin token, or --user and --password-file"),
+            Ok(facts) if !facts.admin_token.is_empty() => facts.admin_token,
+            _ => bail!("give --token-file with an admin token, or --user and --password-file"),
         },
     };
     Ok(client.with_token(&token))

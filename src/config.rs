@@ -20,6 +20,8 @@ use std::path::PathBuf;
 pub(crate) struct RawFile {
     #[serde(default)]
     log: RawLog,
+    /// Where the process is watched: `/metrics`, `/healthz`, `/readyz` over plain HTTP. Without it only a gateway's listener has them.
+    status: Option<RawStatus>,
     /// Where the process stands.
     site: Option<RawSite>,
     #[serde(default)]
@@ -38,6 +40,12 @@ struct RawLog {
     #[serde(default)]
     json: bool,
     filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStatus {
+    listen: SocketAddr,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -91,6 +99,8 @@ pub(crate) struct EndpointConfig {
 pub(crate) struct ServeConfig {
     pub(crate) logs_json: bool,
     pub(crate) log_filter: String,
+    /// Where the status port listens; none is opened without it.
+    pub(crate) status_listen: Option<SocketAddr>,
     pub(crate) seeds: Vec<Peer>,
     pub(crate) site: Site,
     pub(crate) revoked_file: Option<PathBuf>,
@@ -161,6 +171,7 @@ impl RawConfig for RawFile {
         Ok(ServeConfig {
             logs_json: self.log.json,
             log_filter: self.log.filter.unwrap_or_else(|| "info,openraft=warn".to_owned()),
+            status_listen: self.status.map(|status| status.listen),
             seeds: self.seeds.iter().map(seed).collect(),
             site,
             revoked_file,

@@ -7,7 +7,7 @@
 //! Not here: child processes, which come with `--processes`.
 
 pub mod cluster;
-mod directory;
+pub(crate) mod directory;
 pub mod facts;
 mod node_switch;
 mod secrets;

@@ -18,3 +18,4 @@ mod revocation_file;
 pub mod roles;
 mod row_source;
 pub mod serve;
+pub mod watching;

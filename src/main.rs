@@ -22,8 +22,8 @@ fn main() -> std::process::ExitCode {
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("holdfast: {error:#}");
-            std::process::ExitCode::FAILURE
+            daemon::log::tell_end(&format!("{error:#}"));
+            std::process::ExitCode::from(admin::exit_code_of(&error))
         }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! Used by `dev`, which runs all roles in one process, and by `serve`, which runs those that its configuration names.
 //! Invariants: a role is dialled only after its service stands (`LateHandler` answers `starting` before); it stops in the order
-//! service, workers, transport.
+//! service, workers, transport, and is watched from its start to its end.
 //! Not here: which roles there are and what they are told.
 
 use crate::first_start::{self, Begin};
 use crate::late_handler::LateHandler;
 use crate::row_source::ControlRows;
+use crate::watching::{Ports, Watched, Watching};
 use anyhow::Context;
 use codec::cipher::{Aes256Gcm, Cipher};
 use daemon::clock::{Clock, SystemClock};
@@ -15,6 +16,7 @@ use daemon::metrics::Metrics;
 use daemon::pool::Pool;
 use daemon::random::Random;
 use daemon::shutdown::Shutdown;
+use daemon::status_port::Readiness;
 use daemon::worker::Workers;
 use disk::{CappedDisk, Disk, RealDisk};
 use gateway::config::GatewayConfig;
@@ -64,6 +66,8 @@ pub struct Base {
     pub cipher: Arc<dyn Cipher>,
     /// Certificates that are refused.
     pub revocations: Revocations,
+    /// Where its roles are watched: each on a port of its own unless told otherwise.
+    pub watching: Watching,
     /// Ends the process.
     pub shutdown: Shutdown,
 }
@@ -81,8 +85,22 @@ impl Base {
             rocks: Arc::new(rocks),
             cipher: Arc::new(Aes256Gcm),
             revocations: Revocations::default(),
+            watching: Watching::Apart(Ports::default()),
             shutdown: Shutdown::new(),
         })
+    }
+
+    /// The base of one role of the process: its own part of the metrics, a shutdown of its own, and being watched from now on.
+    fn of_role(&self, bound: &Bound) -> anyhow::Result<(Self, Watched)> {
+        let name = bound.identity.process().to_string();
+        let (metrics, shutdown) = (self.metrics.of_role(&name), self.shutdown.part());
+        let watched = self.watching.begin(&name, &metrics, &shutdown)?;
+        let base = Self {
+            metrics,
+            shutdown,
+            ..self.clone()
+        };
+        Ok((base, watched))
     }
 }
 
@@ -148,6 +166,7 @@ pub(crate) struct MetadataRole {
     process: MetadataProcess,
     workers: Workers,
     shutdown: Shutdown,
+    watched: Watched,
 }
 
 impl MetadataRole {
@@ -160,10 +179,11 @@ impl MetadataRole {
         begin: Begin,
         identity_dir: &Path,
     ) -> anyhow::Result<Self> {
-        let shutdown = base.shutdown.part();
-        let workers = Workers::new(Arc::clone(&base.clock), shutdown.clone());
+        let (base, watched) = base.of_role(&bound)?;
+        let workers = Workers::new(Arc::clone(&base.clock), base.shutdown.clone());
         let directory = &config.data_dir;
-        let disk = RealDisk::open(&directory.join(first_start::LOG_DIR)).with_context(|| format!("open {}", directory.display()))?;
+        let disk = RealDisk::open(&directory.join(first_start::LOG_DIR))
+            .with_context(|| format!("open {}", directory.display()))?;
         // Whose it is, before the state's store is opened: that writes.
         let replica = config.replica;
         metadata_raft::identity::check(&disk, bound.identity.cluster(), replica, metadata_raft::serve::LOG_DIR)?;
@@ -186,11 +206,13 @@ impl MetadataRole {
             first_start::done(identity_dir)?;
         }
         bound.handler.put(process.service());
+        watched.stands(process.readiness());
         Ok(Self {
             bound,
             process,
             workers,
-            shutdown,
+            shutdown: base.shutdown,
+            watched,
         })
     }
 
@@ -202,6 +224,7 @@ impl MetadataRole {
     /// Hands leadership over and stops.
     pub(crate) async fn stop(self) {
         self.shutdown.request();
+        self.watched.stops();
         self.workers.ended().await;
         self.process.stop().await;
         self.bound.close().await;
@@ -214,6 +237,7 @@ pub(crate) struct NodeRole {
     node: Node,
     workers: Workers,
     shutdown: Shutdown,
+    watched: Watched,
 }
 
 impl NodeRole {
@@ -225,8 +249,8 @@ impl NodeRole {
         seeds: Vec<Peer>,
         refused: BTreeMap<DiskId, String>,
     ) -> anyhow::Result<Self> {
-        let shutdown = base.shutdown.part();
-        let workers = Workers::new(Arc::clone(&base.clock), shutdown.clone());
+        let (base, watched) = base.of_role(&bound)?;
+        let workers = Workers::new(Arc::clone(&base.clock), base.shutdown.clone());
         let rocks = Arc::clone(&base.rocks);
         let directory = RealDisk::open(&config.data_dir).context("open node.data_dir")?;
         let seams = NodeSeams {
@@ -238,7 +262,7 @@ impl NodeRole {
             }),
             open_index: Arc::new(move |disk, opening| open_index(disk, opening, &rocks)),
             rows: Arc::new(ControlRows {
-                metadata: bound.metadata_client(base, seeds),
+                metadata: bound.metadata_client(&base, seeds),
             }),
             clock: Arc::clone(&base.clock),
             random: base.random.clone(),
@@ -248,11 +272,13 @@ impl NodeRole {
         };
         let node = node::serve::start(config, &seams).await?;
         bound.handler.put(Arc::new(node.service()));
+        watched.stands(Arc::new(node.service()));
         Ok(Self {
             bound,
             node,
             workers,
-            shutdown,
+            shutdown: base.shutdown,
+            watched,
         })
     }
 
@@ -270,6 +296,7 @@ impl NodeRole {
     /// Ends the disks' writers after what waits, and the transport; on return the disks can be opened again.
     pub(crate) async fn stop(self) {
         self.shutdown.request();
+        self.watched.stops();
         self.workers.ended().await;
         self.node.stop().await;
         self.bound.close().await;
@@ -311,6 +338,7 @@ pub(crate) struct GatewayRole {
     bound: Bound,
     gateway: Gateway,
     shutdown: Shutdown,
+    watched: Watched,
 }
 
 impl GatewayRole {
@@ -322,17 +350,19 @@ impl GatewayRole {
         seeds: Vec<Peer>,
         nodes: Option<Arc<dyn NodeSwitch>>,
     ) -> anyhow::Result<Self> {
-        let shutdown = base.shutdown.part();
+        let (base, watched) = base.of_role(&bound)?;
         let place = Place {
             number: bound.identity.process().number,
             metadata: seeds,
             nodes,
         };
-        let gateway = gateway::serve::start(config, place, bound.gateway_seams(base), shutdown.clone()).await?;
+        let gateway = gateway::serve::start(config, place, bound.gateway_seams(&base), base.shutdown.clone()).await?;
+        watched.stands(Arc::clone(&gateway.app().core) as Arc<dyn Readiness>);
         Ok(Self {
             bound,
             gateway,
-            shutdown,
+            shutdown: base.shutdown,
+            watched,
         })
     }
 
@@ -344,6 +374,7 @@ impl GatewayRole {
     /// Takes no new connection, lets requests end for a while, and stops.
     pub(crate) async fn stop(self) {
         self.shutdown.request();
+        self.watched.stops();
         self.gateway.ended().await;
         self.bound.close().await;
     }

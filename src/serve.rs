@@ -1,8 +1,8 @@
 //! `holdfast serve`: the roles that a configuration file names, until a signal.
 //!
-//! Steps: 1. the file; 2. identities, all of them before anything is opened; 3. the list of revoked certificates; 4. metadata, node,
-//! gateway, in this order, since each may need the one before it; 5. nodes and gateways register in the background, as often as it
-//! takes. Stopping goes backwards.
+//! Steps: 1. the file; 2. identities, all of them before anything is opened; 3. the list of revoked certificates; 4. the status port;
+//! 5. metadata, node, gateway, in this order, since each may need the one before it; 6. nodes and gateways register in the
+//! background, as often as it takes. Stopping goes backwards.
 //! Invariants: a process that must not run ends with a line that says why and what to do, and changes no data before it; the same
 //! for what it learns of the cluster later: that it is another one, that a disk or the KEK is not its own.
 //! Not here: what registering says (`registration`), how a role starts (`roles`).
@@ -14,8 +14,10 @@ use crate::identity_files::load_identity;
 use crate::registration::{self, Registration, Site};
 use crate::revocation_file;
 use crate::roles::{self, Base, Bound, GatewayRole, MetadataRole, NodeRole};
+use crate::watching::Watching;
 use anyhow::{Context, bail, ensure};
 use daemon::log::{self, LogFormat};
+use daemon::status_port::{Page, Roles, StatusPort};
 use gateway::config::{GatewayConfig, read_kek};
 use gateway::drive::metadata_client::MetadataClient;
 use kv::rocks::RocksBudget;
@@ -44,7 +46,11 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         LogFormat::Human
     };
     log::init(format, &config.log_filter).context("start logging")?;
-    let base = Base::of_machine(RocksBudget::new(ROCKS_CACHE_BYTES, ROCKS_WRITE_BUFFER_BYTES)?)?;
+    let roles = Roles::default();
+    let base = Base {
+        watching: Watching::Together(roles.clone()),
+        ..Base::of_machine(RocksBudget::new(ROCKS_CACHE_BYTES, ROCKS_WRITE_BUFFER_BYTES)?)?
+    };
     let signals = base.shutdown.clone();
     tokio::spawn(async move {
         if let Err(error) = signals.request_on_signals().await {
@@ -52,7 +58,9 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
             signals.request();
         }
     });
+    let status_listen = config.status_listen;
     let identified = Identified::read(config, &base)?;
+    let _status = open_status(status_listen, &identified, roles, &base)?;
     let (ended, mut endings) = mpsc::channel(1);
     let server = tokio::select! {
         started = Server::start(identified, &base, ended.clone()) => started?,
@@ -69,6 +77,27 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// Opens the status port, when the file has one, with every role on it as starting.
+fn open_status(
+    listen: Option<SocketAddr>,
+    found: &Identified,
+    roles: Roles,
+    base: &Base,
+) -> anyhow::Result<Option<StatusPort>> {
+    for identity in found.identities() {
+        roles.announce(&identity.process().to_string());
+    }
+    let open = |listen| {
+        let (metrics, stopping) = (base.metrics.clone(), base.shutdown.clone());
+        StatusPort::open(listen, roles, metrics, Page::Process, stopping)
+    };
+    let port = listen.map(open).transpose()?;
+    if let Some(port) = &port {
+        tracing::info!(address = %port.address(), "status port listens");
+    }
+    Ok(port)
 }
 
 /// A section with its endpoint and the identity that was found for it.
@@ -138,11 +167,15 @@ impl Identified {
         Ok(found)
     }
 
-    fn check_one_cluster(&self) -> anyhow::Result<()> {
+    fn identities(&self) -> impl Iterator<Item = &Identity> {
         let metadata = self.metadata.as_ref().map(|(part, _)| &part.identity);
         let node = self.node.as_ref().map(|part| &part.identity);
         let gateway = self.gateway.as_ref().map(|part| &part.identity);
-        let mut all = metadata.into_iter().chain(node).chain(gateway);
+        metadata.into_iter().chain(node).chain(gateway)
+    }
+
+    fn check_one_cluster(&self) -> anyhow::Result<()> {
+        let mut all = self.identities();
         let first = all.next();
         for other in all {
             ensure!(

@@ -10,20 +10,47 @@ use daemon::shutdown::Shutdown;
 use daemon::status_port::{Page, Readiness, Roles, StatusPort, StatusPortError};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How the roles of a process are watched; clones are the same.
 #[derive(Clone)]
 pub enum Watching {
-    /// Together, on a port that the process has opened or opens later.
+    /// Together, on the port that the process has opened over these roles, if it has one.
     Together(Roles),
-    /// Each on a loopback port of its own. Holds the ports by name: a role that starts again takes its old one, when it is free.
-    Apart(Arc<Mutex<BTreeMap<String, u16>>>),
+    /// Each on a loopback port of its own: a role that starts again takes its old one, when that is free.
+    Apart(Ports),
 }
 
-impl Default for Watching {
-    fn default() -> Self {
-        Self::Apart(Arc::default())
+/// Ports of roles by their names; clones are the same.
+#[derive(Clone, Default)]
+pub struct Ports(Arc<Mutex<BTreeMap<String, SocketAddr>>>);
+
+impl Ports {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, SocketAddr>> {
+        // Every change is one map operation.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the role `name` is or was last watched.
+    pub(crate) fn of(&self, name: &str) -> Option<SocketAddr> {
+        self.known().get(name).copied()
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        roles: &Roles,
+        metrics: &Metrics,
+        stopping: &Shutdown,
+    ) -> Result<StatusPort, StatusPortError> {
+        let open = |at| StatusPort::open(at, roles.clone(), metrics.clone(), Page::Role, stopping.clone());
+        let old = self.of(name).and_then(|old| open(old).ok());
+        let port = match old {
+            Some(port) => port,
+            None => open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?,
+        };
+        self.known().insert(name.to_owned(), port.address());
+        Ok(port)
     }
 }
 
@@ -31,7 +58,7 @@ impl Watching {
     /// Begins to watch the role `name`, which is starting and counts in `metrics`.
     ///
     /// Errors: no port on loopback is free.
-    pub(crate) fn begin(&self, name: &str, metrics: &Metrics, stopping: Shutdown) -> Result<Watched, StatusPortError> {
+    pub(crate) fn begin(&self, name: &str, metrics: &Metrics, stopping: &Shutdown) -> Result<Watched, StatusPortError> {
         let (roles, port) = match self {
             Self::Together(roles) => {
                 roles.announce(name);
@@ -40,24 +67,23 @@ impl Watching {
             Self::Apart(ports) => {
                 let roles = Roles::default();
                 roles.announce(name);
-                let known = ports.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
-                let open = |port| {
-                    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                    StatusPort::open(listen, roles.clone(), metrics.clone(), Page::Role, stopping.clone())
-                };
-                let port = known.and_then(|port| open(port).ok()).map_or_else(|| open(0), Ok)?;
-                ports
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(name.to_owned(), port.address().port());
+                let port = ports.open(name, &roles, metrics, stopping)?;
                 (roles, Some(port))
             }
         };
         Ok(Watched {
             name: name.to_owned(),
             roles,
-            port,
+            _port: port,
         })
+    }
+
+    /// The port of the role `name`, when it has its own.
+    pub(crate) fn own_port(&self, name: &str) -> Option<SocketAddr> {
+        match self {
+            Self::Together(_) => None,
+            Self::Apart(ports) => ports.of(name),
+        }
     }
 }
 
@@ -65,7 +91,7 @@ impl Watching {
 pub(crate) struct Watched {
     name: String,
     roles: Roles,
-    port: Option<StatusPort>,
+    _port: Option<StatusPort>,
 }
 
 impl Watched {
@@ -77,10 +103,5 @@ impl Watched {
     /// The role stops: it is not asked any more, and nothing of it is held from here.
     pub(crate) fn stops(&self) {
         self.roles.stops(&self.name);
-    }
-
-    /// Its own port, when it has one.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.port.as_ref().map(StatusPort::address)
     }
 }

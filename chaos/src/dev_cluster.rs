@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use client_sdk::client::Client;
 use serde::Deserialize;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,6 +45,9 @@ pub struct DevProcess {
     pub region: String,
     /// The process it runs in.
     pub pid: u32,
+    /// Where it answers `/metrics`, `/healthz` and `/readyz`.
+    #[serde(default)]
+    pub status: Option<SocketAddr>,
 }
 
 /// A running cluster.

@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p metadata-raft --example commits -- [memory|quic] [seconds]`. Prints one commit at a time, then 8, 64
 //! and 256 at once: commits a second, p50, p99 and CPU time a commit. Not here: HTTP, gateways, what else a cluster does meanwhile.
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot be set up ends")]
 
 #[path = "../tests/replicas/drive.rs"]
 #[allow(dead_code)]
@@ -31,10 +32,12 @@ fn folder(drive: Drive, number: u64) -> (RequestKey, Command) {
 
 /// User and system time of this process.
 fn cpu() -> Duration {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let (seconds, nanos) = (
+        u64::try_from(time.tv_sec).unwrap(),
+        u32::try_from(time.tv_nsec).unwrap(),
+    );
+    Duration::new(seconds, nanos)
 }
 
 async fn measure(world: &Arc<World>, drive: Drive, next: &Arc<AtomicU64>, at_once: usize, span: Duration) {

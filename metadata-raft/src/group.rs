@@ -34,6 +34,10 @@ const ENTRIES_KEPT: u64 = 2_000;
 /// Applied entries since the last mark from which `mark_if_due` makes a new one. A guess: seconds of writing, little to replay.
 const ENTRIES_BETWEEN_MARKS: u64 = 5_000;
 
+/// How long a proposal or a read-index may take. Whoever calls from outside has a deadline of its own; this one is for the process's
+/// workers, which would wait for ever, and keep it from stopping, when a majority is gone. A guess: some elections.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 /// How a group's replicas find that one of them is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -414,7 +418,10 @@ impl Group {
             group: self.group,
             detail,
         };
-        match written.await.map_err(|error| ambiguous(error.to_string()))? {
+        let Ok(written) = tokio::time::timeout(ANSWER_WITHIN, written).await else {
+            return Err(ambiguous("no majority confirmed it in time".to_owned()));
+        };
+        match written.map_err(|error| ambiguous(error.to_string()))? {
             Ok(written) => Ok(written.data.0),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Err(self.not_leader(&forward)),
             Err(error) => Err(ambiguous(error.to_string())),
@@ -427,7 +434,11 @@ impl Group {
     /// `NotLeader` with a hint; `Recovering`; `Unavailable` when too few replicas answered.
     pub async fn linearize(&self) -> Result<(), GroupError> {
         self.require_serving()?;
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+        let confirmed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        let Ok(confirmed) = tokio::time::timeout(ANSWER_WITHIN, confirmed).await else {
+            return Err(self.unavailable("too few replicas answered in time"));
+        };
+        match confirmed {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => Err(self.not_leader(&forward)),
             Err(error) => Err(GroupError::Unavailable {

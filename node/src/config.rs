@@ -107,6 +107,38 @@ impl RawNode {
                 "add a [[node.disks]] with id and path",
             );
         }
+        self.check_disks(&mut say);
+        if !(SEGMENT_MIB_MIN..=SEGMENT_MIB_MAX).contains(&self.segment_mib) {
+            say("node.segment_mib".to_owned(), "is out of range", "set it to 8 to 4096");
+        }
+        if self.scrub_days == 0 {
+            say("node.scrub_days".to_owned(), "is 0", "set it to at least 1");
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut disks: Vec<DiskConfig> = self
+            .disks
+            .into_iter()
+            .map(|raw| DiskConfig {
+                disk: DiskId(raw.id),
+                path: raw.path,
+                capacity_bytes: raw.capacity_bytes,
+            })
+            .collect();
+        disks.sort_by_key(|config| config.disk);
+        Ok(Config {
+            node: NodeId(self.id),
+            data_dir: self.data_dir,
+            disks,
+            segment_bytes: self.segment_mib << 20,
+            scrub_period: Duration::from_secs(u64::from(self.scrub_days) * 24 * 3600),
+            limbo: Duration::from_secs(u64::from(self.limbo_hours) * 3600),
+        })
+    }
+
+    /// Checks the disks one by one and against each other.
+    fn check_disks(&self, say: &mut impl FnMut(String, &str, &str)) {
         let (mut ids, mut paths) = (BTreeSet::new(), BTreeSet::new());
         for (number, disk) in self.disks.iter().enumerate() {
             if !ids.insert(disk.id) {
@@ -145,33 +177,6 @@ impl RawNode {
                 );
             }
         }
-        if !(SEGMENT_MIB_MIN..=SEGMENT_MIB_MAX).contains(&self.segment_mib) {
-            say("node.segment_mib".to_owned(), "is out of range", "set it to 8 to 4096");
-        }
-        if self.scrub_days == 0 {
-            say("node.scrub_days".to_owned(), "is 0", "set it to at least 1");
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let mut disks: Vec<DiskConfig> = self
-            .disks
-            .into_iter()
-            .map(|raw| DiskConfig {
-                disk: DiskId(raw.id),
-                path: raw.path,
-                capacity_bytes: raw.capacity_bytes,
-            })
-            .collect();
-        disks.sort_by_key(|config| config.disk);
-        Ok(Config {
-            node: NodeId(self.id),
-            data_dir: self.data_dir,
-            disks,
-            segment_bytes: self.segment_mib << 20,
-            scrub_period: Duration::from_secs(u64::from(self.scrub_days) * 24 * 3600),
-            limbo: Duration::from_secs(u64::from(self.limbo_hours) * 3600),
-        })
     }
 }
 

@@ -168,9 +168,9 @@ impl DevCluster {
         &self.base.shutdown
     }
 
-    /// Stops gateways, nodes and metadata, in this order.
+    /// Stops gateways, nodes and metadata, in this order. The login stays written down.
     pub async fn stop(self) {
-        DevFacts::remove(&self.data_dir);
+        self.facts.end(&self.data_dir);
         for gateway in self.gateways {
             gateway.stop().await;
         }
@@ -477,6 +477,7 @@ impl Start<'_> {
             pid,
             data_dir: dir.to_owned(),
             log: None,
+            status: self.base.watching.own_port(&format!("{role}-{id}")),
         };
         let mut processes = Vec::new();
         for number in 1..=u64::from(self.arguments.metadata) {

@@ -42,6 +42,12 @@ impl DevDirectory {
         }
     }
 
+    /// Whether a dev cluster runs on `path`, or is starting or stopping there.
+    pub(crate) fn is_running(path: &Path) -> bool {
+        let lock = OpenOptions::new().write(true).open(path.join(LOCK_FILE));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Where authority, identities, KEK and secrets lie.
     pub(crate) fn cluster(&self) -> PathBuf {
         self.path.join("cluster")

@@ -1,11 +1,14 @@
 //! `dev.json`: what a dev cluster says about itself to scripts, the demo and `holdfast admin`.
 //!
-//! Invariant: it holds a password and a token, so it is written with mode 0600, whole or not at all.
+//! Invariants: it holds a password and a token, so it is written with mode 0600, whole or not at all; it is there only from the
+//! moment when the cluster is ready, and stays when it stops, because the login goes on, but without what ends with the cluster.
+//! Whether one runs tells `DevDirectory::is_running`.
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -21,11 +24,11 @@ pub struct DevFacts {
     pub user: String,
     /// Its password.
     pub password: String,
-    /// For the admin calls; drawn anew at each start.
+    /// For the admin calls; drawn anew at each start, and empty after a stop.
     pub admin_token: String,
     /// The durability profile of new drives.
     pub profile: String,
-    /// Every role that runs.
+    /// Every role that runs; none after a stop.
     pub processes: Vec<ProcessFacts>,
 }
 
@@ -49,6 +52,9 @@ pub struct ProcessFacts {
     pub data_dir: PathBuf,
     /// Its log, when it has a file of its own.
     pub log: Option<PathBuf>,
+    /// Where it answers `/metrics`, `/healthz` and `/readyz`, over plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<SocketAddr>,
 }
 
 impl DevFacts {
@@ -75,7 +81,20 @@ impl DevFacts {
         Ok(())
     }
 
-    /// Removes the file, so that nobody takes a stopped cluster for a running one.
+    /// Leaves in the file what outlives a stop: the login. The admin token and the processes of this run go.
+    pub(crate) fn end(self, data_dir: &Path) {
+        let kept = Self {
+            admin_token: String::new(),
+            processes: Vec::new(),
+            ..self
+        };
+        if let Err(error) = kept.write(data_dir) {
+            tracing::warn!(%error, "leave the login in dev.json");
+            Self::remove(data_dir);
+        }
+    }
+
+    /// Removes the file of an earlier start, so that nobody takes a cluster for ready that is starting.
     pub(crate) fn remove(data_dir: &Path) {
         // It may be gone already; nobody depends on it.
         drop(fs::remove_file(data_dir.join(FILE)));

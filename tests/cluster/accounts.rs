@@ -346,7 +346,7 @@ async fn accounts_are_made_by_administrators_with_sound_names_and_once_a_key() {
 #[tokio::test]
 async fn usage_is_counted_and_a_quota_holds_for_its_own_account_alone() {
     let world = World::start().await;
-    let (ada, id) = world.user("ada", 100_000).await;
+    let (ada, _) = world.user("ada", 100_000).await;
     let (bob, _) = world.user("bob", 50_000).await;
     let bytes = async |client: &Client| client.me().await.unwrap().usage.bytes;
     let put = |client: &Client, path: &str, bytes: Vec<u8>| {

@@ -100,7 +100,8 @@ async fn full_disks_refuse_by_type_and_everything_else_goes_on() {
             world.restart().await;
         }
         check_reads(&world, &kept).await;
-        check_refusal(&fill(&world, 16 * MIB + usize::from(is_killed), &mut kept).await);
+        // Another length, so that the names are new.
+        check_refusal(&fill(&world, 16 * MIB + 1 + usize::from(is_killed), &mut kept).await);
         // One of those kept lies in the metadata.
         assert_eq!(filled(&world).await, kept.len() - 1, "a refused file left an entry");
     }

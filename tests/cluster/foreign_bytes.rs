@@ -362,7 +362,13 @@ async fn ten_thousand_foreign_messages_and_datagrams_at_the_ports_between_proces
         // A port that takes no more at the moment drops it, as a network would.
         let _ = socket.send_to(&datagram, peers[number as usize % peers.len()].address);
     }
-    for peer in &peers {
+    assert_all_answer(&insider, &peers).await;
+    assert_serves(&world, "/after").await;
+}
+
+/// Each process still answers what its peers ask it all the time.
+async fn assert_all_answer(insider: &Insider, peers: &[Peer]) {
+    for peer in peers {
         let (method, message) = match peer.process.role {
             Role::Node => (Method::NodeStatus, encode(&NodeStatus {}).unwrap()),
             _ => (Method::Ping, Bytes::new()),
@@ -375,7 +381,6 @@ async fn ten_thousand_foreign_messages_and_datagrams_at_the_ports_between_proces
         };
         insider.transport.call(peer, call, ANSWER_DEADLINE).await.unwrap();
     }
-    assert_serves(&world, "/after").await;
 }
 
 /// What a process sends first when it dials: caught by a port that never answers.

@@ -189,10 +189,13 @@ impl Cipher for Plain {
     }
 }
 
+/// What must never seal two contents.
+type KeyAndNonce = ([u8; 32], [u8; NONCE_BYTES]);
+
 /// The cipher of production, with a note of each key and nonce that it sealed under.
 #[derive(Default)]
 pub(crate) struct Noting {
-    sealed: Mutex<BTreeMap<([u8; 32], [u8; NONCE_BYTES]), Vec<blake3::Hash>>>,
+    sealed: Mutex<BTreeMap<KeyAndNonce, Vec<blake3::Hash>>>,
 }
 
 impl Noting {

@@ -59,7 +59,7 @@ pub(crate) fn free_udp() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn free_tcp() -> SocketAddr {
+pub(crate) fn free_tcp() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -109,18 +109,6 @@ impl Plan {
         plan
     }
 
-    /// Other ports for everybody, as after a move; data and identities stay.
-    pub(crate) fn move_ports(&mut self) {
-        self.metadata = (0..3).map(|_| free_udp()).collect();
-        self.nodes = (0..6).map(|_| free_udp()).collect();
-        self.gateway = free_udp();
-        self.https = free_tcp();
-        for name in self.names() {
-            let table = self.example_of(&name);
-            self.write(&name, &table);
-        }
-    }
-
     /// A path below the cluster's directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
@@ -160,6 +148,7 @@ impl Plan {
         let mut table = example(role);
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         set(&mut table, "transport.revoked_file", text(self.path("cluster/revoked")));
+        set(&mut table, "status.listen", "127.0.0.1:0");
         let key = |name: &str| format!("transport.{role}.{name}");
         set(&mut table, &key("identity_dir"), text(self.identity(name)));
         let data = self.path(&format!("data/{name}"));

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// No answer may take longer; far above what a loaded two-core machine needs.
@@ -127,19 +126,6 @@ impl World {
         let stranger = Client::new(&self.cluster.facts.url).unwrap();
         let client = stranger.login(name, PASSWORD).await.unwrap();
         (client, made.json()["id"].as_str().unwrap().to_owned())
-    }
-
-    /// Sends `bytes` as they are over a fresh TCP connection, then closes the writing half, and returns all that came back.
-    /// For what no HTTP client would send: short bodies, broken heads.
-    pub(crate) async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut stream = self.connect().await;
-        stream.write_all(bytes).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut back = Vec::new();
-        let read = tokio::time::timeout(ANSWER_DEADLINE, stream.read_to_end(&mut back)).await;
-        // A reset after the answer is the server's right; no end at all is not.
-        drop(read.expect("the server neither answered nor closed"));
-        back
     }
 
     /// A bare connection to the gateway.

@@ -92,7 +92,10 @@ fn packages_depend_only_along_the_arrows_of_the_architecture() {
 #[test]
 fn no_client_of_a_foreign_store_database_or_broker_is_linked() {
     let lock = std::fs::read_to_string(tree::root().join("Cargo.lock")).unwrap();
-    assert!(lock.matches("[[package]]").count() > 200, "the list of packages was not found");
+    assert!(
+        lock.matches("[[package]]").count() > 200,
+        "the list of packages was not found"
+    );
     assert_none(&services::clients(&lock));
 }
 

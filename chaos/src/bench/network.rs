@@ -198,7 +198,9 @@ async fn http_sink(body_bytes: u64) -> anyhow::Result<Limit> {
     let url = format!("http://{}/", listener.local_addr()?);
     let router = Router::new().route("/", post(count_body));
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
-    let client = client_sdk::http::builder(&client_sdk::http::Authorities::Nobody)?.tcp_nodelay(true).build()?;
+    let client = client_sdk::http::builder(&client_sdk::http::Authorities::Nobody)?
+        .tcp_nodelay(true)
+        .build()?;
     let mut best = Spent {
         wall_s: f64::INFINITY,
         cpu_s: f64::INFINITY,

@@ -132,7 +132,9 @@ fn limits_table(limits: &[Limit]) -> String {
         ]);
     }
     let mut text = table::render(&rows);
-    text.push_str("\"one core\": one thread, counted by its CPU time, best of three. References: decision 0021, two cores.\n");
+    text.push_str(
+        "\"one core\": one thread, counted by its CPU time, best of three. References: decision 0021, two cores.\n",
+    );
     text
 }
 

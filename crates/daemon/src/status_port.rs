@@ -140,8 +140,10 @@ pub struct StatusPort {
 }
 
 impl StatusPort {
-    /// Opens a port at `listen` (0 takes a free one). Must be called inside a tokio runtime. Once `stopping` is requested `/readyz` says so; the port itself stays until
-    /// this value is dropped, so that a role can be watched while it ends.
+    /// Opens a port at `listen` (0 takes a free one). Must be called inside a tokio runtime.
+    ///
+    /// Once `stopping` is requested `/readyz` says so; the port itself stays until this value is dropped, so that a role can be
+    /// watched while it ends.
     ///
     /// Errors: the address cannot be listened on.
     pub fn open(

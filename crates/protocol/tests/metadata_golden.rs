@@ -1,4 +1,5 @@
 //! Golden bytes of metadata commands and queries, and decoders that meet any bytes.
+#![allow(clippy::unwrap_used, reason = "the whole crate is a test")]
 
 use bytes::Bytes;
 use model::authorize::Principal;

@@ -62,7 +62,8 @@ fn describe(status: &str, response: &mut Response) {
         response.description = words.unwrap_or("A refusal or a failure; see docs/errors.md").to_owned();
     }
     let problem = Ref::from_schema_name("Problem");
-    let is_problem = |content: &utoipa::openapi::Content| matches!(&content.schema, Some(RefOr::Ref(named)) if *named == problem);
+    let is_problem =
+        |content: &utoipa::openapi::Content| matches!(&content.schema, Some(RefOr::Ref(named)) if *named == problem);
     if response.content.get("application/json").is_some_and(is_problem)
         && let Some(content) = response.content.shift_remove("application/json")
     {

@@ -65,7 +65,10 @@ mod tests {
         assert_eq!(check(None), Precondition::Any);
         assert_eq!(check(Some("*".to_owned())), Precondition::Any);
         assert_eq!(check(Some(format!("\"{entry}-3\""))), one_of(&[3]));
-        assert_eq!(check(Some(format!("\"{entry}-3-abc\", \"{entry}-5\""))), one_of(&[3, 5]));
+        assert_eq!(
+            check(Some(format!("\"{entry}-3-abc\", \"{entry}-5\""))),
+            one_of(&[3, 5])
+        );
         for none in [
             format!("\"{other}-3\""),
             format!("W/\"{entry}-3\""),

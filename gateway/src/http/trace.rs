@@ -97,8 +97,7 @@ fn asked(headers: &HeaderMap) -> Option<u128> {
     };
     let is_hex = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     // 0 stands for no request at all.
-    let id = u128::from_str_radix(&digits, 16).ok().filter(|id| is_hex && *id != 0);
-    id
+    u128::from_str_radix(&digits, 16).ok().filter(|id| is_hex && *id != 0)
 }
 
 fn marked(mut response: Response, trace: u128, span: Span) -> Response {

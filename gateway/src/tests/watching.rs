@@ -14,9 +14,12 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
-/// Lines of the gateway's own log, as (level, message, fields).
+/// A line of a log: its level and its fields, the message among them.
+type Line = (Level, BTreeMap<String, String>);
+
+/// Lines of the gateway's own log.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<(Level, BTreeMap<String, String>)>>>);
+struct Lines(Arc<Mutex<Vec<Line>>>);
 
 struct Fields<'a>(&'a mut BTreeMap<String, String>);
 

@@ -1,6 +1,6 @@
 //! Bytes of a replica's RocksDB that changed while it was stopped.
 
-use crate::drive::{Drive, names};
+use crate::drive::{Drive, GROUP, names};
 use crate::world::{Wires, World};
 use kv::rocks::{RocksBudget, RocksKv};
 use kv::seam::{KvRead, Scan};
@@ -25,16 +25,21 @@ fn flip(file: &Path, share: f64) {
     fs::write(file, bytes).unwrap();
 }
 
-/// All rows of a stopped replica's state, without what each replica has of its own (marks, installs).
-fn rows(kv: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+/// A key and its value.
+type Row = (Vec<u8>, Vec<u8>);
+
+/// All rows of the drive in a stopped replica's state: what only the test's commands change.
+fn rows(kv: &Path) -> Result<Vec<Row>, String> {
     let budget = RocksBudget::new(8 << 20, 8 << 20).unwrap();
     let store = RocksKv::open(kv, &budget).map_err(|error| error.to_string())?;
     let rows = store
         .scan(&Scan::prefix(b"", usize::MAX))
         .map_err(|error| error.to_string())?;
-    // Keys are (group, install, key); install 0 is the replica's own record.
-    let of_state = rows.into_iter().filter(|(key, _)| key[4..8] != [0; 4]);
-    Ok(of_state.map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
+    // Keys are (group, install, slot, table); what belongs to the group as a whole has the slot 0xffff and holds its age.
+    let of_drive = rows
+        .into_iter()
+        .filter(|(key, _)| key[..4] == GROUP.0.to_be_bytes() && key.len() > 10 && key[8..10] != [0xff, 0xff]);
+    Ok(of_drive.map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
 }
 
 /// Whatever part of one replica's store is damaged, it either does not serve any more or is whole again from its log; the others go on.

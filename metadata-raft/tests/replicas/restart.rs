@@ -84,7 +84,11 @@ async fn a_replica_alone_answers_that_it_has_not_caught_up() {
         query: encode(&drive.listing()).unwrap(),
     });
     let refused = call(&service, Method::Query, query.unwrap()).await.unwrap_err();
-    assert_eq!(refused.code, "recovering");
+    // It may still believe in the leader of before, and then names it.
+    assert!(
+        ["recovering", "not_leader"].contains(&refused.code.as_str()),
+        "{refused}"
+    );
     assert!(refused.kind.is_retryable());
     world.start(&[1, 3]).await;
     assert_eq!(drive.names(&world).await, names(0..5));

@@ -10,10 +10,11 @@ use daemon::metrics::Metrics;
 use daemon::random::Random;
 use daemon::shutdown::Shutdown;
 use daemon::worker::Workers;
-use disk::RealDisk;
+use disk::{Disk, DiskError, RealDisk};
 use kv::rocks::{RocksBudget, RocksKv};
+use kv::seam::{Kv, KvError};
 use metadata_raft::config::{Config, ReplicaSite, Timing};
-use metadata_raft::serve::{MetadataProcess, Seams, StartError, start};
+use metadata_raft::serve::{MetadataProcess, Seams, start};
 use metadata_raft::service::MetadataService;
 use model::error_kind::ErrorKind;
 use model::id::{ClusterId, GroupId, RaftId};
@@ -37,7 +38,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long anything that must happen may take on a busy machine.
@@ -199,7 +200,7 @@ impl World {
     }
 
     /// Starts one replica, or says why it does not.
-    pub(crate) async fn try_start(&mut self, number: u64) -> Result<(), StartError> {
+    pub(crate) async fn try_start(&mut self, number: u64) -> Result<(), String> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -210,16 +211,45 @@ impl World {
         self.run(number, runtime, at).await
     }
 
-    async fn run(&mut self, number: u64, runtime: Runtime, bound: Bound) -> Result<(), StartError> {
+    /// Opens a replica's disk and store; waits a while for what a killed one has not let go of yet.
+    async fn open(&self, number: u64) -> Result<(Arc<dyn Disk>, Arc<dyn Kv>), String> {
+        let dir = self.directory(number);
+        std::fs::create_dir_all(dir.join("disk")).unwrap();
+        let begun = Instant::now();
+        loop {
+            let (is_held, error) = match RealDisk::open(&dir.join("disk")) {
+                Err(error) => (matches!(error, DiskError::InUse(_)), error.to_string()),
+                Ok(disk) => match RocksKv::open(&dir.join("kv"), &self.budget) {
+                    Ok(kv) => {
+                        let (disk, kv): (Arc<dyn Disk>, Arc<dyn Kv>) = (Arc::new(disk), Arc::new(kv));
+                        return Ok((disk, kv));
+                    }
+                    Err(error) => (matches!(error, KvError::Locked(_)), error.to_string()),
+                },
+            };
+            if !is_held || begun.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn run(&mut self, number: u64, runtime: Runtime, bound: Bound) -> Result<(), String> {
+        let (disk, kv) = match self.open(number).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let shutdown = Shutdown::new();
         let workers = Workers::new(clock.clone(), shutdown.clone());
         let dir = self.directory(number);
-        std::fs::create_dir_all(dir.join("disk")).unwrap();
         let seams = Seams {
             cluster: CLUSTER,
-            disk: Arc::new(RealDisk::open(&dir.join("disk")).unwrap()),
-            kv: Arc::new(RocksKv::open(&dir.join("kv"), &self.budget).unwrap()),
+            disk,
+            kv,
             transport: bound.transport,
             clock,
             random: Random::system(),
@@ -246,7 +276,7 @@ impl World {
             Ok(process) => Arc::new(process),
             Err(error) => {
                 runtime.shutdown_background();
-                return Err(error);
+                return Err(error.to_string());
             }
         };
         let service = process.service();
@@ -403,6 +433,20 @@ impl World {
             unreachable!("the turns never end")
         };
         tokio::time::timeout(PATIENCE, attempt).await.unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let running = std::mem::take(&mut self.running);
+        // A runtime must not end inside of another one, so those that are left end on a thread of their own.
+        let ended = std::thread::spawn(move || {
+            for replica in running.into_values().filter_map(Arc::into_inner) {
+                replica.shutdown.request();
+                replica.runtime.shutdown_timeout(PATIENCE);
+            }
+        });
+        drop(ended.join());
     }
 }
 

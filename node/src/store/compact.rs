@@ -305,7 +305,7 @@ impl Core {
         Ok(())
     }
 
-    /// 1. empty it once more, 2. sync the index, 3. look through the index, over as many steps as that takes, 4. unlink, 5. forget
+    /// In this order: empty it once more; sync the index; look through the index, over as many steps as that takes; unlink; forget
     /// it. A crash in between repeats the steps.
     fn unlink(&mut self, segment: SegmentNumber, pages_max: usize) -> Result<CompactionStep, StoreError> {
         if self.segments.get(&segment).is_some_and(|usage| usage.living > 0) {

@@ -23,6 +23,9 @@ use std::sync::atomic::Ordering;
 /// Rows of one index scan.
 pub(super) const SCAN_ROWS: usize = 4096;
 
+/// What looks at a page of rows, with the store that they lie in.
+type SeePage<'a, C> = dyn FnMut(&mut C, Vec<(FragmentName, PlaceRow)>) -> Result<(), StoreError> + 'a;
+
 /// A change of a disk.
 #[derive(Clone, Debug)]
 pub(crate) enum Write {
@@ -473,10 +476,7 @@ impl Core {
     }
 
     /// Shows `see` every row, a page at a time: a disk has more rows than memory should hold.
-    pub(super) fn each_page(
-        &mut self,
-        see: &mut dyn FnMut(&mut Self, Vec<(FragmentName, PlaceRow)>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn each_page(&mut self, see: &mut SeePage<'_, Self>) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let rows = self.rows_after(after.as_ref())?;

@@ -282,7 +282,8 @@ impl Running {
     }
 }
 
-/// Every file and folder below `path` with its bytes, for "it was not touched".
+/// Every file and folder below `path` with its bytes, for "it was not touched". Of a running node, compaction may move or remove
+/// what was just listed: what is gone by the time it is read is not among the contents.
 pub(crate) fn contents(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![path.to_owned()];
@@ -292,8 +293,14 @@ pub(crate) fn contents(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
             if row.file_type().unwrap().is_dir() {
                 folders.push(row.path());
                 found.insert(row.path(), None);
-            } else {
-                found.insert(row.path(), Some(std::fs::read(row.path()).unwrap()));
+                continue;
+            }
+            match std::fs::read(row.path()) {
+                Ok(bytes) => {
+                    found.insert(row.path(), Some(bytes));
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{} does not read: {error}", row.path().display()),
             }
         }
     }

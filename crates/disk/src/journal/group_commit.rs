@@ -145,8 +145,10 @@ impl GroupCommit {
             // When the thread is gone there is nothing to stop; joining tells why.
             let _ = sender.send(Command::Stop);
         }
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match thread.map(JoinHandle::join) {
+        let handle = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The last owner may go with a completion, on this very thread, which cannot wait for its own end: that comes by itself.
+        let other = handle.filter(|handle| handle.thread().id() != thread::current().id());
+        match other.map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(JournalError::Stopped),

@@ -33,7 +33,7 @@ fn find(disk: &SimDisk, needle: &[u8]) -> (String, u64) {
     found.unwrap()
 }
 
-/// What a log shows: vote, purge point and entries, as text.
+/// A log as text: vote, purge point and entries.
 async fn shown(disk: SimDisk) -> Result<String, LogError> {
     let (log, stream) = JournalStream::open(Arc::new(disk), "raft", options())?;
     let mut store = log.store_of(super::GROUP);

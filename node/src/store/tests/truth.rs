@@ -72,10 +72,13 @@ impl Truth {
     }
 
     pub(super) fn note_listed(&mut self, id: u8, is_acknowledged: bool) {
+        // A removal or repair whose record was synced, but which the index failed, is not acknowledged: until a start takes that
+        // record in, the old one is what is listed, and with it the entry rightly goes. Only an acknowledged store settles it.
+        let is_settled = self.sequences.contains_key(&id);
         self.listed
             .entry(id)
             .or_insert(Fact::ABSENT)
-            .note(true, is_acknowledged);
+            .note(true, is_acknowledged && is_settled);
     }
 
     /// Compaction checks what it copies, so anything may have left the list.

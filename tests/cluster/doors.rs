@@ -1,0 +1,659 @@
+//! Every port that a cluster opens: which there are, and whom each refuses.
+//!
+//! The ports are read from the kernel, not from the cluster's own word: one that somebody opens later is found here.
+//! Not here: foreign bytes (`foreign_bytes`), what a transport refuses by itself (`rpc`'s conformance suite).
+
+use crate::served::{eventually, make_certificate, run_well};
+use crate::world::holdfast;
+use bytes::Bytes;
+use chaos::dev_cluster::DevFacts;
+use client_sdk::client::Client;
+use client_sdk::http::Authorities;
+use daemon::clock::{Clock, SystemClock};
+use model::cluster::Membership;
+use model::id::{CONTROL_GROUP, GroupId, NodeId};
+use model::process::{ProcessId, Role};
+use model::time::WallTime;
+use protocol::frame::{Answer, Call, Method, encode};
+use protocol::metadata::control::ControlCommand;
+use protocol::metadata::query::ControlQuery;
+use protocol::metadata::{Command, Envelope, ProposeRequest, Query, QueryRequest};
+use protocol::node::NodeStatus;
+use protocol::wire_error::Failure;
+use quinn::crypto::rustls::QuicClientConfig;
+use rpc::authority::ClusterAuthority;
+use rpc::identity::{Identity, IdentityPem, Revocations};
+use rpc::limits::RpcLimits;
+use rpc::quic::{QuicOptions, QuicTransport};
+use rpc::transport::{Handler, Peer, RpcError, Transport};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::{DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Alerts of TLS by which a server says why.
+const REVOKED: u8 = 44;
+const EXPIRED: u8 = 45;
+const UNKNOWN_AUTHORITY: u8 = 48;
+const PROTOCOL_VERSION: u8 = 70;
+const CERTIFICATE_REQUIRED: u8 = 116;
+
+/// Calls that no process of the role may make, whoever is called. Written out: the product's own table is what is tested.
+const FORBIDDEN: [(Role, &[Method]); 4] = [
+    (
+        Role::Node,
+        &[
+            Method::ConfirmFragment,
+            Method::RemoveStripe,
+            Method::PushRows,
+            Method::NodeStatus,
+            Method::MetadataStatus,
+            Method::RaftAppend,
+            Method::RaftVote,
+            Method::RaftPreVote,
+            Method::RaftTransfer,
+            Method::RaftSnapshot,
+        ],
+    ),
+    (
+        Role::Metadata,
+        &[
+            Method::StoreFragment,
+            Method::ReadFragment,
+            Method::ConfirmFragment,
+            Method::Propose,
+        ],
+    ),
+    (
+        Role::Gateway,
+        &[
+            Method::RaftAppend,
+            Method::RaftVote,
+            Method::RaftPreVote,
+            Method::RaftTransfer,
+            Method::RaftSnapshot,
+        ],
+    ),
+    (
+        Role::Admin,
+        &[
+            Method::StoreFragment,
+            Method::ReadFragment,
+            Method::ConfirmFragment,
+            Method::RemoveStripe,
+            Method::PushRows,
+            Method::RaftAppend,
+            Method::RaftVote,
+            Method::RaftPreVote,
+            Method::RaftTransfer,
+            Method::RaftSnapshot,
+        ],
+    ),
+];
+
+/// `holdfast dev` that speaks HTTPS; ends with the value.
+struct Secured {
+    child: Child,
+    facts: DevFacts,
+    directory: TempDir,
+}
+
+impl Secured {
+    async fn start() -> Self {
+        let directory = TempDir::new().unwrap();
+        let data = directory.path().join("data");
+        fs::create_dir_all(&data).unwrap();
+        let (certificate, key) = (directory.path().join("tls.pem"), directory.path().join("tls.key"));
+        make_certificate(&certificate, &key);
+        let log = File::create(directory.path().join("dev.log")).unwrap();
+        let child = std::process::Command::new(holdfast())
+            .args(["dev", "--listen", "127.0.0.1:0", "--disk-capacity", "4G"])
+            .arg("--data-dir")
+            .arg(&data)
+            .arg("--tls-certificate")
+            .arg(&certificate)
+            .arg("--tls-key")
+            .arg(&key)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut world = Self {
+            child,
+            facts: DevFacts {
+                url: String::new(),
+                user: String::new(),
+                password: String::new(),
+                admin_token: String::new(),
+                profile: String::new(),
+                processes: Vec::new(),
+            },
+            directory,
+        };
+        let written = async || -> Result<DevFacts, String> {
+            let text = fs::read(data.join("dev.json")).map_err(|error| error.to_string())?;
+            serde_json::from_slice(&text).map_err(|error| error.to_string())
+        };
+        world.facts = eventually("dev.json", written).await;
+        let client = world.client();
+        eventually("ready", async || client.text("/readyz").await).await;
+        world
+    }
+
+    fn client(&self) -> Client {
+        let pem = fs::read(self.directory.path().join("tls.pem")).unwrap();
+        Client::trusting(&self.facts.url, &Authorities::Pem(pem)).unwrap()
+    }
+
+    fn cluster(&self) -> PathBuf {
+        self.directory.path().join("data/cluster")
+    }
+
+    /// The gateway's HTTPS port.
+    fn https(&self) -> SocketAddr {
+        self.facts.url.trim_start_matches("https://").parse().unwrap()
+    }
+
+    /// The authority that signs for this cluster.
+    fn authority(&self) -> ClusterAuthority {
+        let read = |name: &str| fs::read_to_string(self.cluster().join(name)).unwrap();
+        ClusterAuthority::load(&read("authority.pem"), &read("authority.key")).unwrap()
+    }
+
+    fn identity(&self, process: &str) -> IdentityPem {
+        let directory = self.cluster().join("identities").join(process);
+        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+        IdentityPem {
+            certificate: read("certificate.pem"),
+            key: read("key.pem"),
+            authority: read("authority.pem"),
+        }
+    }
+
+    /// Runs `holdfast identity` where the authority is.
+    fn identities(&self, arguments: &[&str]) -> String {
+        let cluster = self.cluster();
+        let mut all = vec!["identity", "--directory", cluster.to_str().unwrap()];
+        all.extend(arguments);
+        run_well(&all)
+    }
+}
+
+impl Drop for Secured {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure while dropping; an ended child answers with one.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Inodes of the sockets that a process holds.
+fn sockets_of(pid: u32) -> BTreeSet<String> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok());
+    let inodes = targets.filter_map(|target| {
+        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        Some(inode.to_owned())
+    });
+    inodes.collect()
+}
+
+/// Local ports of a process's sockets in one of the kernel's tables; `state` as the table writes it, any when `None`. All must be
+/// bound to loopback.
+fn ports(pid: u32, table: &str, state: Option<&str>) -> Vec<u16> {
+    let own = sockets_of(pid);
+    let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap();
+    let mut ports = Vec::new();
+    for line in text.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if !own.contains(fields[9]) || state.is_some_and(|state| state != fields[3]) {
+            continue;
+        }
+        let (address, port) = fields[1].split_once(':').unwrap();
+        assert_eq!(address, "0100007F", "{table}: not on loopback: {line}");
+        ports.push(u16::from_str_radix(port, 16).unwrap());
+    }
+    ports.sort_unstable();
+    ports
+}
+
+/// Answers nobody.
+struct Deaf;
+
+#[async_trait::async_trait]
+impl Handler for Deaf {
+    async fn handle(&self, _caller: ProcessId, _call: Call) -> Result<Answer, Failure> {
+        Err(Failure::bug("nobody calls this process"))
+    }
+}
+
+fn caller(pem: &IdentityPem) -> Arc<QuicTransport> {
+    let options = QuicOptions {
+        identity: Identity::from_pem(pem).unwrap(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        clock: Arc::new(SystemClock::new()),
+        limits: RpcLimits::default(),
+        revocations: Revocations::default(),
+    };
+    QuicTransport::bind(options, Arc::new(Deaf)).unwrap().0
+}
+
+fn call_of(method: Method, message: Bytes) -> Call {
+    Call {
+        method,
+        request_id: 0,
+        message,
+        payload: Bytes::new(),
+    }
+}
+
+/// A call that a gateway may make and that changes nothing.
+async fn ask(caller: &QuicTransport, door: &Peer) -> Result<Answer, RpcError> {
+    let call = match door.process.role {
+        Role::Node => call_of(Method::NodeStatus, encode(&NodeStatus {}).unwrap()),
+        _ => call_of(Method::Ping, Bytes::new()),
+    };
+    caller.call(door, call, ANSWER_DEADLINE).await
+}
+
+/// The right identity comes through. Gateways and the admin have a port to call from and serve nothing there: what they answer is
+/// the typed word of an empty service, behind every check of who asks.
+async fn assert_answered(caller: &QuicTransport, door: &Peer) {
+    match (ask(caller, door).await, door.process.role) {
+        (Ok(_), Role::Node | Role::Metadata) => {}
+        (Err(RpcError::Refused(failure)), Role::Gateway | Role::Admin) if failure.code == "starting" => {}
+        (other, _) => panic!("{}: {other:?}", door.process),
+    }
+}
+
+/// The door refused us by this alert, not we the door.
+fn is_refused_by(alert: u8, result: &Result<Answer, RpcError>) -> bool {
+    let wanted = format!("error {alert}");
+    matches!(result, Err(RpcError::Untrusted { detail, .. })
+        if detail.starts_with("aborted by peer") && detail.contains(&wanted))
+}
+
+/// Who listens at each UDP port, by its certificate.
+async fn doors(world: &Secured, udp: &[u16]) -> Vec<Peer> {
+    let gateway = caller(&world.identity("gateway-1"));
+    let nobody = ProcessId {
+        role: Role::Admin,
+        number: 999,
+    };
+    let mut doors = Vec::new();
+    for port in udp {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+        let peer = Peer {
+            process: nobody,
+            address,
+        };
+        match gateway
+            .call(&peer, call_of(Method::Ping, Bytes::new()), ANSWER_DEADLINE)
+            .await
+        {
+            Err(RpcError::WrongPeer { found, .. }) => doors.push(Peer {
+                process: found,
+                address,
+            }),
+            other => panic!("who listens at {address}? {other:?}"),
+        }
+    }
+    doors
+}
+
+/// The HTTPS port, the status ports that dev.json names, and one UDP port of each process; nothing else.
+async fn assert_known_ports(world: &Secured) -> Vec<Peer> {
+    let pid = world.child.id();
+    let status = world.facts.processes.iter().filter_map(|process| process.status);
+    let mut tcp: Vec<u16> = status.map(|address| address.port()).collect();
+    assert_eq!(
+        tcp.len(),
+        world.facts.processes.len(),
+        "each process has its status port"
+    );
+    tcp.push(world.https().port());
+    tcp.sort_unstable();
+    assert_eq!(ports(pid, "tcp", Some("0A")), tcp);
+    assert_eq!(ports(pid, "tcp6", Some("0A")), [0; 0]);
+    assert_eq!(ports(pid, "udp6", None), [0; 0]);
+    let doors = doors(world, &ports(pid, "udp", None)).await;
+    let mut found: Vec<String> = doors.iter().map(|door| door.process.to_string()).collect();
+    let processes = world.facts.processes.iter();
+    let mut known: Vec<String> = processes
+        .map(|process| format!("{}-{}", process.role, process.id))
+        .collect();
+    assert_eq!(known.len(), 10);
+    // Registers the nodes of a dev cluster and switches them.
+    known.push("admin-1".to_owned());
+    known.sort();
+    found.sort();
+    assert_eq!(found, known);
+    doors
+}
+
+/// Identities that are refused, and by which alert. Each but the first dials with the cluster's real authority as its own, so that it
+/// trusts the door and the door alone can refuse.
+fn wrong_identities(world: &Secured) -> Vec<(&'static str, u8, IdentityPem)> {
+    let (ours, now) = (world.authority(), SystemClock::new().wall());
+    let theirs = ClusterAuthority::create(ours.cluster(), now, DAY).unwrap();
+    let process = ProcessId {
+        role: Role::Gateway,
+        number: 1,
+    };
+    let trusting = |pem: IdentityPem| IdentityPem {
+        authority: ours.certificate_pem().to_owned(),
+        ..pem
+    };
+    let ten_days_ms = 10 * 86_400_000;
+    let early = WallTime(now.0 - ten_days_ms);
+    vec![
+        (
+            "of another authority of the same cluster's name",
+            UNKNOWN_AUTHORITY,
+            trusting(theirs.issue(process, now, DAY).unwrap()),
+        ),
+        ("expired", EXPIRED, ours.issue(process, early, DAY).unwrap()),
+        (
+            "not yet valid",
+            EXPIRED,
+            ours.issue(process, WallTime(now.0 + ten_days_ms), DAY).unwrap(),
+        ),
+    ]
+}
+
+/// The right certificate of a role that may not make the call.
+async fn assert_roles(world: &Secured, doors: &[Peer]) {
+    for (role, methods) in FORBIDDEN {
+        let insider = caller(&world.identity(&format!("{}-1", role.as_str())));
+        for door in doors {
+            for method in methods {
+                let call = call_of(*method, Bytes::new());
+                let refused = insider.call(door, call, ANSWER_DEADLINE).await;
+                let failure = refused.unwrap_err().refusal().cloned();
+                let code = failure.map(|failure| failure.code.to_string());
+                assert_eq!(
+                    code.as_deref(),
+                    Some("role_not_allowed"),
+                    "{role:?} {method:?} at {}",
+                    door.process
+                );
+            }
+        }
+    }
+}
+
+/// What a node may call of the metadata and not with this content.
+async fn assert_nodes_are_no_gateways(world: &Secured, doors: &[Peer]) {
+    let node = caller(&world.identity("node-1"));
+    let command = Command::Control(ControlCommand::SetNode {
+        node: NodeId(2),
+        membership: Membership::Out,
+    });
+    let envelope = Envelope {
+        request_id: None,
+        wall: SystemClock::new().wall(),
+        command,
+    };
+    let proposal = ProposeRequest {
+        group: CONTROL_GROUP,
+        envelope: encode(&envelope).unwrap(),
+    };
+    let question = QueryRequest {
+        group: GroupId(1),
+        query: encode(&Query::Control(ControlQuery::Groups)).unwrap(),
+    };
+    for door in doors.iter().filter(|door| door.process.role == Role::Metadata) {
+        for call in [
+            call_of(Method::Propose, encode(&proposal).unwrap()),
+            call_of(Method::Query, encode(&question).unwrap()),
+        ] {
+            let refused = node.call(door, call, ANSWER_DEADLINE).await.unwrap_err();
+            assert!(
+                refused.refusal().is_some_and(|failure| failure.code == "denied"),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
+/// An identity that the command made is answered, and refused everywhere once the command revoked it.
+async fn assert_revocation(world: &Secured, doors: &[Peer]) {
+    let said = world.identities(&["issue", "gateway"]);
+    assert!(said.starts_with("gateway-2"), "{said}");
+    let second = caller(&world.identity("gateway-2"));
+    for door in doors {
+        assert_answered(&second, door).await;
+    }
+    world.identities(&["revoke", "gateway-2"]);
+    for door in doors {
+        eventually("revoked", async || {
+            let result = ask(&second, door).await;
+            if is_refused_by(REVOKED, &result) {
+                return Ok(());
+            }
+            Err(format!("{}: {result:?}", door.process))
+        })
+        .await;
+    }
+}
+
+/// Trusts every server: what a stranger would do.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// TLS without a certificate of one's own.
+fn stranger(version: &'static SupportedProtocolVersion) -> rustls::ClientConfig {
+    let provider = Arc::new(ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        .with_no_client_auth()
+}
+
+/// Speaks the right protocol, trusts the door, and has no certificate to show.
+async fn assert_no_certificate_is_refused(door: &Peer) {
+    let mut tls = stranger(&rustls::version::TLS13);
+    tls.alpn_protocols = vec![b"holdfast/1".to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let connecting = endpoint.connect_with(config, door.address, "holdfast").unwrap();
+    let error = match connecting.await {
+        // A client of TLS 1.3 is done before the server has judged it.
+        Ok(connection) => connection.closed().await,
+        Err(error) => error,
+    };
+    let quinn::ConnectionError::ConnectionClosed(close) = &error else {
+        panic!("{}: {error:?}", door.process);
+    };
+    assert_eq!(
+        u64::from(close.error_code),
+        0x100 + u64::from(CERTIFICATE_REQUIRED),
+        "{}",
+        door.process
+    );
+}
+
+/// Plain HTTP in a datagram is dropped: the first that comes back answers the packet of an unknown QUIC version sent behind it.
+async fn assert_no_plain_text(door: &Peer) {
+    let error = TcpStream::connect(door.address).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionRefused,
+        "{}: {error}",
+        door.process
+    );
+    let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    socket.connect(door.address).await.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: holdfast\r\n\r\n";
+    socket.send(request).await.unwrap();
+    let mut probe = vec![0xc0, 0x0a, 0x1a, 0x2a, 0x3a, 8];
+    probe.extend([7; 8]);
+    probe.push(8);
+    probe.extend([9; 8]);
+    probe.resize(1_200, 0);
+    socket.send(&probe).await.unwrap();
+    let mut back = [0; 2_000];
+    let received = tokio::time::timeout(ANSWER_DEADLINE, socket.recv(&mut back)).await;
+    let length = received.unwrap().unwrap();
+    assert!(
+        length > 5 && back[0] & 0x80 != 0 && back[1..5] == [0; 4],
+        "{}: {:?}",
+        door.process,
+        &back[..length]
+    );
+}
+
+/// Everything that comes back over TCP until the end.
+fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut back = Vec::new();
+    let mut part = [0; 4_096];
+    loop {
+        match stream.read(&mut part) {
+            Ok(0) => return back,
+            Ok(length) => back.extend(&part[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return back,
+            Err(error) => panic!("no end of the answer: {error}"),
+        }
+    }
+}
+
+/// The first message of a client that knows nothing newer than `minor` of TLS 1.x (2 is TLS 1.1).
+fn old_hello(minor: u8) -> Vec<u8> {
+    let mut body = vec![3, minor];
+    body.extend([5; 32]);
+    // No session; two ciphers; no compression; groups and signatures as any client names them.
+    body.extend([0, 0, 4, 0xc0, 0x13, 0x00, 0x2f, 1, 0]);
+    let extensions = [
+        0x00, 0x0a, 0, 4, 0, 2, 0, 0x17, 0x00, 0x0b, 0, 2, 1, 0, 0x00, 0x0d, 0, 4, 0, 2, 4, 3,
+    ];
+    body.extend([0, extensions.len() as u8]);
+    body.extend(extensions);
+    let mut hello = vec![22, 3, 1, 0, body.len() as u8 + 4, 1, 0, 0, body.len() as u8];
+    hello.extend(body);
+    hello
+}
+
+/// What a server says over TLS of this version to a request for its readiness.
+fn readyz(address: SocketAddr, version: &'static SupportedProtocolVersion) -> String {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut tls = rustls::ClientConnection::new(Arc::new(stranger(version)), name).unwrap();
+    let mut tcp = TcpStream::connect(address).unwrap();
+    tcp.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
+    let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).unwrap();
+    String::from_utf8(back).unwrap()
+}
+
+/// The clients' port: TLS 1.2 and 1.3 are answered, what is older and plain HTTP are not.
+fn assert_https(address: SocketAddr) {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let answer = readyz(address, version);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{version:?}: {answer}");
+    }
+    for minor in [0, 1, 2] {
+        let back = exchange(address, &old_hello(minor));
+        // A fatal alert.
+        assert!(back.first() == Some(&21) && back.len() == 7, "TLS 1.{minor}: {back:?}");
+        assert_eq!(back[5..], [2, PROTOCOL_VERSION], "TLS 1.{minor}");
+    }
+    let plain = exchange(address, b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let shown = String::from_utf8_lossy(&plain);
+    assert!(!shown.contains("HTTP/") && plain.len() <= 7, "{shown}");
+}
+
+/// shows: QAS-017
+/// shows: F38
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_port_of_a_cluster_is_known_and_answers_only_those_with_the_right_certificate() {
+    let world = Secured::start().await;
+    let doors = assert_known_ports(&world).await;
+    let right = caller(&world.identity("gateway-1"));
+    let wrong: Vec<_> = wrong_identities(&world)
+        .into_iter()
+        .map(|(what, alert, pem)| (what, alert, caller(&pem)))
+        .collect();
+    for door in &doors {
+        assert_answered(&right, door).await;
+        assert_no_certificate_is_refused(door).await;
+        for (what, alert, stranger) in &wrong {
+            let result = ask(stranger, door).await;
+            assert!(is_refused_by(*alert, &result), "{what}: {}: {result:?}", door.process);
+        }
+        assert_no_plain_text(door).await;
+    }
+    assert_roles(&world, &doors).await;
+    assert_nodes_are_no_gateways(&world, &doors).await;
+    assert_revocation(&world, &doors).await;
+    assert_https(world.https());
+    for door in &doors {
+        assert_answered(&right, door).await;
+    }
+    assert_known_ports(&world).await;
+}
