@@ -11,7 +11,7 @@ use client_sdk::client::Client;
 use client_sdk::http::Authorities;
 use daemon::clock::{Clock, SystemClock};
 use model::cluster::Membership;
-use model::id::{CONTROL_GROUP, GroupId, NodeId};
+use model::id::{CONTROL_GROUP, ClusterId, GroupId, NodeId};
 use model::process::{ProcessId, Role};
 use model::time::WallTime;
 use protocol::frame::{Answer, Call, Method, encode};
@@ -29,7 +29,8 @@ use rpc::transport::{Handler, Peer, RpcError, Transport};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::{DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -46,6 +47,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Alerts of TLS by which a server says why.
 const REVOKED: u8 = 44;
 const EXPIRED: u8 = 45;
+const NO_VALID_SIGNATURE: u8 = 46;
 const UNKNOWN_AUTHORITY: u8 = 48;
 const PROTOCOL_VERSION: u8 = 70;
 const CERTIFICATE_REQUIRED: u8 = 116;
@@ -344,8 +346,8 @@ async fn assert_known_ports(world: &Secured) -> Vec<Peer> {
     doors
 }
 
-/// Identities that are refused, and by which alert. Each but the first dials with the cluster's real authority as its own, so that it
-/// trusts the door and the door alone can refuse.
+/// Identities that are refused, and by which alert. All dial with the cluster's real authority as their own, so that they trust the
+/// door and the door alone can refuse.
 fn wrong_identities(world: &Secured) -> Vec<(&'static str, u8, IdentityPem)> {
     let (ours, now) = (world.authority(), SystemClock::new().wall());
     let theirs = ClusterAuthority::create(ours.cluster(), now, DAY).unwrap();
@@ -362,7 +364,7 @@ fn wrong_identities(world: &Secured) -> Vec<(&'static str, u8, IdentityPem)> {
     vec![
         (
             "of another authority of the same cluster's name",
-            UNKNOWN_AUTHORITY,
+            NO_VALID_SIGNATURE,
             trusting(theirs.issue(process, now, DAY).unwrap()),
         ),
         ("expired", EXPIRED, ours.issue(process, early, DAY).unwrap()),
@@ -499,20 +501,25 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-/// TLS without a certificate of one's own.
-fn stranger(version: &'static SupportedProtocolVersion) -> rustls::ClientConfig {
+/// TLS that trusts everybody, with `own` certificate or with none.
+fn stranger(version: &'static SupportedProtocolVersion, own: Option<&IdentityPem>) -> rustls::ClientConfig {
     let provider = Arc::new(ring::default_provider());
-    rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[version])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth()
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider)));
+    let Some(own) = own else {
+        return builder.with_no_client_auth();
+    };
+    let certificate = CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+    builder.with_client_auth_cert(vec![certificate], key).unwrap()
 }
 
-/// Speaks the right protocol, trusts the door, and has no certificate to show.
-async fn assert_no_certificate_is_refused(door: &Peer) {
-    let mut tls = stranger(&rustls::version::TLS13);
+/// Somebody who speaks the right protocol and trusts the door is refused by `alert` with `own` certificate, or with none.
+async fn assert_stranger_is_refused(door: &Peer, own: Option<&IdentityPem>, alert: u8) {
+    let mut tls = stranger(&rustls::version::TLS13, own);
     tls.alpn_protocols = vec![b"holdfast/1".to_vec()];
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -527,7 +534,7 @@ async fn assert_no_certificate_is_refused(door: &Peer) {
     };
     assert_eq!(
         u64::from(close.error_code),
-        0x100 + u64::from(CERTIFICATE_REQUIRED),
+        0x100 + u64::from(alert),
         "{}",
         door.process
     );
@@ -599,7 +606,7 @@ fn old_hello(minor: u8) -> Vec<u8> {
 /// What a server says over TLS of this version to a request for its readiness.
 fn readyz(address: SocketAddr, version: &'static SupportedProtocolVersion) -> String {
     let name = ServerName::try_from("localhost").unwrap();
-    let mut tls = rustls::ClientConnection::new(Arc::new(stranger(version)), name).unwrap();
+    let mut tls = rustls::ClientConnection::new(Arc::new(stranger(version, None)), name).unwrap();
     let mut tcp = TcpStream::connect(address).unwrap();
     tcp.set_read_timeout(Some(ANSWER_DEADLINE)).unwrap();
     let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
@@ -635,13 +642,16 @@ async fn every_port_of_a_cluster_is_known_and_answers_only_those_with_the_right_
     let world = Secured::start().await;
     let doors = assert_known_ports(&world).await;
     let right = caller(&world.identity("gateway-1"));
+    let foreign = ClusterAuthority::create(ClusterId(77), SystemClock::new().wall(), DAY).unwrap();
+    let foreign = foreign.issue(right.process(), SystemClock::new().wall(), DAY).unwrap();
     let wrong: Vec<_> = wrong_identities(&world)
         .into_iter()
         .map(|(what, alert, pem)| (what, alert, caller(&pem)))
         .collect();
     for door in &doors {
         assert_answered(&right, door).await;
-        assert_no_certificate_is_refused(door).await;
+        assert_stranger_is_refused(door, None, CERTIFICATE_REQUIRED).await;
+        assert_stranger_is_refused(door, Some(&foreign), UNKNOWN_AUTHORITY).await;
         for (what, alert, stranger) in &wrong {
             let result = ask(stranger, door).await;
             assert!(is_refused_by(*alert, &result), "{what}: {}: {result:?}", door.process);

@@ -31,6 +31,7 @@ mod search;
 mod secrecy;
 mod separate_processes;
 mod served;
+mod startup;
 mod tamper;
 mod tokens;
 mod uploads;

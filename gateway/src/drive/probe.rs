@@ -4,6 +4,7 @@
 //! Not here: which disks are spared (`sparing`).
 
 use crate::drive::Core;
+use crate::drive::directory::Known;
 use futures_util::future::join_all;
 use model::id::NodeId;
 use protocol::node::{DiskState, NodeStatusAnswer};
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 /// How often somebody looks whether a disk is due; finer than a disk is spared.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a node that was just started may stay silent: its breaker lets a call through each second, and then it answers.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Runs until it is dropped.
@@ -24,6 +27,14 @@ impl Core {
             };
             let nodes: BTreeSet<NodeId> = due.into_iter().filter_map(|disk| known.map.node_of(disk)).collect();
             join_all(nodes.into_iter().map(|node| self.ask_node(&known, node, 0))).await;
+        }
+    }
+
+    /// Asks a node that was just started until it answers, or has been silent for too long. May be dropped midway.
+    pub(crate) async fn await_node(&self, known: &Known, node: NodeId, trace: u128) {
+        let until = self.seams.clock.monotonic() + START_PATIENCE;
+        while self.ask_node(known, node, trace).await.is_none() && self.seams.clock.monotonic() < until {
+            self.seams.clock.sleep(LOOK_EVERY).await;
         }
     }
 

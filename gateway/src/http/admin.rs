@@ -50,7 +50,7 @@ pub async fn start_node(
         // It listens elsewhere now, and its disks were spared while it was away.
         let trace = caller.trace;
         let known = app.core.directory.refresh(trace).await?;
-        app.core.ask_node(&known, NodeId(id), trace).await;
+        app.core.await_node(&known, NodeId(id), trace).await;
     }
     done(is_known)
 }
