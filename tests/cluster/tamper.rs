@@ -51,6 +51,11 @@ impl OnDisk {
         let crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
         let crc = crc32c::crc32c_append(crc, &(record as u64).to_le_bytes());
         bytes[record + 36..record + 40].copy_from_slice(&crc.to_le_bytes());
+        self.replace(&bytes);
+    }
+
+    /// Writes the whole segment anew and has the place index made from it.
+    fn replace(&self, bytes: &[u8]) {
         fs::write(&self.segment, bytes).unwrap();
         let disk = self
             .segment
@@ -116,7 +121,9 @@ async fn tampered_fragments_are_read_elsewhere_counted_and_listed_and_too_many_a
     let back = world.content(&id, &[]).await;
     assert!(back.status == StatusCode::OK && back.body == bytes);
     // No disk can tell a forged fragment: the stripe's hash does, and the four that are whole give the stripe.
-    assert!(world.metric("gateway_rebuilt_reads_total").await >= 1.0);
+    for counter in ["gateway_corrupt_fragments_total", "gateway_rebuilt_reads_total"] {
+        assert!(world.metric(counter).await >= 1.0, "{counter}");
+    }
 
     world.cluster.stop().unwrap();
     fragments[2].flip();
@@ -145,4 +152,30 @@ async fn listed(world: &World) -> f64 {
         .await
         .unwrap();
     world.metric("node_damaged_fragments").await
+}
+
+/// Nothing but the digest of a block tells that a fragment lies, and a whole read touches all fragments of data.
+/// shows: QAS-016
+#[tokio::test]
+async fn each_single_forged_fragment_leaves_the_file_readable() {
+    let mut world = World::start().await;
+    let bytes = noise(2, 3 * MIB);
+    let id = world.put("/kept", &bytes).await.entry.id;
+    world.cluster.stop().unwrap();
+    let fragments = fragments(&world.data_dir());
+    assert_eq!(fragments.len(), 6, "one stripe of 4+2");
+    let mut wrong = 0.0;
+    for (number, fragment) in fragments.iter().enumerate() {
+        let whole = fs::read(&fragment.segment).unwrap();
+        fragment.forge();
+        world.start_again().await;
+        let back = world.content(&id, &[]).await;
+        assert_eq!(back.status, StatusCode::OK, "fragment {number}: {back:?}");
+        assert!(back.body == bytes, "fragment {number} was given as it is");
+        wrong += world.metric("gateway_corrupt_fragments_total").await;
+        world.cluster.stop().unwrap();
+        fragment.replace(&whole);
+    }
+    // A whole read touches the four fragments of data and, when they are right, no other.
+    assert_eq!(wrong, 4.0);
 }

@@ -161,8 +161,8 @@ impl Core {
             if let Some(plain) = self.open(run, places().map(slice).collect(), seal).await {
                 return Ok(plain);
             }
-            corrupt.inc();
             if !is_direct {
+                corrupt.inc();
                 // The stripe's own hash is right, so no other fragment can tell anything else.
                 return Err(codes::CONTENT_CORRUPT.failure().with("stripe", id));
             }

@@ -86,6 +86,9 @@ pub enum Event {
         /// Why.
         fault: ReadFault,
     },
+    /// The bytes that came the direct way are wrong although their fragments' own checksums agree: which fragment lies is not known.
+    /// Calls under way were dropped.
+    DirectWrong,
     /// No k of the fragments gathered so far give the stripe: at least one of them is wrong, and nobody knows which.
     OtherStripe,
     /// Time went on.
@@ -132,7 +135,6 @@ struct Lane {
     is_avoided: bool,
     flights: Vec<Flight>,
     piece: Option<Piece>,
-    is_wrong: bool,
 }
 
 impl Lane {
@@ -141,7 +143,7 @@ impl Lane {
     }
 
     fn may_be_asked(&self) -> bool {
-        !self.is_wrong && !self.disks.is_empty()
+        !self.disks.is_empty()
     }
 }
 
@@ -227,24 +229,24 @@ impl Gather {
             Event::Tick => {}
             Event::Read { request, form, bytes } => self.take(request, form, bytes),
             Event::Failed { request, fault } => self.fail(request, fault == ReadFault::Corrupt),
+            Event::DirectWrong => {
+                self.lanes.iter_mut().for_each(|lane| lane.flights.clear());
+                self.trust_only_stripes();
+            }
             Event::OtherStripe => {
-                self.corrupt += 1;
                 self.needed += 1;
-                // The direct way gave bytes that nobody can trust; from here on only a decoded stripe counts.
-                self.is_rebuilding = true;
-                self.direct.clear();
+                self.trust_only_stripes();
             }
         }
         self.ask(now)
     }
 
-    /// The bytes that fragment `index` gave turned out wrong although its own checksums agreed: it is not used again.
-    pub fn refuse(&mut self, index: u8) {
+    /// The direct way gave bytes that nobody can trust; from here on only a decoded stripe counts. What was gathered is kept: one
+    /// wrong fragment among those of a run must not cost the others, and the stripe's hash tells them apart.
+    fn trust_only_stripes(&mut self) {
         self.corrupt += 1;
-        let lane = &mut self.lanes[usize::from(index)];
-        lane.is_wrong = true;
-        lane.piece = None;
-        lane.flights.clear();
+        self.is_rebuilding = true;
+        self.direct.clear();
     }
 
     /// Disks that have not answered in the time after which others are asked too.

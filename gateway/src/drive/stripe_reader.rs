@@ -19,6 +19,7 @@ use model::stripe::{FragmentName, StripeForm};
 use protocol::frame::{Call, Method, decode, encode};
 use protocol::node::{ByteRange, FragmentRead, ReadFragment};
 use protocol::wire_error::Failure;
+use std::mem;
 use std::time::Duration;
 
 /// A fragment that has not come by then is rebuilt from others beside waiting for it: ten times a cold disk's seek.
@@ -42,6 +43,7 @@ pub struct StripeReading<'a> {
     run: (u32, u32),
     known: Known,
     gather: Gather,
+    is_direct_refused: bool,
     trace: u128,
     started_at: Duration,
 }
@@ -66,6 +68,7 @@ impl<'a> StripeReading<'a> {
             run,
             known,
             gather,
+            is_direct_refused: false,
             trace,
             started_at: now,
         })
@@ -75,7 +78,11 @@ impl<'a> StripeReading<'a> {
     ///
     /// Errors: `content_unreadable` when fewer than k fragments can be read, `content_corrupt` when they do not give the stripe.
     pub async fn next(&mut self) -> Result<Found, Failure> {
-        let mut event = Event::Tick;
+        let mut event = if mem::take(&mut self.is_direct_refused) {
+            Event::DirectWrong
+        } else {
+            Event::Tick
+        };
         let core = self.core;
         let mut flights = FuturesUnordered::new();
         loop {
@@ -102,6 +109,8 @@ impl<'a> StripeReading<'a> {
                         return Ok(Found::Decoded(bytes));
                     }
                     None => {
+                        // Each round finds one wrong fragment more among those that agree with their own checksums.
+                        count_corrupt(core);
                         event = Event::OtherStripe;
                         continue;
                     }
@@ -126,14 +135,9 @@ impl<'a> StripeReading<'a> {
         }
     }
 
-    /// Says that directly read bytes were wrong: the fragments that gave them are not used again.
+    /// Says that directly read bytes were wrong: `next` gives them from a decoded stripe only.
     pub fn refuse_direct(&mut self) {
-        for range in codec::erasure::locate(
-            &self.stripe.form,
-            self.run.0 as usize..(self.run.0 + self.run.1) as usize,
-        ) {
-            self.gather.refuse(range.index);
-        }
+        self.is_direct_refused = true;
     }
 
     /// How many wrong answers were met.
@@ -186,6 +190,14 @@ fn join(mut pieces: Vec<Piece>) -> Bytes {
     bytes.freeze()
 }
 
+fn count_corrupt(core: &Core) {
+    let metrics = &core.seams.metrics;
+    metrics
+        .counter(&metrics::CORRUPT_READS)
+        .with_label_values::<&str>(&[])
+        .inc();
+}
+
 async fn read_fragment(core: &Core, known: &Known, stripe: &PlacedStripe, read: Read, trace: u128) -> Event {
     let request = read.request;
     let away = Event::Failed {
@@ -218,11 +230,7 @@ async fn read_fragment(core: &Core, known: &Known, stripe: &PlacedStripe, read: 
         payload: Bytes::new(),
     };
     let corrupt = || {
-        core.seams
-            .metrics
-            .counter(&metrics::CORRUPT_READS)
-            .with_label_values::<&str>(&[])
-            .inc();
+        count_corrupt(core);
         Event::Failed {
             request,
             fault: ReadFault::Corrupt,

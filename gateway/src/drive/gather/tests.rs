@@ -178,3 +178,49 @@ fn a_late_disk_is_told_and_the_next_read_does_not_wait_for_it() {
     // With three of six to avoid the others do not suffice, and the direct way is as good as any.
     assert_eq!(begin(&[0, 2, 4]).1, [0]);
 }
+
+/// One forged fragment among the four of a whole read costs none of the other three.
+#[test]
+fn wrong_bytes_of_the_direct_way_keep_what_was_gathered_and_ask_for_one_more_when_it_gives_no_stripe() {
+    let places = (0..6).map(|index| vec![DiskId(index)]).collect();
+    let mut gather = Gather::new(FORM, places, (0, 4000), &BTreeSet::new(), HEDGE);
+    let answer = |gather: &mut Gather, reads: Vec<super::Read>| {
+        for read in reads {
+            let event = Event::Read {
+                request: read.request,
+                form: FORM,
+                bytes: Bytes::from(vec![read.index; read.window.len_bytes() as usize]),
+            };
+            assert!(gather.handle(Duration::ZERO, event).is_empty());
+        }
+    };
+    let reads = gather.handle(Duration::ZERO, Event::Tick);
+    answer(&mut gather, reads);
+    assert!(matches!(gather.progress(), Progress::Direct(_)));
+    assert!(gather.handle(Duration::ZERO, Event::DirectWrong).is_empty());
+    assert!(matches!(gather.progress(), Progress::Rebuild(pieces) if pieces.len() == 4));
+    let reads = gather.handle(Duration::ZERO, Event::OtherStripe);
+    assert_eq!(reads.iter().map(|read| read.index).collect::<Vec<_>>(), [4]);
+    answer(&mut gather, reads);
+    assert!(matches!(gather.progress(), Progress::Rebuild(pieces) if pieces.len() == 5));
+}
+
+/// Calls that were dropped with the direct way are made again, in full length.
+#[test]
+fn wrong_bytes_of_a_part_are_followed_by_whole_fragments_whatever_was_under_way() {
+    let places = (0..6).map(|index| vec![DiskId(index)]).collect();
+    let mut gather = Gather::new(FORM, places, (0, 10), &BTreeSet::new(), HEDGE);
+    let first = gather.handle(Duration::ZERO, Event::Tick).remove(0);
+    let hedges = gather.handle(HEDGE, Event::Tick);
+    assert!(!hedges.is_empty());
+    let event = Event::Read {
+        request: first.request,
+        form: FORM,
+        bytes: Bytes::from(vec![0; 10]),
+    };
+    gather.handle(HEDGE, event);
+    assert!(matches!(gather.progress(), Progress::Direct(_)));
+    let reads = gather.handle(HEDGE, Event::DirectWrong);
+    assert_eq!(reads.iter().map(|read| read.index).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(reads.iter().all(|read| read.window.len_bytes() == 1000));
+}
