@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench demo wide-folder largest-file tools clean
+.PHONY: build run test verify fix bench demo kills sim wide-folder largest-file tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -44,6 +44,16 @@ bench: build
 
 demo: build
 	$(CARGO) run --release --locked -p chaos --bin demo -- --holdfast $(HOLDFAST) $(ARGS)
+
+# How long writes stand still when the leader of a drive's group is killed (20 times) or paused (5 times). About three minutes.
+kills: build
+	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) $(ARGS)
+
+# The simulated world: so many seeds, or one again with SEED=n, perhaps with a planted bug (PLANT=vote-unsynced). A second a seed.
+SEEDS ?= 100
+FIRST ?= 1
+sim: tools
+	$(CARGO) run --release --locked -q -p chaos --bin sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(if $(PLANT),--plant $(PLANT)) $(ARGS)
 
 # SC-in-3 at its full scale: a million children in one folder. About five minutes and two gigabytes of disk.
 wide-folder: build

@@ -3,10 +3,10 @@
 //! Invariants: tokens and passwords come from files, never from the command line, where every user of the host could read it; that
 //! nobody answers is told in one line and by an exit code of its own, so that scripts can wait for a cluster.
 
-use crate::cli::{AdminArguments, AdminCommand, NodeCommand, UserArguments, UserCommand};
+use crate::cli::{AdminArguments, AdminCommand, NodeCommand, ProcessCommand, UserArguments, UserCommand};
 use crate::dev::directory::DevDirectory;
 use crate::dev::facts::DevFacts;
-use crate::dev::shape;
+use crate::dev::{control, process_switch, shape};
 use anyhow::{Context, bail, ensure};
 use client_sdk::client::Client;
 use client_sdk::error::ClientError;
@@ -53,6 +53,19 @@ pub async fn run(arguments: AdminArguments) -> anyhow::Result<()> {
         AdminCommand::User {
             command: UserCommand::Create(wanted),
         } => create_user(&arguments, wanted).await,
+        AdminCommand::Process { command } => switch_process(&arguments, command).await,
+        // There the parent does it: no gateway can stop another process.
+        AdminCommand::Node { command } if is_of_processes(&arguments) => {
+            let command = match *command {
+                NodeCommand::Stop { id } => ProcessCommand::Stop {
+                    process: format!("node-{id}"),
+                },
+                NodeCommand::Start { id } => ProcessCommand::Start {
+                    process: format!("node-{id}"),
+                },
+            };
+            switch_process(&arguments, &command).await
+        }
         command => match sign_in(&arguments).await {
             Ok(client) => ask(&client, command).await,
             Err(error) => Err(error),
@@ -107,8 +120,35 @@ async fn ask(client: &Client, command: &AdminCommand) -> anyhow::Result<()> {
                 .await?;
             println!("node {id}: {verb} done");
         }
-        // `run` has taken it: it may have to do without a sign-in.
-        AdminCommand::User { .. } => {}
+        // `run` has taken these: they have to do without a sign-in.
+        AdminCommand::User { .. } | AdminCommand::Process { .. } => {}
+    }
+    Ok(())
+}
+
+fn is_of_processes(arguments: &AdminArguments) -> bool {
+    arguments.url.is_none() && control::is_there(&arguments.data_dir)
+}
+
+/// Has the parent of a dev cluster stop or start a process.
+async fn switch_process(arguments: &AdminArguments, command: &ProcessCommand) -> anyhow::Result<()> {
+    // Says when no cluster runs there, or when it is starting.
+    url_of(arguments)?;
+    ensure!(
+        is_of_processes(arguments),
+        "the dev cluster on {} runs in one process; stop and start its nodes with `holdfast admin node`, or run it with \
+         `holdfast dev --processes`",
+        arguments.data_dir.display()
+    );
+    match command {
+        ProcessCommand::Stop { process } => {
+            process_switch::stop(&arguments.data_dir, process).await?;
+            println!("{process}: stop done");
+        }
+        ProcessCommand::Start { process } => {
+            process_switch::start(&arguments.data_dir, process).await?;
+            println!("{process}: start done");
+        }
     }
     Ok(())
 }
@@ -161,6 +201,11 @@ fn line_of(file: &Path) -> anyhow::Result<String> {
 /// The gateway to ask: the one that was named, or that of the dev cluster, which must run.
 fn url_of(arguments: &AdminArguments) -> anyhow::Result<String> {
     if let Some(url) = &arguments.url {
+        let is_address = reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        ensure!(
+            is_address,
+            "--url {url} is no address of a gateway; write it as https://files.example.org"
+        );
         return Ok(url.clone());
     }
     let directory = arguments.data_dir.display();

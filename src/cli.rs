@@ -3,6 +3,7 @@
 //! Not here: what the commands do (`dev`, `serve`, `init`, `admin`).
 
 use clap::{Args, Parser, Subcommand};
+use daemon::log::LogFormat;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ pub struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Runs a whole cluster in this process, for trying out and for development.
+    /// Runs a whole cluster on this machine, for trying out and for development.
     Dev(DevArguments),
     /// Runs the roles whose sections the configuration file has.
     Serve(ServeArguments),
@@ -28,7 +29,7 @@ pub enum Command {
     Admin(AdminArguments),
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct DevArguments {
     /// Where everything is kept.
     #[arg(long, default_value = "data")]
@@ -54,7 +55,13 @@ pub struct DevArguments {
     /// Gateways.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub gateways: u32,
-    /// The durability profile of new drives: dev, standard, single, solo.
+    /// Runs every role as a process of its own, from configuration files below the data directory.
+    #[arg(long)]
+    pub processes: bool,
+    /// What a gateway serves: api, block, notify, with commas; given again for the next gateway. By default everything.
+    #[arg(long, value_name = "LIST")]
+    pub functions: Vec<String>,
+    /// The durability profile of new drives: dev, standard, single, solo or copies.
     #[arg(long, default_value = "dev")]
     pub profile: String,
     /// Capacity of each disk, such as 20G; by default the free space divided by the number of disks.
@@ -69,6 +76,9 @@ pub struct DevArguments {
     /// Says that a proxy in front does TLS, so that an address other than loopback may be plain HTTP.
     #[arg(long)]
     pub behind_proxy: bool,
+    /// How log lines look, on standard error: human, or json with one object a line.
+    #[arg(long, value_name = "human|json", default_value = "human")]
+    pub log: LogFormat,
 }
 
 #[derive(Args, Debug)]
@@ -79,6 +89,12 @@ pub struct ServeArguments {
     /// Checks the file, says what is wrong with it, and runs nothing.
     #[arg(long)]
     pub check_config: bool,
+    /// How log lines look, on standard error: human, or json with one object a line; by default as the file says.
+    #[arg(long, value_name = "human|json")]
+    pub log: Option<LogFormat>,
+    /// Ends when the process of this id ends, which must be the one that starts it.
+    #[arg(long, hide = true)]
+    pub with_parent: Option<u32>,
 }
 
 #[derive(Args, Debug)]
@@ -143,7 +159,7 @@ pub struct AdminArguments {
     #[arg(long)]
     pub ca_file: Option<PathBuf>,
     /// The data directory of a dev cluster.
-    #[arg(long, default_value = "data")]
+    #[arg(long, default_value = "data", global = true)]
     pub data_dir: PathBuf,
     #[command(subcommand)]
     pub command: AdminCommand,
@@ -157,10 +173,15 @@ pub enum AdminCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Stops or starts a storage node of a dev cluster that runs in one process.
+    /// Stops or starts a storage node of a dev cluster.
     Node {
         #[command(subcommand)]
         command: NodeCommand,
+    },
+    /// Stops or starts a process of a dev cluster of separate processes.
+    Process {
+        #[command(subcommand)]
+        command: ProcessCommand,
     },
     /// Makes accounts.
     User {
@@ -191,6 +212,20 @@ pub struct UserArguments {
     /// The one-time token of `init`, with which the first administrator is made before anybody has an account.
     #[arg(long, conflicts_with_all = ["quota", "admin"])]
     pub setup_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProcessCommand {
+    /// Asks it to stop in order, and waits until it has ended.
+    Stop {
+        /// Its role and number, such as metadata-2.
+        process: String,
+    },
+    /// Starts it again on its data, and waits until it is ready.
+    Start {
+        /// Its role and number, such as metadata-2.
+        process: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

@@ -14,6 +14,10 @@ use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Below this RocksDB flushes and reads without end.
+const MEMORY_MIB_MIN: usize = 8;
+const MEMORY_MIB_MAX: usize = 64 << 10;
+
 /// The file as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +28,8 @@ pub(crate) struct RawFile {
     status: Option<RawStatus>,
     /// Where the process stands.
     site: Option<RawSite>,
+    #[serde(default)]
+    memory: RawMemory,
     #[serde(default)]
     transport: RawTransports,
     /// Replicas of the control group, by which a node or gateway finds the cluster.
@@ -40,6 +46,37 @@ struct RawLog {
     #[serde(default)]
     json: bool,
     filter: Option<String>,
+}
+
+/// What the RocksDBs of the process may hold together.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMemory {
+    cache_mib: usize,
+    write_buffer_mib: usize,
+}
+
+impl Default for RawMemory {
+    /// Guesses: the tree of a million entries in the cache, and a few flushes a minute under load.
+    fn default() -> Self {
+        Self {
+            cache_mib: 256,
+            write_buffer_mib: 128,
+        }
+    }
+}
+
+impl RawMemory {
+    fn check(self, problems: &mut Vec<Problem>) {
+        for (key, mib) in [
+            ("memory.cache_mib", self.cache_mib),
+            ("memory.write_buffer_mib", self.write_buffer_mib),
+        ] {
+            if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&mib) {
+                problems.push(Problem::new(key, "is out of range", "set it to 8 to 65536"));
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -65,6 +102,9 @@ fn zone_default() -> String {
 struct RawTransports {
     /// Certificates that are refused, as `holdfast identity revoke` writes them; read again when it changes.
     revoked_file: Option<PathBuf>,
+    /// Whether the network between the processes carries jumbo frames (an MTU of 9,000) for certain.
+    #[serde(default)]
+    jumbo_frames: bool,
     node: Option<RawEndpoint>,
     metadata: Option<RawEndpoint>,
     gateway: Option<RawEndpoint>,
@@ -101,9 +141,14 @@ pub(crate) struct ServeConfig {
     pub(crate) log_filter: String,
     /// Where the status port listens; none is opened without it.
     pub(crate) status_listen: Option<SocketAddr>,
+    /// Bytes that the RocksDBs may cache.
+    pub(crate) cache_bytes: usize,
+    /// Bytes that the RocksDBs may hold unwritten.
+    pub(crate) write_buffer_bytes: usize,
     pub(crate) seeds: Vec<Peer>,
     pub(crate) site: Site,
     pub(crate) revoked_file: Option<PathBuf>,
+    pub(crate) has_jumbo_frames: bool,
     pub(crate) node: Option<(EndpointConfig, NodeConfig)>,
     pub(crate) metadata: Option<(EndpointConfig, MetadataConfig)>,
     pub(crate) gateway: Option<(EndpointConfig, GatewayConfig)>,
@@ -116,6 +161,7 @@ impl RawConfig for RawFile {
         let mut problems = Vec::new();
         let RawTransports {
             revoked_file,
+            jumbo_frames: has_jumbo_frames,
             node: node_at,
             metadata: metadata_at,
             gateway: gateway_at,
@@ -140,20 +186,10 @@ impl RawConfig for RawFile {
                 "add at least one of [node], [metadata], [gateway]",
             ));
         }
-        if self.seeds.is_empty() && (node.is_some() || gateway.is_some()) {
-            problems.push(Problem::new(
-                "seeds",
-                "is empty",
-                "add a [[seeds]] with id and address for each metadata replica",
-            ));
+        if node.is_some() || gateway.is_some() {
+            check_surroundings(!self.seeds.is_empty(), self.site.is_some(), &mut problems);
         }
-        if self.site.is_none() && (node.is_some() || gateway.is_some()) {
-            problems.push(Problem::new(
-                "site",
-                "is missing",
-                "add [site] with the region and zone of this process",
-            ));
-        }
+        self.memory.check(&mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -172,13 +208,34 @@ impl RawConfig for RawFile {
             logs_json: self.log.json,
             log_filter: self.log.filter.unwrap_or_else(|| "info,openraft=warn".to_owned()),
             status_listen: self.status.map(|status| status.listen),
+            cache_bytes: self.memory.cache_mib << 20,
+            write_buffer_bytes: self.memory.write_buffer_mib << 20,
             seeds: self.seeds.iter().map(seed).collect(),
             site,
             revoked_file,
+            has_jumbo_frames,
             node,
             metadata,
             gateway,
         })
+    }
+}
+
+/// Notes what a node or gateway must be told beside its section.
+fn check_surroundings(has_seeds: bool, has_site: bool, problems: &mut Vec<Problem>) {
+    if !has_seeds {
+        problems.push(Problem::new(
+            "seeds",
+            "is empty",
+            "add a [[seeds]] with id and address for each metadata replica",
+        ));
+    }
+    if !has_site {
+        problems.push(Problem::new(
+            "site",
+            "is missing",
+            "add [site] with the region and zone of this process",
+        ));
     }
 }
 

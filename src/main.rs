@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use holdfast::cli::{Command, CommandLine};
+use holdfast::one_line::one_line;
 use holdfast::{admin, dev, identity_command, init, serve};
 
 fn main() -> std::process::ExitCode {
@@ -22,7 +23,7 @@ fn main() -> std::process::ExitCode {
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            daemon::log::tell_end(&format!("{error:#}"));
+            daemon::log::tell_end(&one_line(&error));
             std::process::ExitCode::from(admin::exit_code_of(&error))
         }
     }

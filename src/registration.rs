@@ -5,6 +5,7 @@
 //! Invariant: a disk that the cluster knows is never taken for a new one, whatever its directory looks like.
 //! Not here: which disks a node has had as far as it remembers itself (`node::register`).
 
+use crate::one_line::one_line;
 use crate::roles::STORE_DIR;
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -206,8 +207,9 @@ pub(crate) async fn refused_disks(client: &MetadataClient, configured: &[DiskCon
         )),
         Ok(_) => None,
         Err(error) => Some(format!(
-            "nobody can be asked whether disk {} is new: {error:#}; start the node again once the metadata replicas run",
-            disk.disk
+            "nobody can be asked whether disk {} is new: {}; start the node again once the metadata replicas run",
+            disk.disk,
+            one_line(error)
         )),
     };
     nameless

@@ -4,6 +4,7 @@
 //! writes it, the operator carries it to every host.
 //! Invariant: what was revoked stays revoked while the process runs, also when the file goes or is damaged later.
 
+use crate::one_line::one_line;
 use anyhow::{Context, ensure};
 use daemon::clock::Clock;
 use daemon::shutdown::Shutdown;
@@ -85,7 +86,7 @@ pub(crate) fn follow(
                     tracing::info!(file = %path.display(), "revoked certificates read again");
                     seen = text;
                 }
-                Err(error) => tracing::error!(error = format!("{error:#}"), "revoked certificates are not read"),
+                Err(error) => tracing::error!(error = one_line(&error), "revoked certificates are not read"),
             }
         }
     });

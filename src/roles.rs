@@ -29,6 +29,7 @@ use kv::seam::{Kv, KvError};
 use metadata_raft::config::Config as MetadataConfig;
 use metadata_raft::serve::{MetadataProcess, Seams as MetadataSeams};
 use model::id::DiskId;
+use model::process::Role;
 use node::config::{Config as NodeConfig, DiskConfig};
 use node::open::{DiskOpening, IndexOpening};
 use node::serve::{Node, Seams as NodeSeams};
@@ -66,6 +67,8 @@ pub struct Base {
     pub cipher: Arc<dyn Cipher>,
     /// Certificates that are refused.
     pub revocations: Revocations,
+    /// Whether the network between the processes carries jumbo frames for certain.
+    pub has_jumbo_frames: bool,
     /// Where its roles are watched: each on a port of its own unless told otherwise.
     pub watching: Watching,
     /// Ends the process.
@@ -85,6 +88,7 @@ impl Base {
             rocks: Arc::new(rocks),
             cipher: Arc::new(Aes256Gcm),
             revocations: Revocations::default(),
+            has_jumbo_frames: false,
             watching: Watching::Apart(Ports::default()),
             shutdown: Shutdown::new(),
         })
@@ -115,12 +119,16 @@ pub(crate) struct Bound {
 /// Opens the transport of a role at `listen`; port 0 takes a free one.
 pub(crate) fn bind(identity: Identity, listen: SocketAddr, base: &Base) -> anyhow::Result<Bound> {
     let handler = Arc::new(LateHandler::default());
+    if identity.process().role == Role::Admin {
+        handler.only_calls();
+    }
     let options = QuicOptions {
         identity: identity.clone(),
         listen,
         clock: Arc::clone(&base.clock),
         limits: RpcLimits::default(),
         revocations: base.revocations.clone(),
+        has_jumbo_frames: base.has_jumbo_frames,
     };
     let (transport, address) = QuicTransport::bind(options, Arc::clone(&handler) as Arc<dyn Handler>)?;
     Ok(Bound {
@@ -138,7 +146,8 @@ impl Bound {
         Arc::new(MetadataClient::new(seams, self.identity.process().number, seeds))
     }
 
-    fn gateway_seams(&self, base: &Base) -> GatewaySeams {
+    /// What a gateway stands on, under this role's identity.
+    pub(crate) fn gateway_seams(&self, base: &Base) -> GatewaySeams {
         GatewaySeams {
             transport: Arc::clone(&self.transport) as Arc<dyn Transport>,
             clock: Arc::clone(&base.clock),
@@ -154,7 +163,8 @@ impl Bound {
         Arc::clone(&self.transport) as Arc<dyn Transport>
     }
 
-    async fn close(&self) {
+    /// Ends the transport after its last answers.
+    pub(crate) async fn close(&self) {
         self.transport.close(CLOSE_PATIENCE).await;
         self.handler.let_go();
     }
@@ -356,6 +366,7 @@ impl GatewayRole {
             metadata: seeds,
             nodes,
         };
+        bound.handler.only_calls();
         let gateway = gateway::serve::start(config, place, bound.gateway_seams(&base), base.shutdown.clone()).await?;
         watched.stands(Arc::clone(&gateway.app().core) as Arc<dyn Readiness>);
         Ok(Self {

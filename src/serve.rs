@@ -30,9 +30,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-const ROCKS_CACHE_BYTES: usize = 256 << 20;
-const ROCKS_WRITE_BUFFER_BYTES: usize = 128 << 20;
-
 /// Checks the file and runs its roles.
 pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let config = daemon::config::load::<RawFile>(&arguments.config)?;
@@ -40,16 +37,19 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         println!("{}: good", arguments.config.display());
         return Ok(());
     }
-    let format = if config.logs_json {
-        LogFormat::Json
-    } else {
-        LogFormat::Human
+    let of_file = match config.logs_json {
+        true => LogFormat::Json,
+        false => LogFormat::Human,
     };
-    log::init(format, &config.log_filter).context("start logging")?;
+    log::init(arguments.log.unwrap_or(of_file), &config.log_filter).context("start logging")?;
+    if let Some(parent) = arguments.with_parent {
+        end_with(parent)?;
+    }
     let roles = Roles::default();
     let base = Base {
         watching: Watching::Together(roles.clone()),
-        ..Base::of_machine(RocksBudget::new(ROCKS_CACHE_BYTES, ROCKS_WRITE_BUFFER_BYTES)?)?
+        has_jumbo_frames: config.has_jumbo_frames,
+        ..Base::of_machine(RocksBudget::new(config.cache_bytes, config.write_buffer_bytes)?)?
     };
     let signals = base.shutdown.clone();
     tokio::spawn(async move {
@@ -77,6 +77,20 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// Has the kernel kill this process when the one that started it ends in whatever way: what was acknowledged is on disk by then,
+/// and a parent that could still hand leadership over asks before it goes.
+fn end_with(parent: u32) -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("ask to end with the parent")?;
+    // It may have ended before the kernel was asked; then somebody else is the parent by now.
+    let now = rustix::process::getppid().map(rustix::process::Pid::as_raw_nonzero);
+    ensure!(
+        now.is_some_and(|now| u32::try_from(now.get()) == Ok(parent)),
+        "the process {parent} did not start this one, or has ended; leave --with-parent out"
+    );
+    Ok(())
 }
 
 /// Opens the status port, when the file has one, with every role on it as starting.

@@ -1,13 +1,16 @@
-//! The demo: real input, two nodes lost midway, every byte read back.
+//! The demo: real input, two nodes and a leader lost midway, every byte read back.
 //!
-//! A directory tree of the host and one large seeded file go in over HTTP; at 30 % and 60 % of the bytes one storage node of
-//! another region stops and stays away; then every file is read back and compared by hash, and names and counts by listing.
-//! Invariant: it fails on any difference, and also when no hand-off, degraded write or rebuilt read was seen, since then it
-//! would have proven nothing.
+//! A directory tree of the host and one large seeded file go in over HTTP, into a cluster of separate processes. At 30 % and 60 % of
+//! the bytes a storage node of another region is killed, at 45 % the process that leads the group of the drive; they stay dead while
+//! every file is read back and compared by hash, and names and counts by listing. With `--one-process` the nodes are stopped by
+//! `admin` calls instead, and the leader stays.
+//! Invariant: it fails on any difference, and also when no hand-off, degraded write, rebuilt read or election was seen, since then
+//! it would have proven nothing.
 
 use crate::content::SeededContent;
 use crate::dev_cluster::DevCluster;
 use crate::meter;
+use crate::process_attack;
 use crate::table;
 use crate::tree::{self, Tree, TreeFile};
 use anyhow::{Context, bail, ensure};
@@ -15,6 +18,7 @@ use bytes::Bytes;
 use clap::Parser;
 use client_sdk::client::{Client, Target};
 use client_sdk::error::ClientError;
+use daemon::resources;
 use futures_util::{StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -25,7 +29,14 @@ use std::time::{Duration, Instant};
 
 const TREE_FILES_MIN: usize = 10_000;
 const TREE_BYTES_MIN: u64 = 500_000_000;
-const STOPS_AT_PERCENT: [u64; 2] = [30, 60];
+const NODES_AT_PERCENT: [u64; 2] = [30, 60];
+const LEADER_AT_PERCENT: u64 = 45;
+/// Stored bytes for each byte in profile dev, hand-offs included, in percent.
+const STORED_PERCENT: u64 = 160;
+/// What journals, logs and segments take beside.
+const BESIDE_BYTES: u64 = 4 << 30;
+/// A shorter file is over before three blows have shown anything.
+const BIG_BYTES_LEAST: u64 = 256 << 20;
 const UPLOADS_AT_ONCE: usize = 16;
 const TRIES: u32 = 8;
 const BIG_FILE: &str = "/demo/seeded.bin";
@@ -40,9 +51,12 @@ pub struct Arguments {
     /// Where the cluster keeps its data; wiped before and after.
     #[arg(long, default_value = "target/demo")]
     data_dir: PathBuf,
-    /// Length of the seeded file in bytes.
-    #[arg(long, default_value_t = 2 << 30)]
+    /// Length of the seeded file in bytes; by default 10 GiB, the largest that a drive takes.
+    #[arg(long, default_value_t = 10 << 30)]
     big_bytes: u64,
+    /// Runs all roles in one process; then nodes stop by `admin` calls, and no leader is killed.
+    #[arg(long)]
+    one_process: bool,
     /// Seed of the large file.
     #[arg(long, default_value_t = 20_261_121)]
     seed: u64,
@@ -96,7 +110,12 @@ pub async fn run() -> anyhow::Result<()> {
     if arguments.data_dir.exists() {
         std::fs::remove_dir_all(&arguments.data_dir)?;
     }
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &[]).await?;
+    check_space(&arguments, &input)?;
+    let form: &[&str] = match arguments.one_process {
+        true => &[],
+        false => &["--processes", "--groups", "1"],
+    };
+    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, form).await?;
     let outcome = attack(&arguments, &input, &cluster).await;
     cluster.stop()?;
     outcome?;
@@ -112,13 +131,12 @@ async fn attack(arguments: &Arguments, input: &Tree, cluster: &DevCluster) -> an
         total_bytes: input.total_bytes() + arguments.big_bytes,
     });
     let begun = Instant::now();
-    let stopper = tokio::spawn(stop_nodes(cluster.admin()?, victims(cluster)?, progress.clone()));
     let meter = tokio::spawn(show("put", progress.clone()));
-    let (digests, big_digest) = tokio::try_join!(
+    let (digests, big_digest, blows) = tokio::try_join!(
         put_tree(&client, input, &progress),
-        put_big(&client, arguments, &progress)
+        put_big(&client, arguments, &progress),
+        strike(cluster, arguments.one_process, &progress)
     )?;
-    let stopped = stopper.await??;
     meter.abort();
     let put_time = begun.elapsed();
     println!(
@@ -146,14 +164,15 @@ async fn attack(arguments: &Arguments, input: &Tree, cluster: &DevCluster) -> an
         table::bytes(read.total_bytes),
         get_time.as_secs_f64()
     );
-    report(&client, input, arguments, &stopped, put_time, get_time).await
+    still_dead(cluster, arguments.one_process, &blows)?;
+    report(&client, input, arguments, &blows, put_time, get_time).await
 }
 
 async fn report(
     client: &Client,
     input: &Tree,
     arguments: &Arguments,
-    stopped: &[(u64, u64)],
+    blows: &[Blow],
     put_time: Duration,
     get_time: Duration,
 ) -> anyhow::Result<()> {
@@ -164,12 +183,22 @@ async fn report(
         "bytes compared".to_owned(),
         table::bytes(input.total_bytes() + arguments.big_bytes),
     ]);
-    for (node, percent) in stopped {
-        rows.push(vec![format!("node {node} stopped at"), format!("{percent} %")]);
+    for blow in blows {
+        rows.push(vec![
+            format!("{} lost at", blow.victim),
+            format!("{} %", blow.at_percent),
+        ]);
     }
     rows.push(vec!["put".to_owned(), format!("{:.1} s", put_time.as_secs_f64())]);
     rows.push(vec!["get".to_owned(), format!("{:.1} s", get_time.as_secs_f64())]);
     let mut zeros = Vec::new();
+    if !arguments.one_process {
+        let elections = blows.iter().filter(|blow| blow.successor.is_some()).count();
+        rows.push(vec!["elections".to_owned(), elections.to_string()]);
+        if elections == 0 {
+            zeros.push("elections");
+        }
+    }
     for (what, name) in [
         ("hand-offs", "gateway_hand_offs_total"),
         ("degraded writes", "gateway_stripes_written_total{degraded=\"true\"}"),
@@ -191,44 +220,113 @@ async fn report(
 }
 
 /// One node each of two regions that are not the gateway's.
-fn victims(cluster: &DevCluster) -> anyhow::Result<Vec<u64>> {
+fn victims(cluster: &DevCluster) -> anyhow::Result<Vec<String>> {
     let home = cluster
         .facts
         .processes
         .iter()
         .find(|process| process.role == "gateway")
         .map(|process| process.region.clone());
-    let mut by_region: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut by_region: BTreeMap<&str, String> = BTreeMap::new();
     for process in cluster
         .facts
         .processes
         .iter()
         .filter(|process| process.role == "node" && Some(&process.region) != home.as_ref())
     {
-        by_region.entry(&process.region).or_insert(process.id);
+        by_region.entry(&process.region).or_insert_with(|| process.name());
     }
-    let victims: Vec<u64> = by_region.into_values().take(STOPS_AT_PERCENT.len()).collect();
+    let victims: Vec<String> = by_region.into_values().take(NODES_AT_PERCENT.len()).collect();
     ensure!(
-        victims.len() == STOPS_AT_PERCENT.len(),
+        victims.len() == NODES_AT_PERCENT.len(),
         "the cluster has too few regions"
     );
     Ok(victims)
 }
 
-async fn stop_nodes(admin: Client, victims: Vec<u64>, progress: Arc<Progress>) -> anyhow::Result<Vec<(u64, u64)>> {
-    let mut stopped = Vec::new();
-    for (node, percent) in victims.into_iter().zip(STOPS_AT_PERCENT) {
+/// Something that was taken away, and when.
+struct Blow {
+    victim: String,
+    at_percent: u64,
+    /// Who led after it, where a leader was killed.
+    successor: Option<String>,
+}
+
+/// Takes away what is to be lost, each at its time.
+async fn strike(cluster: &DevCluster, one_process: bool, progress: &Progress) -> anyhow::Result<Vec<Blow>> {
+    let mut nodes = victims(cluster)?.into_iter().map(Some);
+    let [early, late] = NODES_AT_PERCENT;
+    // No name: the leader of that moment.
+    let mut plan = vec![(early, nodes.next().flatten()), (late, nodes.next().flatten())];
+    if !one_process {
+        plan.insert(1, (LEADER_AT_PERCENT, None));
+    }
+    let mut blows = Vec::new();
+    for (percent, node) in plan {
         while progress.percent() < percent {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        admin
-            .json(reqwest::Method::POST, &format!("/api/v1/admin/nodes/{node}/stop"), None)
-            .await
-            .context("stop a node")?;
-        stopped.push((node, progress.percent()));
-        println!("\nnode {node} stopped at {} % of the bytes", progress.percent());
+        let at_percent = progress.percent();
+        let (victim, successor) = match node {
+            Some(node) if one_process => {
+                let number = node.trim_start_matches("node-");
+                let path = format!("/api/v1/admin/nodes/{number}/stop");
+                let stopping = cluster.admin()?.json(reqwest::Method::POST, &path, None).await;
+                stopping.context("stop a node")?;
+                (node, None)
+            }
+            Some(node) => {
+                process_attack::kill(cluster, &node).await?;
+                (node, None)
+            }
+            None => {
+                let leader = process_attack::leader(cluster).await?;
+                process_attack::kill(cluster, &leader).await?;
+                let successor = process_attack::leader(cluster).await?;
+                (leader, Some(successor))
+            }
+        };
+        let after = successor
+            .as_ref()
+            .map_or_else(String::new, |next| format!(", {next} leads"));
+        println!("\n{victim} lost at {at_percent} % of the bytes{after}");
+        blows.push(Blow {
+            victim,
+            at_percent,
+            successor,
+        });
     }
-    Ok(stopped)
+    Ok(blows)
+}
+
+/// What was killed must not have come back before everything was read.
+fn still_dead(cluster: &DevCluster, one_process: bool, blows: &[Blow]) -> anyhow::Result<()> {
+    for blow in blows.iter().filter(|_| !one_process) {
+        let process = process_attack::process(cluster, &blow.victim)?;
+        ensure!(process.pid.is_none(), "{} was started again", blow.victim);
+    }
+    Ok(())
+}
+
+/// Says what the run takes, and refuses it where there is not so much.
+fn check_space(arguments: &Arguments, input: &Tree) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&arguments.data_dir)?;
+    let free = resources::space_of(&arguments.data_dir)
+        .with_context(|| format!("look at {}", arguments.data_dir.display()))?
+        .available;
+    let needed = (input.total_bytes() + arguments.big_bytes) / 100 * STORED_PERCENT + BESIDE_BYTES;
+    println!(
+        "disk: about {} needed in {}, {} free",
+        table::bytes(needed),
+        arguments.data_dir.display(),
+        table::bytes(free)
+    );
+    ensure!(
+        free >= needed,
+        "too little disk is free; give another --data-dir, or a shorter file with --big-bytes (at least {} for a proof)",
+        table::bytes(BIG_BYTES_LEAST)
+    );
+    Ok(())
 }
 
 async fn put_tree(
@@ -270,7 +368,9 @@ async fn put_file(client: &Client, file: &TreeFile, progress: &Progress) -> anyh
     for attempt in 1..=TRIES {
         match client.put(&target, bytes.clone()).await {
             Ok(_) => break,
-            Err(error) if error.is_retryable() && attempt < TRIES => {
+            // An answer that was lost may have been a yes; whether these bytes are there is seen when they are read back.
+            Err(ClientError::Refused { ref code, .. }) if code == "name_taken" && attempt > 1 => break,
+            Err(error) if may_repeat(&error) && attempt < TRIES => {
                 tokio::time::sleep(Duration::from_millis(200 << attempt.min(4))).await
             }
             Err(error) => bail!("put {}: {error}", file.drive_path),
@@ -278,6 +378,11 @@ async fn put_file(client: &Client, file: &TreeFile, progress: &Progress) -> anyh
     }
     progress.sent_bytes.fetch_add(file.length_bytes, Ordering::Relaxed);
     Ok((file.drive_path.clone(), digest))
+}
+
+/// Whether a small file may be put again: also after an unknown outcome, since nobody else writes there.
+fn may_repeat(error: &ClientError) -> bool {
+    error.is_retryable() || matches!(error, ClientError::Refused { status: 504, .. })
 }
 
 async fn put_big(client: &Client, arguments: &Arguments, progress: &Arc<Progress>) -> anyhow::Result<blake3::Hash> {

@@ -1,7 +1,7 @@
-//! A `holdfast dev` cluster as a child process, for the demo and the bench.
+//! A `holdfast dev` cluster as a child process, for the demo, the bench and the tests; with `--processes` it has children of its own.
 //!
-//! Invariant: the child is ended by its id when the value is dropped, whatever happened in between.
-//! Not here: `--processes`, which comes with the chaos that kills single roles.
+//! Invariant: the child is ended by its id when the value is dropped, whatever happened in between; its own children end with it.
+//! Not here: killing single processes (`process_attack`).
 
 use anyhow::{Context, bail};
 use client_sdk::client::Client;
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long a first start may take: keys, three elections, a demo user with argon2id. A guess with room for a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Gateways, nodes and each replica may take fifteen seconds before they are killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(80);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What `holdfast dev` writes about itself.
@@ -43,16 +44,32 @@ pub struct DevProcess {
     pub id: u64,
     /// Its region.
     pub region: String,
-    /// The process it runs in.
-    pub pid: u32,
+    /// The process it runs in; none while it is dead.
+    pub pid: Option<u32>,
+    /// Its configuration file, when it is a process of its own.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
+    /// Scheme, host and port of a gateway.
+    #[serde(default)]
+    pub url: Option<String>,
     /// Where it answers `/metrics`, `/healthz` and `/readyz`.
     #[serde(default)]
     pub status: Option<SocketAddr>,
 }
 
+impl DevProcess {
+    /// Its name, such as `node-3`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.role, self.id)
+    }
+}
+
 /// A running cluster.
 pub struct DevCluster {
     child: Child,
+    holdfast: PathBuf,
+    data_dir: PathBuf,
     /// What it wrote about itself.
     pub facts: DevFacts,
 }
@@ -93,6 +110,8 @@ impl DevCluster {
             .with_context(|| format!("start {}", holdfast.display()))?;
         let mut cluster = Self {
             child,
+            holdfast: holdfast.to_owned(),
+            data_dir: data_dir.to_owned(),
             facts: DevFacts {
                 url: String::new(),
                 user: String::new(),
@@ -133,6 +152,24 @@ impl DevCluster {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The server binary that it runs.
+    #[must_use]
+    pub fn holdfast(&self) -> &Path {
+        &self.holdfast
+    }
+
+    /// Where it keeps everything.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// What it says about itself now: processes that were killed have no pid any more, those started again another one.
+    pub fn facts_now(&self) -> anyhow::Result<DevFacts> {
+        let path = self.data_dir.join("dev.json");
+        read_facts(&path).with_context(|| format!("read {}", path.display()))
     }
 
     /// A client signed in as the demo user.

@@ -1,15 +1,16 @@
 //! One file of the largest length that is allowed: 10 GiB of bytes that do not repeat, put and read back.
 //!
 //! Shows the scale of C-4 that `make test` cannot afford. Passes when the upload is acknowledged whole, a healthy cluster stored it
-//! without a degraded stripe, and every byte comes back.
-//! Not here: what is one byte longer (tests/cluster), and nodes that die meanwhile (the demo).
+//! without a degraded stripe, every byte comes back, and one byte more is refused.
+//! Not here: how early what is too long is refused (gateway/src/tests/sizes.rs), and nodes that die meanwhile (the demo).
 
 use crate::content::SeededContent;
 use crate::dev_cluster::DevCluster;
 use crate::table;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use client_sdk::client::{Client, Target};
+use client_sdk::error::ClientError;
 use futures_util::StreamExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ pub async fn run() -> anyhow::Result<()> {
     wipe(&arguments.data_dir)?;
     let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &[]).await?;
     let client = cluster.client().await?;
-    let outcome = there_and_back(&client, &arguments).await;
+    let outcome = there_and_back_and_no_longer(&client, &arguments).await;
     let stopped = cluster.stop();
     outcome?;
     stopped?;
@@ -54,9 +55,24 @@ fn wipe(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Run by `make largest-file`; one byte more is refused in tests/cluster.
+/// Run by `make largest-file`.
 ///
-/// shows: C-4 scale=1/2
+/// shows: C-4
+async fn there_and_back_and_no_longer(client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
+    there_and_back(client, arguments).await?;
+    let length = model::limits::FILE_BYTES_MAX + 1;
+    let content = SeededContent::new(arguments.seed, length).stream(|_| ());
+    match client
+        .put_stream(&Target::new_file("/longer.bin"), length, content)
+        .await
+    {
+        Err(ClientError::Refused { status: 413, code, .. }) if code == "file_too_large" => {}
+        other => bail!("{length} bytes were to be refused as file_too_large: {other:?}"),
+    }
+    println!("one byte more than a file may have is refused");
+    Ok(())
+}
+
 async fn there_and_back(client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
     let (seed, length) = (arguments.seed, arguments.bytes);
     let content = || SeededContent::new(seed, length);

@@ -1,11 +1,15 @@
-//! What attacks Holdfast: the demo on real input, the bench beside the machine's limits, later the simulated world.
+//! What attacks Holdfast: the demo on real input, the bench beside the machine's limits, the simulated world and its oracles.
 
 pub mod bench;
 pub mod content;
 pub mod demo;
 pub mod dev_cluster;
+pub mod kills;
 pub mod largest_file;
 pub mod meter;
+pub mod oracle;
+pub mod process_attack;
 pub mod table;
 pub mod tree;
 pub mod wide_folder;
+pub mod world;

@@ -68,6 +68,9 @@ fn wipe(folder: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Run by `make wide-folder`; how deep a tree may be, and that a page is sorted and tagged, is shown in tests/cluster.
+///
+/// shows: SC-in-3, H-API-1
 async fn measure(client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
     let begun = Instant::now();
     fill(client, arguments).await?;

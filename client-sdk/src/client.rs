@@ -81,6 +81,12 @@ impl Client {
         self
     }
 
+    /// The access token that it sends, for another gateway of the same cluster.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// Signs in by password; the access token lives an hour.
     pub async fn login(&self, username: &str, password: &str) -> Result<Self, ClientError> {
         let form = [

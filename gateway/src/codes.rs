@@ -18,6 +18,7 @@ macro_rules! codes {
 
 codes! {
     ROUTE_NOT_FOUND "route_not_found" NotFound "There is nothing at this address; see /api/v1/openapi.json."
+    FUNCTION_OFF "function_off" NotFound "This gateway does not serve this part of the API; ask another gateway of the cluster."
     METHOD_NOT_ALLOWED "method_not_allowed" Invalid "The address does not know this method; see the Allow header."
     UNAUTHENTICATED "unauthenticated" Denied "The request needs a token; get one from /api/v1/auth/token and send it as Authorization: Bearer."
     TOKEN_MALFORMED "token_malformed" Denied "The token has not the form of one; send it as it was given."

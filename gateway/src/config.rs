@@ -39,6 +39,19 @@ pub struct RawGateway {
     behind_proxy: bool,
     functions: Option<Vec<String>>,
     upload_budget_bytes: Option<u64>,
+    #[serde(default)]
+    metadata_reads: MetadataReads,
+}
+
+/// Which replica of a group a gateway asks; each answers from a state that holds everything acknowledged before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetadataReads {
+    /// The leader: one hop less, since a follower asks it. Where all stand near each other that is what counts, so it is the default.
+    #[default]
+    Leader,
+    /// The replica that stands nearest to the gateway: spares the leader, and long answers stay in their region.
+    Nearest,
 }
 
 /// What a gateway serves; all on by default, so that API, block and notification servers can scale and fail apart.
@@ -86,6 +99,8 @@ pub struct GatewayConfig {
     pub functions: Functions,
     /// What all uploads together may hold in memory.
     pub upload_budget_bytes: u64,
+    /// Which replicas answer queries.
+    pub metadata_reads: MetadataReads,
     /// What clients may do.
     pub limits: Limits,
 }
@@ -122,7 +137,14 @@ impl RawGateway {
                 "give tls_certificate and tls_key, or set behind_proxy = true",
             ));
         }
-        let functions = functions(self.functions, &mut problems);
+        let functions = match self.functions.as_deref().map(Functions::of) {
+            None => Functions::ALL,
+            Some(Ok(functions)) => functions,
+            Some(Err(problem)) => {
+                problems.push(problem);
+                Functions::ALL
+            }
+        };
         let upload_budget_bytes = self.upload_budget_bytes.unwrap_or_else(upload_budget_default);
         if upload_budget_bytes < BUDGET_BYTES_MIN {
             problems.push(Problem::new(
@@ -138,6 +160,7 @@ impl RawGateway {
                 tls,
                 functions,
                 upload_budget_bytes,
+                metadata_reads: self.metadata_reads,
                 limits: Limits::default(),
             }),
             _ => Err(problems),
@@ -145,39 +168,44 @@ impl RawGateway {
     }
 }
 
-fn functions(named: Option<Vec<String>>, problems: &mut Vec<Problem>) -> Functions {
-    let Some(named) = named else {
-        return Functions {
-            api: true,
-            block: true,
-            notify: true,
+impl Functions {
+    /// What a gateway serves when nothing else was said.
+    pub const ALL: Self = Self {
+        api: true,
+        block: true,
+        notify: true,
+    };
+
+    /// The functions of these names, in any order.
+    ///
+    /// Errors: a name is none of a function, or there is none at all.
+    pub fn of(names: &[String]) -> Result<Self, Problem> {
+        let problem = |what, remedy| Err(Problem::new("gateway.functions", what, remedy));
+        let mut functions = Self {
+            api: false,
+            block: false,
+            notify: false,
         };
-    };
-    let mut functions = Functions {
-        api: false,
-        block: false,
-        notify: false,
-    };
-    for name in &named {
-        match name.as_str() {
-            "api" => functions.api = true,
-            "block" => functions.block = true,
-            "notify" => functions.notify = true,
-            _ => problems.push(Problem::new(
-                "gateway.functions",
-                "names no function",
-                "use api, block, notify",
-            )),
+        for name in names {
+            match name.as_str() {
+                "api" => functions.api = true,
+                "block" => functions.block = true,
+                "notify" => functions.notify = true,
+                _ => return problem("names no function", "use api, block, notify"),
+            }
         }
+        if names.is_empty() {
+            return problem("is empty", "name at least one of api, block, notify");
+        }
+        Ok(functions)
     }
-    if named.is_empty() {
-        problems.push(Problem::new(
-            "gateway.functions",
-            "is empty",
-            "name at least one of api, block, notify",
-        ));
+
+    /// The names of those that are on.
+    pub fn names(self) -> Vec<String> {
+        let all = [("api", self.api), ("block", self.block), ("notify", self.notify)];
+        let on = all.into_iter().filter(|(_, is_on)| *is_on);
+        on.map(|(name, _)| name.to_owned()).collect()
     }
-    functions
 }
 
 /// Why the KEK cannot be used; its text is for the operator.
@@ -212,6 +240,7 @@ pub fn create_kek(path: &Path, random: &daemon::random::Random) -> Result<(), Ke
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the tests damage the files that they made")]
 mod tests {
     use super::{GatewayConfig, KekError, RawGateway, create_kek, read_kek};
     use daemon::config::Problem;

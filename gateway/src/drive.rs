@@ -6,6 +6,7 @@
 pub mod account;
 pub mod budget;
 pub mod directory;
+mod doubt;
 pub mod download;
 pub mod fanout;
 pub mod gather;
@@ -13,6 +14,7 @@ pub mod metadata_client;
 pub mod probe;
 pub mod readiness;
 pub mod receipt;
+pub mod remembered;
 pub mod seals;
 pub mod sparing;
 pub mod status;
@@ -28,12 +30,14 @@ use crate::drive::directory::Directory;
 use crate::drive::metadata_client::{MetadataClient, unexpected};
 use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
+use crate::drive::remembered::Remembered;
 use crate::drive::seals::Seals;
 use crate::seams::Seams;
 use model::authorize::Principal;
 use model::id::DriveId;
-use protocol::metadata::query::{DriveAsk, DriveQuery};
-use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey};
+use protocol::metadata::query::{DriveAsk, DriveFacts, DriveQuery};
+use protocol::metadata::user::{TokenFacts, TokenHash};
+use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey, SlotTime};
 use protocol::wire_error::Failure;
 use std::sync::Arc;
 
@@ -58,6 +62,10 @@ pub struct Core {
     pub metadata: Arc<MetadataClient>,
     /// Opened keys of drives.
     pub seals: Seals,
+    /// Living tokens, for as long as a revocation may take to count.
+    pub tokens: Remembered<TokenHash, TokenFacts>,
+    /// What is needed to cut and seal in a drive.
+    pub drives: Remembered<DriveId, DriveFacts>,
     /// What uploads may hold in memory.
     pub budget: Budget,
     /// Signs receipts.
@@ -73,15 +81,22 @@ pub struct Core {
 impl Core {
     /// Asks a drive's group in the name of the caller.
     pub async fn ask(&self, caller: &Caller, drive: DriveId, ask: DriveAsk) -> Result<QueryAnswer, Failure> {
+        self.ask_with_time(caller, drive, ask).await.map(|(answer, _)| answer)
+    }
+
+    /// As `ask`, with the time of the drive's slot as the answer told it.
+    pub async fn ask_with_time(
+        &self,
+        caller: &Caller,
+        drive: DriveId,
+        ask: DriveAsk,
+    ) -> Result<(QueryAnswer, Option<SlotTime>), Failure> {
         let query = Query::Drive(DriveQuery {
             drive,
             principal: Some(caller.principal),
             ask,
         });
-        self.metadata
-            .query(&query, caller.trace)
-            .await
-            .map(|(answer, _)| answer)
+        self.metadata.query(&query, caller.trace).await
     }
 
     /// Commands a group; `key` is the client's own request id, when it gave one.

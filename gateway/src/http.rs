@@ -27,7 +27,9 @@ use crate::config::Functions;
 use crate::drive::Core;
 use crate::http::problem::HttpError;
 use axum::Router;
-use axum::middleware;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
 use axum::routing::{get, patch, post};
 use daemon::shutdown::Shutdown;
 use protocol::wire_error::Failure;
@@ -54,28 +56,41 @@ pub struct App {
     pub shutdown: Shutdown,
 }
 
-/// All routes of the functions that are on.
+/// All routes: those of functions that are off refuse, so that a client learns that it asked the wrong gateway and not that there is
+/// no such address.
 pub fn router(app: Arc<App>, functions: Functions) -> Router {
-    let mut router = Router::new()
+    let own = Router::new()
         .route("/", get(page::home))
         .route("/healthz", get(page::healthz))
         .route("/readyz", get(page::readyz))
         .route("/metrics", get(page::metrics))
         .route("/api/v1/openapi.json", get(openapi::document));
-    if functions.api {
-        router = router.merge(api_routes());
-    }
-    if functions.block {
-        router = router
-            .route("/api/v1/files/upload", post(upload::upload))
-            .route("/api/v1/files/{id}/content", get(content::content));
-    }
-    router
+    own.merge(served("api", functions.api, api_routes()))
+        .merge(served("block", functions.block, block_routes()))
         .fallback(async || HttpError::from(codes::ROUTE_NOT_FOUND.failure()))
         .method_not_allowed_fallback(async || HttpError::from(codes::METHOD_NOT_ALLOWED.failure()))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), incoming::layer))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), trace::layer))
         .with_state(app)
+}
+
+/// `routes` as they are, or refusing every request before anything of it is read.
+fn served(function: &'static str, is_on: bool, routes: Router<Arc<App>>) -> Router<Arc<App>> {
+    if is_on {
+        return routes;
+    }
+    routes.route_layer(middleware::from_fn(move |_: Request, _: Next| {
+        let detail = format!("this gateway does not serve the function {function}; ask another gateway of the cluster");
+        let refused = HttpError::from(codes::FUNCTION_OFF.because(detail).with("function", function));
+        std::future::ready(refused.into_response())
+    }))
+}
+
+/// Contents, which are most of the bytes.
+fn block_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/files/upload", post(upload::upload))
+        .route("/api/v1/files/{id}/content", get(content::content))
 }
 
 fn api_routes() -> Router<Arc<App>> {

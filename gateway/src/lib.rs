@@ -12,4 +12,8 @@ pub mod seams;
 pub mod serve;
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests speak over real sockets and wait in real time"
+)]
 mod tests;

@@ -6,6 +6,10 @@
 use crate::auth::password::{COST, Passwords};
 use crate::auth::setup::SetupToken;
 use crate::config::{GatewayConfig, KekError, read_kek};
+use crate::drive::account::{
+    DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX, TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX,
+};
+use crate::drive::remembered::Remembered;
 use crate::drive::Core;
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
@@ -100,13 +104,16 @@ impl Gateway {
 pub fn core(config: &GatewayConfig, place: &Place, seams: &Seams) -> Result<Arc<Core>, StartError> {
     seams.metrics.define(metrics::ALL);
     let (kek, text) = read_kek(&config.kek_file)?;
-    let metadata = Arc::new(MetadataClient::new(seams.clone(), place.number, place.metadata.clone()));
+    let metadata = MetadataClient::new(seams.clone(), place.number, place.metadata.clone());
+    let metadata = Arc::new(metadata.reading(config.metadata_reads));
     Ok(Arc::new(Core {
         directory: Directory::new(Arc::clone(&metadata)),
         metadata,
         seals: Seals::new(kek, seams.random.clone(), Arc::clone(&seams.cipher)),
         budget: Budget::new(config.upload_budget_bytes, &seams.metrics),
         receipts: ReceiptKey::derive(&text),
+        tokens: Remembered::new(TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX),
+        drives: Remembered::new(DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX),
         last_look: LastLook::default(),
         setup: SetupToken::derive(&text),
         limits: config.limits,
@@ -197,6 +204,12 @@ struct Front {
     head_patience: Duration,
 }
 
+/// Sockets are real, so the pause between two looks at one is.
+#[allow(clippy::disallowed_methods, reason = "the listener is no part of a simulation")]
+async fn pause() {
+    tokio::time::sleep(ACCEPT_AGAIN).await;
+}
+
 async fn accept(listener: TcpListener, front: Front, shutdown: Shutdown) {
     let graceful = GracefulShutdown::new();
     loop {
@@ -207,7 +220,7 @@ async fn accept(listener: TcpListener, front: Front, shutdown: Shutdown) {
                 Err(error) => {
                     // Out of descriptors, or a connection that died while it waited: neither ends the gateway.
                     tracing::warn!(%error, "accept connection");
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    pause().await;
                     continue;
                 }
             },

@@ -2,7 +2,12 @@
 //!
 //! `cargo run --release -p metadata-raft --example commits -- [memory|quic] [seconds]`. Prints one commit at a time, then 8, 64
 //! and 256 at once: commits a second, p50, p99 and CPU time a commit. Not here: HTTP, gateways, what else a cluster does meanwhile.
-#![allow(clippy::unwrap_used, reason = "a measurement that cannot be set up ends")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a measurement that cannot be set up ends, and it measures by the real clock"
+)]
 
 #[path = "../tests/replicas/drive.rs"]
 #[allow(dead_code)]

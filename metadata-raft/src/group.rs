@@ -5,27 +5,32 @@
 //! Not here: which groups a process has (`service`), what commands and queries mean (`state`).
 
 use crate::raft::address_book::AddressBook;
-use crate::raft::log_store::{LogError, RaftLog};
+use crate::raft::heartbeats::Heartbeats;
+use crate::raft::log_store::RaftLog;
 use crate::raft::network::{GroupNetwork, GroupRaft, Receiver};
+use crate::raft::outgoing::Outgoing;
+use crate::raft::read_rounds::{NoRound, ReadRounds};
 use crate::raft::state_machine::{Apply, GroupState};
 use crate::raft::types::{CommandBytes, ReplicaInfo, TypeConfig};
 use crate::room::Room;
 use bytes::Bytes;
 use kv::seam::{Kv, KvError, KvRead};
-use model::error_kind::ErrorKind;
 use model::id::{GroupId, RaftId};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::error::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::error::{ClientWriteError, ForwardToLeader, RaftError};
 use openraft::storage::RaftLogStorage;
-use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
+use openraft::{Config, Instant, RaftMetrics, SnapshotPolicy};
 use protocol::frame::{Answer, Call};
 use protocol::wire_error::Failure;
 use rpc::transport::Transport;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use thiserror::Error;
 use tokio::sync::watch;
+
+mod group_error;
+
+pub use group_error::GroupError;
 
 /// Entries of one append to a follower; a byte limit cuts earlier.
 const APPEND_ENTRIES_MAX: u64 = 512;
@@ -64,87 +69,6 @@ impl Timing {
     };
 }
 
-/// Why a replica did not do what was asked.
-#[derive(Debug, Error)]
-pub enum GroupError {
-    /// Another replica leads, or none at present; nothing was done.
-    #[error("group {group} is not led from here")]
-    NotLeader {
-        /// Which group.
-        group: GroupId,
-        /// Who leads, as far as this replica knows, and where that listens.
-        leader: Option<(RaftId, ReplicaInfo)>,
-    },
-    /// Too few replicas answered, or the state has not caught up after a start; nothing was done.
-    #[error("group {group} is unavailable: {detail}")]
-    Unavailable {
-        /// Which group.
-        group: GroupId,
-        /// What is missing.
-        detail: String,
-    },
-    /// The replica has started and its state is not known to be complete yet; nothing was done. Another one may serve.
-    #[error("group {group} has not caught up here yet")]
-    Recovering {
-        /// Which group.
-        group: GroupId,
-    },
-    /// As much waits at this process as may; nothing was done.
-    #[error("group {group} is overloaded here")]
-    Overloaded {
-        /// Which group.
-        group: GroupId,
-    },
-    /// The command was proposed; whether it is or will be applied is not known.
-    #[error("group {group}: outcome unknown: {detail}")]
-    Ambiguous {
-        /// Which group.
-        group: GroupId,
-        /// What happened.
-        detail: String,
-    },
-    /// This replica's state is older than its purged log, as after the loss of its store: it must leave and come back as a new one.
-    #[error("replica of group {group} is lost: applied {applied:?}, log purged to {purged}")]
-    Lost {
-        /// Which group.
-        group: GroupId,
-        /// What its state covers.
-        applied: Option<u64>,
-        /// Where its log begins.
-        purged: u64,
-    },
-    /// The store failed.
-    #[error("group store: {0}")]
-    Store(#[from] KvError),
-    /// The log failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// openraft refused what it must not refuse, as a configuration.
-    #[error("group {group}: {detail}")]
-    Bug {
-        /// Which group.
-        group: GroupId,
-        /// What it said.
-        detail: String,
-    },
-}
-
-impl GroupError {
-    /// What it means for the caller.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NotLeader { .. } | Self::Unavailable { .. } | Self::Recovering { .. } | Self::Lost { .. } => {
-                ErrorKind::Unavailable
-            }
-            Self::Overloaded { .. } => ErrorKind::Busy,
-            Self::Ambiguous { .. } => ErrorKind::Ambiguous,
-            Self::Store(_) | Self::Log(_) => ErrorKind::Unavailable,
-            Self::Bug { .. } => ErrorKind::Bug,
-        }
-    }
-}
-
 /// A replica as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
@@ -176,10 +100,12 @@ pub struct GroupParts {
     pub kv: Arc<dyn Kv>,
     /// What commands mean.
     pub apply: Arc<dyn Apply>,
-    /// How other replicas are called.
+    /// How other replicas are called. Not held by the replica: whoever starts it keeps it.
     pub transport: Arc<dyn Transport>,
     /// Where they are.
     pub addresses: Arc<AddressBook>,
+    /// The signs of life of the process.
+    pub heartbeats: Arc<Heartbeats>,
     /// How much may wait at the process.
     pub room: Arc<Room>,
     /// How fast a lost leader is noticed.
@@ -195,6 +121,9 @@ pub struct Group {
     raft: GroupRaft,
     state: GroupState,
     receiver: Receiver,
+    reads: ReadRounds,
+    outgoing: Arc<Outgoing>,
+    heartbeats: Arc<Heartbeats>,
     timing: Timing,
     room: Arc<Room>,
     /// Whether the state holds everything that was committed when the replica started.
@@ -244,6 +173,15 @@ fn watch_recovery(raft: GroupRaft, last_at_start: Option<u64>) -> watch::Receive
     receiver
 }
 
+/// Who leads and where that was when it became a member.
+fn leader_in(metrics: &RaftMetrics<TypeConfig>) -> Option<(RaftId, ReplicaInfo)> {
+    let leader = metrics.current_leader?;
+    let mut members = metrics.membership_config.nodes();
+    members
+        .find(|(id, _)| **id == leader)
+        .map(|(id, info)| (RaftId(*id), *info))
+}
+
 impl Group {
     /// Starts a replica on what its log and store hold. It takes part at once and serves after `caught_up`.
     ///
@@ -264,6 +202,7 @@ impl Group {
             apply,
             transport,
             addresses,
+            heartbeats,
             room,
             timing,
             nonce,
@@ -284,10 +223,20 @@ impl Group {
             .map_err(|error| bug(error.to_string()))?;
         let last_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
         let last_at_start = last_at_start.last_log_id.map(|last| last.index);
-        let network = GroupNetwork::new(transport, Arc::clone(&addresses), group, nonce, timing.election_min);
-        let raft = GroupRaft::new(replica.0, Arc::new(config), network, store, state.clone())
+        let outgoing = Arc::new(Outgoing::new(nonce));
+        let network = GroupNetwork::new(
+            &transport,
+            Arc::clone(&addresses),
+            group,
+            Arc::clone(&outgoing),
+            Arc::clone(&heartbeats),
+            timing.election_min,
+        );
+        let raft = GroupRaft::new(replica.0, Arc::new(config), network.clone(), store, state.clone())
             .await
             .map_err(|error| bug(error.to_string()))?;
+        heartbeats.join(group, raft.clone());
+        let reads = ReadRounds::new(raft.clone(), network, ANSWER_WITHIN);
         let receiver = Receiver::new(raft.clone(), state.clone(), group, addresses);
         let recovered = watch_recovery(raft.clone(), last_at_start);
         Ok(Self {
@@ -296,6 +245,9 @@ impl Group {
             raft,
             state,
             receiver,
+            reads,
+            outgoing,
+            heartbeats,
             timing,
             room,
             recovered,
@@ -363,13 +315,9 @@ impl Group {
         let metrics = watched.borrow_watched();
         match metrics.current_leader.filter(|leader| *leader != self.replica.0) {
             // Whoever leads may serve already.
-            Some(leader) => Err(GroupError::NotLeader {
+            Some(_) => Err(GroupError::NotLeader {
                 group: self.group,
-                leader: metrics
-                    .membership_config
-                    .nodes()
-                    .find(|(id, _)| **id == leader)
-                    .map(|(id, info)| (RaftId(*id), *info)),
+                leader: leader_in(&metrics),
             }),
             None => Err(GroupError::Recovering { group: self.group }),
         }
@@ -428,24 +376,43 @@ impl Group {
         }
     }
 
-    /// Returns once this replica's state holds everything acknowledged before the call: by a read-index, shared with other callers.
+    /// Returns once this replica's state holds everything acknowledged before the call: by a read-index, shared with other readers.
+    /// A follower asks its leader for it. True when this replica is a follower.
     ///
     /// # Errors
-    /// `NotLeader` with a hint; `Recovering`; `Unavailable` when too few replicas answered.
-    pub async fn linearize(&self) -> Result<(), GroupError> {
+    /// `NotLeader` with a hint when no leader can be asked; `Recovering`; `Unavailable` when too few replicas answered.
+    pub async fn linearize(&self) -> Result<bool, GroupError> {
         self.require_serving()?;
-        let confirmed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-        let Ok(confirmed) = tokio::time::timeout(ANSWER_WITHIN, confirmed).await else {
-            return Err(self.unavailable("too few replicas answered in time"));
+        let read = match self.reads.join().await {
+            Ok(read) => read,
+            Err(NoRound::NotLed(leader)) => {
+                let group = self.group;
+                return Err(GroupError::NotLeader { group, leader });
+            }
+            Err(NoRound::Unavailable(detail)) => return Err(self.unavailable(detail)),
         };
-        match confirmed {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => Err(self.not_leader(&forward)),
-            Err(error) => Err(GroupError::Unavailable {
-                group: self.group,
-                detail: error.to_string(),
-            }),
+        if self.applied_index() < Some(read.index) {
+            let applied = self.raft.wait(Some(ANSWER_WITHIN));
+            let applied = applied.applied_index_at_least(Some(read.index), "read-index").await;
+            applied.map_err(|error| self.unavailable(error.to_string()))?;
         }
+        Ok(read.is_follower)
+    }
+
+    /// As `linearize`, at the leader alone.
+    ///
+    /// # Errors
+    /// As `linearize`, and `NotLeader` from a follower.
+    pub async fn linearize_as_leader(&self) -> Result<(), GroupError> {
+        if self.require_serving().is_ok() && !self.leads() {
+            let watched = self.raft.metrics();
+            let metrics = watched.borrow_watched();
+            return Err(GroupError::NotLeader {
+                group: self.group,
+                leader: leader_in(&metrics),
+            });
+        }
+        self.linearize().await.map(drop)
     }
 
     /// Runs `read` over the present state, keys beginning with the slot; linearizable when `linearize` came before.
@@ -465,6 +432,14 @@ impl Group {
     /// `Invalid` or `Unavailable`.
     pub async fn handle_raft(&self, caller: RaftId, call: &Call) -> Result<Answer, Failure> {
         self.receiver.handle(caller, call).await
+    }
+
+    /// Answers one sign of life of another replica's message of many.
+    ///
+    /// # Errors
+    /// As `handle_raft`.
+    pub async fn handle_beat(&self, append: &Bytes) -> Result<Bytes, Failure> {
+        self.receiver.take_beat(append).await
     }
 
     /// The present state of things here.
@@ -504,10 +479,14 @@ impl Group {
     }
 
     /// Syncs the state and lets the log be purged up to it, when enough was applied since the last time or `is_forced`.
+    /// Not while a replica is being sent the state, since it needs the log from there on.
     ///
     /// # Errors
     /// `Unavailable` when the replica has stopped.
     pub async fn mark_if_due(&self, is_forced: bool) -> Result<(), GroupError> {
+        if self.outgoing.look() && !is_forced {
+            return Ok(());
+        }
         let (applied, marked) = {
             let watched = self.raft.metrics();
             let metrics = watched.borrow_watched();
@@ -526,24 +505,57 @@ impl Group {
         })
     }
 
+    /// The voters that could lead at once: those that answered this leader within an election. Empty where this replica follows.
+    #[must_use]
+    pub fn successors(&self) -> Vec<RaftId> {
+        let watched = self.raft.metrics();
+        let metrics = watched.borrow_watched();
+        let Some(heard) = &metrics.heartbeat else {
+            return Vec::new();
+        };
+        let is_fresh = |voter: &u64| {
+            let last = heard.get(voter).and_then(|last| last.as_ref());
+            *voter != self.replica.0 && last.is_some_and(|last| last.elapsed() < self.timing.election_min)
+        };
+        metrics
+            .membership_config
+            .voter_ids()
+            .filter(is_fresh)
+            .map(RaftId)
+            .collect()
+    }
+
+    /// Hands leadership to `successor`. False when that did not come about within an election; then this replica goes on, or the
+    /// others elect one of them. Where this replica follows nothing happens.
+    pub async fn hand_over(&self, successor: RaftId) -> bool {
+        if !self.leads() || self.raft.trigger().transfer_leader(successor.0).await.is_err() {
+            return false;
+        }
+        let handed_over =
+            |metrics: &RaftMetrics<TypeConfig>| metrics.current_leader.is_some_and(|leader| leader != self.replica.0);
+        let wait = self.raft.wait(Some(self.timing.election_max));
+        wait.metrics(handed_over, "leadership handed over").await.is_ok()
+    }
+
     /// Stops the replica; a leader hands over first and waits at most one election for it.
     pub async fn stop(&self) {
-        let successor = self.status().voters.into_iter().find(|voter| *voter != self.replica);
-        if let Some(successor) = successor.filter(|_| self.leads())
-            && self.raft.trigger().transfer_leader(successor.0).await.is_ok()
-        {
-            let handed_over =
-                |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.current_leader != Some(self.replica.0);
+        let successors = self.successors();
+        // Groups of a process that stops go to different ones of the others.
+        let at = usize::try_from(self.group.0).unwrap_or(0) % successors.len().max(1);
+        if let Some(successor) = successors.get(at) {
             // Not handed over in time is no fault: the others elect one of them.
-            drop(
-                self.raft
-                    .wait(Some(self.timing.election_max))
-                    .metrics(handed_over, "leadership handed over")
-                    .await,
-            );
+            self.hand_over(*successor).await;
         }
+        self.heartbeats.leave(self.group);
+        self.outgoing.clear();
         // A task that panicked is stopped too.
         drop(self.raft.shutdown().await);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.heartbeats.leave(self.group);
     }
 }
 

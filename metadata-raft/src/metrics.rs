@@ -14,6 +14,12 @@ pub const QUERY_SECONDS: Definition = Definition::latency(
     "Time from a query's arrival to its answer, read-index included.",
     &["kind"],
 );
+/// Queries that a follower answered.
+pub const FOLLOWER_READS: Definition = Definition::counter(
+    "metadata_follower_reads_total",
+    "Queries that this replica answered as a follower, after a read-index from the leader.",
+    &["kind"],
+);
 /// Index of the last applied entry.
 pub const APPLIED_INDEX: Definition =
     Definition::gauge("metadata_applied_index", "Index of the last applied entry.", &["group"]);
@@ -46,9 +52,10 @@ pub const SWEPT: Definition = Definition::counter(
 );
 
 /// Every metric of this package, for its page.
-pub const ALL: [Definition; 8] = [
+pub const ALL: [Definition; 9] = [
     PROPOSE_SECONDS,
     QUERY_SECONDS,
+    FOLLOWER_READS,
     APPLIED_INDEX,
     LEADING,
     VOLUME_ENCRYPTED,

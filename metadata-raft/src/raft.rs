@@ -9,10 +9,14 @@
 pub mod address_book;
 pub mod append_order;
 pub mod group_log;
+pub mod heartbeats;
+pub mod incoming;
 pub mod journal_stream;
 pub mod log_store;
 pub mod network;
+pub mod outgoing;
 pub mod read_once;
+pub mod read_rounds;
 pub mod record;
 pub mod snapshot;
 pub mod state_machine;

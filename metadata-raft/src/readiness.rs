@@ -66,7 +66,7 @@ impl MetadataReadiness {
             }
             recovered().insert(id);
         }
-        match timeout(CONFIRM_DEADLINE, group.linearize()).await {
+        match timeout(CONFIRM_DEADLINE, group.linearize_as_leader()).await {
             Ok(Ok(())) => Standing::Led,
             Ok(Err(GroupError::NotLeader {
                 leader: Some((leader, info)),

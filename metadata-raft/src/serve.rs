@@ -10,6 +10,7 @@ use crate::group::{Group, GroupError, GroupParts, Timing};
 use crate::identity::{self, IdentityError};
 use crate::metrics;
 use crate::raft::address_book::AddressBook;
+use crate::raft::heartbeats::Heartbeats;
 use crate::raft::journal_stream::JournalStream;
 use crate::raft::log_store::{LogError, RaftLog};
 use crate::raft::state_machine::Apply;
@@ -24,6 +25,7 @@ use crate::worker::control_reader::ControlReader;
 use crate::worker::founder::Founder;
 use crate::worker::group_keeper::GroupKeeper;
 use crate::worker::layout::LayoutWorker;
+use crate::worker::leader_spread::LeaderSpread;
 use crate::worker::log_keeper::LogKeeper;
 use crate::worker::sweep::SweepWorker;
 use bytes::Bytes;
@@ -33,6 +35,7 @@ use daemon::random::Random;
 use daemon::status_port::Readiness;
 use daemon::worker::Workers;
 use disk::{Disk, JournalOptions, TailPolicy};
+use futures_util::future::join_all;
 use kv::overlay::Overlay;
 use kv::seam::{Kv, KvError};
 use model::id::{CONTROL_GROUP, ClusterId, GroupId, RaftId};
@@ -133,9 +136,8 @@ impl MetadataProcess {
 
     /// Hands leadership over, ends the groups and the log, and makes the state durable.
     pub async fn stop(&self) {
-        for group in self.groups.values() {
-            group.stop().await;
-        }
+        // All at once: each may wait for an election, and there may be hundreds.
+        join_all(self.groups.values().map(|group| group.stop())).await;
         if let Err(error) = self.log.flush().await {
             tracing::error!(%error, "raft log did not take its last positions");
         }
@@ -193,6 +195,7 @@ pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result
         config.replica,
         config.data_dir.clone(),
         groups.clone(),
+        Arc::clone(&shared.addresses),
         seams.metrics.clone(),
     );
     let process = MetadataProcess {
@@ -219,6 +222,7 @@ pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result
 struct Shared {
     log: Arc<RaftLog>,
     addresses: Arc<AddressBook>,
+    heartbeats: Arc<Heartbeats>,
     room: Arc<Room>,
 }
 
@@ -227,11 +231,20 @@ impl Shared {
         let own = config.replicas.iter().find(|(id, _)| *id == config.replica);
         // The checked configuration names this replica.
         let own = own.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |(_, address)| *address);
+        let heartbeat = timing_of(config).heartbeat;
         Self {
             log: Arc::clone(log),
             addresses: Arc::new(AddressBook::new(own, config.replicas.iter().copied())),
+            heartbeats: Heartbeats::start(&seams.transport, own, config.replica, heartbeat),
             room: Arc::new(Room::new(&seams.metrics)),
         }
+    }
+}
+
+fn timing_of(config: &Config) -> Timing {
+    match config.timing {
+        TimingChoice::Lan => Timing::LAN,
+        TimingChoice::Wan => Timing::WAN,
     }
 }
 
@@ -244,11 +257,9 @@ async fn start_group(id: GroupId, config: &Config, seams: &Seams, shared: &Share
         apply: Arc::new(StateApply { state: State::new(id) }),
         transport: Arc::clone(&seams.transport),
         addresses: Arc::clone(&shared.addresses),
+        heartbeats: Arc::clone(&shared.heartbeats),
         room: Arc::clone(&shared.room),
-        timing: match config.timing {
-            TimingChoice::Lan => Timing::LAN,
-            TimingChoice::Wan => Timing::WAN,
-        },
+        timing: timing_of(config),
         nonce: seams.random.u64(),
     })
     .await
@@ -262,6 +273,7 @@ fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess) {
     seams
         .workers
         .spawn(LogKeeper::new(groups.clone(), Arc::clone(&process.log)));
+    seams.workers.spawn(LeaderSpread::new(groups.clone(), config));
     let Some(control) = groups.get(&CONTROL_GROUP) else {
         return;
     };

@@ -2,11 +2,13 @@
 //!
 //! Place in the picture: between the transport and the groups. Commands and queries are only decoded by the state machine.
 //! Invariants: a query is answered after a read-index, so never from the past; a replica that does not lead names the leader
-//! and does nothing; a group that this process has no replica of is answered `not_mine`.
+//! and does nothing, but for queries that any replica may answer (`QueryReplica`); a group that this process has no replica of is answered `not_mine`.
 //! Not here: which slot belongs to which group (state), repeating and following leaders (the callers' client).
 
 use crate::group::{Group, GroupError};
 use crate::metrics;
+use crate::raft::address_book::AddressBook;
+use crate::raft::heartbeats::answer_beats;
 use crate::raft::network::group_of;
 use crate::readiness::CONFIRM_DEADLINE;
 use crate::state::State;
@@ -37,16 +39,24 @@ pub struct MetadataService {
     replica: RaftId,
     data_dir: PathBuf,
     groups: BTreeMap<GroupId, Arc<Group>>,
+    addresses: Arc<AddressBook>,
     metrics: Metrics,
 }
 
 impl MetadataService {
-    /// Serves `groups` as `replica`, whose files lie below `data_dir`.
-    pub fn new(replica: RaftId, data_dir: PathBuf, groups: BTreeMap<GroupId, Arc<Group>>, metrics: Metrics) -> Self {
+    /// Serves `groups` as `replica`, whose files lie below `data_dir`; what others say of where they are goes to `addresses`.
+    pub fn new(
+        replica: RaftId,
+        data_dir: PathBuf,
+        groups: BTreeMap<GroupId, Arc<Group>>,
+        addresses: Arc<AddressBook>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             replica,
             data_dir,
             groups,
+            addresses,
             metrics,
         }
     }
@@ -89,7 +99,7 @@ impl MetadataService {
         })
     }
 
-    async fn query(&self, caller: ProcessId, call: &Call) -> Result<Answer, Failure> {
+    async fn query(&self, caller: ProcessId, call: &Call, at: ReadAt) -> Result<Answer, Failure> {
         let request: QueryRequest = decode(&call.message)?;
         if matches!(caller.role, Role::Node | Role::Metadata) && request.group != CONTROL_GROUP {
             return Err(codes::DENIED.because("nodes and replicas ask the control group alone"));
@@ -100,10 +110,14 @@ impl MetadataService {
             .histogram(&metrics::QUERY_SECONDS)
             .with_label_values(&[kind_of(request.group)])
             .start_timer();
-        let reply = ask(request.group, group, &request.query)
+        let (reply, is_follower) = ask_at(at, request.group, group, &request.query)
             .await
             .map_err(|error| refusal(&error))?;
         timer.observe_duration();
+        if is_follower {
+            let counter = self.metrics.counter(&metrics::FOLLOWER_READS);
+            counter.with_label_values(&[kind_of(request.group)]).inc();
+        }
         message(&GroupReply {
             log_index: applied_index(group),
             reply,
@@ -135,15 +149,24 @@ impl Handler for MetadataService {
                 payload: Bytes::new(),
             }),
             Method::Propose => self.propose(caller, &call).await,
-            Method::Query => self.query(caller, &call).await,
+            Method::Query => self.query(caller, &call, ReadAt::Leader).await,
+            Method::QueryReplica => self.query(caller, &call, ReadAt::Any).await,
             Method::MetadataStatus => message(&self.status().await),
             Method::RaftAppend
             | Method::RaftVote
             | Method::RaftPreVote
             | Method::RaftTransfer
-            | Method::RaftSnapshot => {
+            | Method::RaftSnapshot
+            | Method::RaftReadIndex => {
                 let group = self.group(group_of(&call)?)?;
                 group.handle_raft(RaftId(caller.number), &call).await
+            }
+            Method::RaftHeartbeats => {
+                let noted = |address| self.addresses.learn(RaftId(caller.number), address);
+                answer_beats(&call, noted, |group, append| async move {
+                    self.group(group)?.handle_beat(&append).await
+                })
+                .await
             }
             _ => Err(Failure::new(
                 ErrorKind::Invalid,
@@ -197,20 +220,48 @@ fn refusal(error: &GroupError) -> Failure {
     }
 }
 
-/// Answers `query` by the state of `group` after a read-index. The read itself runs off the async threads.
+/// Which replicas answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadAt {
+    /// The leader; a follower names it.
+    Leader,
+    /// Whichever is asked.
+    Any,
+}
+
+/// Answers `query` by the state of `group` after a read-index, also where this replica follows. The read itself runs off the async
+/// threads.
 pub async fn ask(id: GroupId, group: &Arc<Group>, query: &Bytes) -> Result<Bytes, GroupError> {
-    let mut answers = ask_all(id, group, vec![query.clone()]).await?;
-    answers.pop().ok_or_else(|| GroupError::Bug {
+    ask_at(ReadAt::Any, id, group, query).await.map(|(answer, _)| answer)
+}
+
+async fn ask_at(at: ReadAt, id: GroupId, group: &Arc<Group>, query: &Bytes) -> Result<(Bytes, bool), GroupError> {
+    let (mut answers, is_follower) = answer_all(at, id, group, vec![query.clone()]).await?;
+    let answer = answers.pop().ok_or_else(|| GroupError::Bug {
         group: id,
         detail: "a query has no answer".to_owned(),
-    })
+    });
+    Ok((answer?, is_follower))
 }
 
 /// Answers all of `queries`, in their order, after one read-index.
 pub async fn ask_all(id: GroupId, group: &Arc<Group>, queries: Vec<Bytes>) -> Result<Vec<Bytes>, GroupError> {
+    let answered = answer_all(ReadAt::Any, id, group, queries).await;
+    answered.map(|(answers, _)| answers)
+}
+
+async fn answer_all(
+    at: ReadAt,
+    id: GroupId,
+    group: &Arc<Group>,
+    queries: Vec<Bytes>,
+) -> Result<(Vec<Bytes>, bool), GroupError> {
     let place = group.room().enter_query();
     let place = place.ok_or(GroupError::Overloaded { group: id })?;
-    group.linearize().await?;
+    let is_follower = match at {
+        ReadAt::Leader => group.linearize_as_leader().await.map(|()| false)?,
+        ReadAt::Any => group.linearize().await?,
+    };
     let reader = Arc::clone(group);
     let answer = move || {
         let state = State::new(id);
@@ -219,16 +270,17 @@ pub async fn ask_all(id: GroupId, group: &Arc<Group>, queries: Vec<Bytes>) -> Re
         answers
     };
     let read: Result<Vec<Bytes>, KvError> =
-        tokio::task::spawn_blocking(answer)
+        daemon::blocking::run(answer)
             .await
             .map_err(|panic| GroupError::Bug {
                 group: id,
                 detail: panic.to_string(),
             })?;
-    read.map_err(|error| {
+    let answers = read.map_err(|error| {
         group.end_on(&error);
-        error.into()
-    })
+        GroupError::from(error)
+    })?;
+    Ok((answers, is_follower))
 }
 
 fn applied_index(group: &Group) -> u64 {
@@ -237,7 +289,7 @@ fn applied_index(group: &Group) -> u64 {
 
 async fn status_of(id: GroupId, group: &Group) -> GroupStatus {
     let has_quorum = group.is_leader()
-        && timeout(CONFIRM_DEADLINE, group.linearize())
+        && timeout(CONFIRM_DEADLINE, group.linearize_as_leader())
             .await
             .is_ok_and(|confirmed| confirmed.is_ok());
     let status = group.status();

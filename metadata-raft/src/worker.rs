@@ -1,4 +1,4 @@
-//! Workers of a metadata process: founding, time, layout, settings of groups, sweeps, log.
+//! Workers of a metadata process: founding, time, layout, settings of groups, sweeps, log, who leads.
 //!
 //! Each does bounded steps and only where this replica leads, so that of all replicas one works. Two that both believe to lead
 //! do no harm: every command is checked again when it is applied.
@@ -8,6 +8,7 @@ pub mod control_reader;
 pub mod founder;
 pub mod group_keeper;
 pub mod layout;
+pub mod leader_spread;
 pub mod log_keeper;
 pub mod sweep;
 

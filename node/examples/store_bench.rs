@@ -4,8 +4,8 @@
 //! (calls to the node's handler as if they came from the wire, without a wire), `fill N` (a disk of N small fragments), `start
 //! INDEX` (that disk started; an INDEX that is not there yet is made anew from the segments).
 //! Not here: the network, other machines (`make bench`).
+#![allow(clippy::disallowed_methods, reason = "a measurement reads the real clock")]
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use codec::erasure;
 use codec::fragment::FragmentHeader;
@@ -15,16 +15,14 @@ use disk::{Disk, RealDisk};
 use kv::rocks::{RocksBudget, RocksKv};
 use kv::seam::Kv;
 use model::id::{DiskId, NodeId, RowVersion};
-use model::layout::Row;
 use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeForm, StripeId};
-use node::rows::RowSource;
 use node::service::{DiskSlot, NodeService};
 use node::store::{FragmentStore, StoreOptions};
+use node::uniform_rows::UniformRows;
 use protocol::frame::{Call, Method, encode};
-use protocol::node::{ByteRange, PayloadHash, ReadFragment, RowsUpdate, StoreFragment};
-use protocol::wire_error::Failure;
+use protocol::node::{ByteRange, PayloadHash, ReadFragment, StoreFragment};
 use rpc::transport::Handler;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -40,25 +38,6 @@ const DISK: DiskId = DiskId(1);
 /// Each measurement ends after this time, or after its bytes.
 const SPAN: Duration = Duration::from_secs(4);
 const BYTES_MAX: u64 = 2 << 30;
-
-struct OneRow;
-
-#[async_trait]
-impl RowSource for OneRow {
-    async fn fetch(&self, profile: ProfileId) -> Result<RowsUpdate, Failure> {
-        let row = Row {
-            version: RowVersion(1),
-            disks: (1..=3).map(DiskId).collect(),
-            filling_from: BTreeMap::new(),
-        };
-        let rows = (0..256).map(|pg| (pg, row.clone())).collect();
-        Ok(RowsUpdate {
-            profile,
-            pg_bits: 8,
-            rows,
-        })
-    }
-}
 
 /// A fragment of one length: every stripe of the bench has the same bytes and another id.
 struct Sample {
@@ -158,7 +137,13 @@ async fn calls(root: &RealDisk, directory: &Path) -> Outcome<()> {
             let (store, _) = open(&place, "index")?;
             let disks = BTreeMap::from([(DISK, DiskSlot::Open(store.clone()))]);
             let pool = Pool::of_machine()?;
-            let service = NodeService::new(NodeId(1), disks, Arc::new(OneRow), pool, Metrics::new());
+            let service = NodeService::new(
+                NodeId(1),
+                disks,
+                Arc::new(UniformRows::new(1..=3)),
+                pool,
+                Metrics::new(),
+            );
             let sample = Arc::new(sample(len)?);
             let stored = drive(
                 &format!("put {} KiB, {at_once} at once", len >> 10),

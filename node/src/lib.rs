@@ -1,8 +1,8 @@
 //! The storage node: several disks, each with a journal of fragments and a place index that can be lost.
 //!
 //! Reading order: `config`, `serve` (the table of contents of a running node), `register` and `open` (which directory is which
-//! disk), `service` (what each call does), `rows` (which row version is the newest known), `store` (fragments on one disk), `scrub`
-//! and `repair`, `metrics`.
+//! disk), `service` (what each call does), `rows` (which row version is the newest known) and `uniform_rows`, `store` (fragments on
+//! one disk), `scrub` and `repair`, `metrics`.
 //! Not here: who may call (rpc and protocol), which disks a stripe belongs on (placement), what a stripe means (metadata).
 
 pub mod config;
@@ -16,3 +16,4 @@ pub mod scrub;
 pub mod serve;
 pub mod service;
 pub mod store;
+pub mod uniform_rows;

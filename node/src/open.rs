@@ -85,7 +85,7 @@ pub(crate) async fn open_disks(config: &Config, seams: &Seams) -> Result<BTreeMa
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = daemon::blocking::run(work).await;
     done.map_err(|panic| format!("opening panicked: {panic}"))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is refused here has changed nothing, but for the directory and its lock file where there was no directory yet.
 
+use super::control;
 use super::secrets::{DevSecrets, Shape};
 use crate::cli::DevArguments;
 use anyhow::{Context, bail, ensure};
@@ -33,7 +34,10 @@ impl DevDirectory {
             .open(&name)
             .with_context(|| format!("open {}", name.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => {
+                control::remove(&path);
+                Ok(Self { path, _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => bail!(
                 "{} is in use by another holdfast dev; stop that one, or give another --data-dir",
                 path.display()

@@ -3,6 +3,7 @@
 //! Invariant: a stopped node's transport is closed, so that others see what they would see of a dead process; its disks stay.
 
 use crate::identity_files::AuthorityFiles;
+use crate::one_line::one_line;
 use crate::registration::{self, Registration, Site};
 use crate::roles::{self, Base, NodeRole};
 use anyhow::Context;
@@ -89,6 +90,6 @@ impl NodeSwitch for DevNodes {
         // Logged where the failure is answered.
         self.start_node(node)
             .await
-            .map_err(|error| Failure::bug(format!("start node {node}: {error:#}")))
+            .map_err(|error| Failure::bug(format!("start node {node}: {}", one_line(&error))))
     }
 }

@@ -16,8 +16,9 @@ const DISK_BYTES_MIN: u64 = 256 << 20;
 pub(crate) fn profile(arguments: &DevArguments) -> anyhow::Result<ProfileId> {
     let Some(profile) = ProfileId::parse(&arguments.profile) else {
         bail!(
-            "--profile {} is unknown; use dev, standard, single or solo",
-            arguments.profile
+            "--profile {} is unknown; use {}",
+            arguments.profile,
+            ProfileId::ALL.map(ProfileId::as_str).join(" or ")
         );
     };
     let map = map_of(arguments);

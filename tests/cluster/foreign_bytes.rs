@@ -195,6 +195,7 @@ fn insider(data_dir: &Path, process: &str) -> Insider {
         clock: Arc::clone(&clock) as Arc<dyn daemon::clock::Clock>,
         limits: RpcLimits::default(),
         revocations: Revocations::default(),
+        has_jumbo_frames: false,
     };
     let (transport, _) = QuicTransport::bind(options, Arc::new(Deaf)).unwrap();
     let secrets: serde_json::Value =

@@ -4,11 +4,14 @@
 //! Not here: what a cheaper harness can show (docs/testing.md says which comes first).
 #![allow(
     clippy::unwrap_used,
-    reason = "the whole crate is a test: what cannot be set up fails it"
+    clippy::disallowed_methods,
+    reason = "the whole crate is a test: what cannot be set up fails it, and real clusters are timed by the real clock"
 )]
 
 mod accounts;
+mod cancels;
 mod capacity;
+mod child_processes;
 mod conflicts;
 mod contract;
 mod cuts;
@@ -20,6 +23,7 @@ mod foreign_bytes;
 mod inside;
 mod lifetime;
 mod listing;
+mod log_lines;
 mod names;
 mod outside;
 mod permissions;

@@ -23,7 +23,7 @@ async fn ask(address: SocketAddr, path: &str) -> Answer {
     answer(client.request(Method::GET, path).timeout(PATIENCE)).await
 }
 
-async fn text(address: SocketAddr, path: &str) -> String {
+pub(crate) async fn text(address: SocketAddr, path: &str) -> String {
     let answer = ask(address, path).await;
     assert_eq!(answer.status, 200, "{path}: {answer:?}");
     String::from_utf8(answer.body).unwrap()

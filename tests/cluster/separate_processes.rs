@@ -73,7 +73,7 @@ fn drawn_password(printed: &str) -> String {
 }
 
 /// Makes the first administrator with the one-time token, and by him a user; answers the user's client.
-async fn accounts(plan: &Plan) -> (Client, Client) {
+pub(crate) async fn accounts(plan: &Plan) -> (Client, Client) {
     let text = |name: &str| plan.path(name).to_str().unwrap().to_owned();
     let (url, ca, token) = (plan.url(), text("tls.pem"), text("cluster/setup-token"));
     let setup = |name| {

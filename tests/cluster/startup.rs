@@ -247,13 +247,13 @@ const SECRETS: &[Case] = &[
         name: "a KEK of one byte repeated",
         process: "gateway-1",
         alter: |plan| fs::write(plan.path("cluster/kek"), [b'0'; 64]).unwrap(),
-        words: &["cluster/kek", "is a default or too weak"],
+        words: &["cluster/kek", "is a default or too weak", "put the right file back"],
     },
     Case {
         name: "an empty KEK",
         process: "gateway-1",
         alter: |plan| fs::write(plan.path("cluster/kek"), "").unwrap(),
-        words: &["cluster/kek", "is a default or too weak"],
+        words: &["cluster/kek", "is a default or too weak", "put the right file back"],
     },
     Case {
         name: "a KEK that is none",
@@ -374,7 +374,7 @@ async fn dev_refuses_what_it_cannot_hold_or_must_not_do() {
         ),
         (
             &["--profile", "best"],
-            &["--profile best is unknown", "dev, standard, single or solo"],
+            &["--profile best is unknown", "dev or standard or single or solo or copies"],
         ),
         (
             &["--listen", "0.0.0.0:0"],

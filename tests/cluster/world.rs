@@ -91,6 +91,11 @@ impl World {
         self.client = self.cluster.client().await.unwrap();
     }
 
+    /// Other arguments for the next start.
+    pub(crate) fn change_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+    }
+
     /// A call as the demo user; `body` is sent as JSON.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         self.call_as(&self.client, method, path, body).await

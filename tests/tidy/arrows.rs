@@ -62,7 +62,7 @@ fn table() -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-fn manifests() -> Vec<(String, String)> {
+pub(crate) fn manifests() -> Vec<(String, String)> {
     let text = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let members: Vec<String> = text
         .lines()

@@ -7,9 +7,14 @@
     reason = "the whole crate is a test: a file that cannot be read fails it"
 )]
 
+mod architecture;
 mod arrows;
+mod decisions;
 mod doors;
+mod lists;
+mod metrics;
 mod papers;
+mod planted;
 mod requirements;
 mod services;
 mod shape;
@@ -84,6 +89,13 @@ fn libraries_are_named_only_behind_their_doors() {
 }
 
 #[test]
+fn clocks_files_and_threads_are_forbidden_outside_of_their_doors() {
+    let read = |folder: &str| std::fs::read_to_string(tree::root().join(folder).join("clippy.toml")).ok();
+    assert_none(&lists::loose(read));
+    assert_none(&tree::sources().iter().flat_map(lists::impure).collect::<Vec<_>>());
+}
+
+#[test]
 fn packages_depend_only_along_the_arrows_of_the_architecture() {
     assert_none(&arrows::departures());
 }
@@ -97,6 +109,50 @@ fn no_client_of_a_foreign_store_database_or_broker_is_linked() {
         "the list of packages was not found"
     );
     assert_none(&services::clients(&lock));
+}
+
+/// shows: H-P4 scale=1/2
+#[test]
+fn services_share_no_database() {
+    assert_none(&services::shared_databases(&arrows::manifests(), &tree::sources()));
+}
+
+#[test]
+fn metrics_and_their_page_agree_and_every_metric_is_changed() {
+    let sources = tree::sources();
+    let page = std::fs::read_to_string(tree::root().join("docs/metrics.md")).unwrap();
+    assert_none(&metrics::page_differs(&sources, &page));
+    assert_none(&metrics::idle(&sources));
+}
+
+/// shows: DOC-1
+#[test]
+fn the_architecture_document_has_every_view_and_names_what_is_there() {
+    let page = std::fs::read_to_string(tree::root().join("ARCHITECTURE.md")).unwrap();
+    assert_none(&architecture::gaps(&page));
+    assert_none(&architecture::stale_names(&page, &tree::sources()));
+}
+
+/// shows: DOC-2
+#[test]
+fn every_decision_has_its_reasons_and_what_was_refused() {
+    let list = std::fs::read_to_string(tree::root().join("docs/decisions/README.md")).unwrap();
+    assert_none(&decisions::unfinished(&decisions::records(), &list));
+}
+
+/// shows: DOC-3, C-2
+#[test]
+fn the_glossary_is_there_and_every_departure_has_a_record() {
+    let read = |page: &str| std::fs::read_to_string(tree::root().join(page)).unwrap();
+    assert_none(&decisions::glossary_faults(&read("docs/glossary.md")));
+    // Point 12 of the readings records constraint C-2 as unknown, and ARCHITECTURE.md repeats it.
+    let readings = read("docs/decisions/0022-readings-of-requirements.md");
+    assert_none(&decisions::missing_readings(&readings));
+    assert!(readings.contains("C-2 is recorded as unknown"));
+    let architecture = read("ARCHITECTURE.md");
+    let unknown = architecture::section(&architecture, "## Unknown").unwrap();
+    assert!(unknown.contains("Constraint C-2") && unknown.contains("recorded as unknown"));
+    assert_none(&decisions::unrecorded_departures(&architecture, &decisions::records()));
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! Documents: golden folders explain themselves, metrics and error codes are written up, the pages that code relies on exist.
+//! Documents: golden folders explain themselves, limits are written up, formats have whole pages, the pages that code relies on exist.
+//!
+//! Not here: metrics (`metrics`), decisions and the glossary (`decisions`), ARCHITECTURE.md (`architecture`).
 
-use crate::tree::{CODE_FOLDERS, Fault, relative, root, sources, walk};
+use crate::tree::{CODE_FOLDERS, Fault, relative, root, walk};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -25,8 +27,40 @@ pub(crate) fn incomplete() -> Vec<Fault> {
         .map(|page| Fault::new(page, 1, "is missing or empty"))
         .collect();
     faults.extend(golden_folders());
-    faults.extend(metrics());
     faults.extend(limits());
+    faults.extend(format_pages());
+    faults
+}
+
+/// Each page of a format shows its grammar, its fields and an example.
+fn format_pages() -> Vec<Fault> {
+    let mut pages = Vec::new();
+    walk(&root().join("docs/format"), &mut pages);
+    assert!(pages.len() > 8, "the pages of formats were not found");
+    pages.sort();
+    let mut faults = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        let has = |words: &[&str]| {
+            headings
+                .iter()
+                .any(|heading| words.iter().any(|word| heading.starts_with(word)))
+        };
+        let parts: [(&str, &[&str]); 2] = [("grammar", &["Grammar"]), ("example", &["Example", "Worked example"])];
+        for (part, words) in parts {
+            if !has(words) {
+                faults.push(Fault::new(
+                    &relative(&page),
+                    1,
+                    format!("has no section with its {part}"),
+                ));
+            }
+        }
+        if !text.contains("\n|---|") {
+            faults.push(Fault::new(&relative(&page), 1, "has no table of fields"));
+        }
+    }
     faults
 }
 
@@ -52,32 +86,6 @@ fn golden_folders() -> Vec<Fault> {
                     1,
                     "its folder's README.md does not name it",
                 ));
-            }
-        }
-    }
-    faults
-}
-
-/// Names of metrics are string constants of files called metrics.rs that begin with a service's name.
-fn metrics() -> Vec<Fault> {
-    let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap_or_default();
-    let mut faults = Vec::new();
-    for source in sources()
-        .iter()
-        .filter(|source| source.path.ends_with("metrics.rs") && source.path.contains("/src/"))
-    {
-        for (number, line) in source.text.lines().enumerate() {
-            for word in line.split('"').skip(1).step_by(2) {
-                let is_metric = ["node_", "metadata_", "gateway_", "rpc_", "process_"]
-                    .iter()
-                    .any(|service| word.starts_with(service));
-                if is_metric && !word.contains(' ') && !page.contains(word) {
-                    faults.push(Fault::new(
-                        &source.path,
-                        number + 1,
-                        format!("docs/metrics.md lacks `{word}`"),
-                    ));
-                }
             }
         }
     }

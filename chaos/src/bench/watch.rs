@@ -16,7 +16,7 @@ pub(super) struct ClusterWatch {
 impl ClusterWatch {
     /// Every process that the cluster told of; in the embedded form they are one.
     pub(super) fn of(cluster: &DevCluster) -> Self {
-        let told = cluster.facts.processes.iter().map(|process| process.pid);
+        let told = cluster.facts.processes.iter().filter_map(|process| process.pid);
         Self {
             pids: told.chain([cluster.pid()]).collect(),
         }

@@ -3,6 +3,7 @@
 //! Three of the seams live here, each with its real and its simulated side: `Clock`, `Pool` and `Random`.
 //! The only package besides disk and kv that reads and writes files: configuration and secrets, nothing else.
 
+pub mod blocking;
 pub mod clock;
 pub mod config;
 pub mod log;

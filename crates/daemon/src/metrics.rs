@@ -9,7 +9,7 @@
 
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The content type of `Metrics::encode`'s text.
@@ -146,7 +146,7 @@ impl Metrics {
     /// begins a new part, which takes the place of the old one on the page.
     #[must_use]
     pub fn of_role(&self, name: &str) -> Self {
-        let labels = HashMap::from([("process".to_owned(), name.to_owned())]);
+        let labels = [("process".to_owned(), name.to_owned())].into_iter().collect();
         let registry = Registry::new_custom(None, Some(labels)).expect("no prefix is given, so none can be empty");
         let part = Arc::new(Part::new(registry));
         self.process.parts().insert(name.to_owned(), Arc::downgrade(&part));

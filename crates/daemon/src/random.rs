@@ -40,6 +40,7 @@ impl Random {
     ///
     /// # Panics
     /// When the operating system has no randomness to give: going on with predictable keys would be worse than stopping.
+    #[allow(clippy::disallowed_methods, reason = "the one place that draws random bytes")]
     pub fn fill(&self, target: &mut [u8]) {
         match &self.source {
             Source::System => getrandom::fill(target).expect("Linux serves getrandom in every state after boot"),

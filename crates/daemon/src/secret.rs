@@ -114,7 +114,8 @@ impl fmt::Display for SecretError {
             }
             Self::Weak(path) => write!(
                 f,
-                "secret file {} is a default or too weak: at least {SECRET_BYTES_MIN} bytes, not one byte repeated",
+                "secret file {} is a default or too weak; put the right file back from where you keep it (a good one has at least \
+                 {SECRET_BYTES_MIN} bytes, and not one byte repeated)",
                 path.display()
             ),
             Self::Io(path, error) => write!(f, "use secret file {}: {error}", path.display()),

@@ -8,6 +8,7 @@
 
 use bytes::Bytes;
 use model::error_kind::ErrorKind;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a disk did not do what was asked.
@@ -99,6 +100,11 @@ pub trait Disk: Send + Sync {
 
     /// Capacity and what is left of it.
     fn space(&self) -> Result<Space, DiskError>;
+
+    /// How long the next batch waits before it is written, where time is simulated and a call takes none. Drawn anew by each call.
+    fn latency(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// An open file of a disk. Reads and writes may run at the same time from several threads.

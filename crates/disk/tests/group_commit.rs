@@ -86,6 +86,44 @@ fn many_threads_append_and_each_finds_its_own_in_order() {
     );
 }
 
+#[tokio::test]
+async fn a_driven_journal_does_nothing_until_it_is_told_and_then_all_of_it() {
+    let disk = SimDisk::new(1 << 30);
+    let (journal, mut driven) = GroupCommit::driven(open(&disk));
+    let syncs = disk.sync_count();
+    let mut appends = [
+        journal.append(vec![draft("a")], Purpose::Foreground),
+        journal.append(vec![draft("b")], Purpose::Foreground),
+    ]
+    .map(Box::pin);
+    for append in &mut appends {
+        assert!(poll_once(append.as_mut()).await.is_none());
+    }
+    driven.arrived().await;
+    assert_eq!(disk.sync_count(), syncs);
+    assert!(driven.work_off());
+    assert_eq!(disk.sync_count(), syncs + 1, "what came together is one batch");
+    for append in appends {
+        assert_eq!(append.await.unwrap().len(), 1);
+    }
+    journal.stop().unwrap();
+    driven.arrived().await;
+    assert!(!driven.work_off(), "stopped");
+    assert_eq!(contents(&open(&disk.crash(Survivors::None))), ["a", "b"]);
+}
+
+/// What one poll of `future` gives.
+async fn poll_once<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    std::future::poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        std::task::Poll::Ready(match polled {
+            std::task::Poll::Ready(done) => Some(done),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
 #[test]
 fn completions_and_closures_come_in_the_order_of_submission() {
     let disk = SimDisk::new(1 << 30);

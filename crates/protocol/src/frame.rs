@@ -54,6 +54,12 @@ pub enum Method {
     RaftSnapshot,
     /// Admin or gateway to metadata: replicas, leaders, log positions.
     MetadataStatus,
+    /// Metadata to metadata: a follower asks its leader up to which entry it must have applied before it reads.
+    RaftReadIndex,
+    /// Metadata to metadata: signs of life of many groups' leaders in one message.
+    RaftHeartbeats,
+    /// As `Query`, and a follower answers it too, after a read-index from its leader.
+    QueryReplica,
 }
 
 impl Method {
@@ -69,16 +75,20 @@ impl Method {
             Self::NodeStatus => matches!(role, Gateway | Metadata | Admin),
             Self::Propose => matches!(role, Gateway | Node | Admin),
             // Replicas ask the control group, nodes too; what is a drive's is for gateways.
-            Self::Query => true,
-            Self::RaftAppend | Self::RaftVote | Self::RaftPreVote | Self::RaftTransfer | Self::RaftSnapshot => {
-                role == Metadata
-            }
+            Self::Query | Self::QueryReplica => true,
+            Self::RaftAppend
+            | Self::RaftVote
+            | Self::RaftPreVote
+            | Self::RaftTransfer
+            | Self::RaftSnapshot
+            | Self::RaftReadIndex
+            | Self::RaftHeartbeats => role == Metadata,
             Self::MetadataStatus => matches!(role, Gateway | Metadata | Admin),
         }
     }
 
     /// Every method, in declaration order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Ping,
         Self::StoreFragment,
         Self::ConfirmFragment,
@@ -94,6 +104,9 @@ impl Method {
         Self::RaftTransfer,
         Self::RaftSnapshot,
         Self::MetadataStatus,
+        Self::RaftReadIndex,
+        Self::RaftHeartbeats,
+        Self::QueryReplica,
     ];
 }
 

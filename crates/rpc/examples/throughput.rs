@@ -46,6 +46,7 @@ fn bind(authority: &ClusterAuthority, process: ProcessId) -> Outcome<(Arc<QuicTr
         clock: Arc::new(clock),
         limits: RpcLimits::default(),
         revocations: Revocations::default(),
+        has_jumbo_frames: false,
     };
     Ok(QuicTransport::bind(options, Arc::new(Sink))?)
 }

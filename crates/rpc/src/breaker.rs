@@ -148,7 +148,13 @@ impl PeerBreakers {
 fn is_raft(method: Method) -> bool {
     matches!(
         method,
-        Method::RaftAppend | Method::RaftVote | Method::RaftPreVote | Method::RaftTransfer | Method::RaftSnapshot
+        Method::RaftAppend
+            | Method::RaftVote
+            | Method::RaftPreVote
+            | Method::RaftTransfer
+            | Method::RaftSnapshot
+            | Method::RaftReadIndex
+            | Method::RaftHeartbeats
     )
 }
 

@@ -101,6 +101,7 @@ fn bind(identity: Identity, handler: Arc<dyn Handler>) -> (Arc<QuicTransport>, S
         clock: Arc::new(SystemClock::new()),
         limits: RpcLimits::default(),
         revocations: Revocations::default(),
+        has_jumbo_frames: false,
     };
     QuicTransport::bind(options, handler).unwrap()
 }

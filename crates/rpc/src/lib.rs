@@ -5,6 +5,7 @@
 mod admission;
 pub mod authority;
 pub mod breaker;
+pub mod datagram;
 mod frame_stream;
 pub mod identity;
 pub mod limits;

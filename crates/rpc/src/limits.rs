@@ -15,6 +15,10 @@ pub const CONNECTIONS_PER_PEER: usize = 2;
 /// Size asked for each of the socket's two buffers; the kernel may cut it to net.core.{r,w}mem_max. Measured as above.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
+/// Longest packet, in bytes of UDP payload: what a network of jumbo frames carries, and so that the ten packets which quinn hands
+/// to one system call fit the 65,507 bytes that one may take. Measured in decision 0026.
+pub const PACKET_BYTES_MAX: u16 = 6_500;
+
 /// Limits that depend on the size of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RpcLimits {

@@ -8,6 +8,7 @@ use crate::admission::{check_request, run_handler};
 use crate::frame_stream::{FrameError, read_head, read_payload, write_frame};
 use crate::identity::Identity;
 use crate::limits::{DEADLINE_MAX, HANDSHAKE_MAX, RpcLimits};
+use crate::quic::ByPath;
 use crate::transport::Handler;
 use crate::trust::Trust;
 use crate::wire::{decode_request_head, encode_answer};
@@ -15,7 +16,7 @@ use model::id::ClusterId;
 use model::process::ProcessId;
 use protocol::frame::{Call, REQUEST_MAGIC};
 use protocol::wire_error::Failure;
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, ServerConfig, VarInt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -34,13 +35,20 @@ pub(crate) struct Listener {
     cluster: ClusterId,
     trust: Arc<Trust>,
     handler: Arc<dyn Handler>,
+    server_configs: ByPath<Arc<ServerConfig>>,
     connections: Arc<Semaphore>,
     inbound_bytes: Semaphore,
     inbound_bytes_max: usize,
 }
 
 impl Listener {
-    pub(crate) fn new(identity: &Identity, trust: Arc<Trust>, handler: Arc<dyn Handler>, limits: RpcLimits) -> Self {
+    pub(crate) fn new(
+        identity: &Identity,
+        trust: Arc<Trust>,
+        handler: Arc<dyn Handler>,
+        limits: RpcLimits,
+        server_configs: ByPath<Arc<ServerConfig>>,
+    ) -> Self {
         // At least the largest payload must fit, or it would wait for ever.
         let inbound_bytes_max = limits
             .inbound_bytes_max
@@ -50,6 +58,7 @@ impl Listener {
             cluster: identity.cluster,
             trust,
             handler,
+            server_configs,
             connections: Arc::new(Semaphore::new(limits.connections_max)),
             inbound_bytes: Semaphore::new(inbound_bytes_max),
             inbound_bytes_max,
@@ -79,7 +88,7 @@ impl Listener {
 
     async fn serve_connection(self: Arc<Self>, incoming: Incoming) {
         let from = incoming.remote_address();
-        let connection = match incoming.accept() {
+        let connection = match incoming.accept_with(Arc::clone(self.server_configs.of(&from))) {
             Ok(connecting) => match timeout(HANDSHAKE_MAX, connecting).await {
                 Ok(Ok(connection)) => connection,
                 Ok(Err(error)) => return tracing::debug!(%from, %error, "handshake refused"),

@@ -7,7 +7,7 @@
 use crate::breaker::PeerBreakers;
 use crate::frame_stream::{FrameError, read_head, read_payload, write_frame};
 use crate::identity::{Identity, IdentityError, Revocations};
-use crate::limits::{DEADLINE_MAX, IDLE_MAX, KEEP_ALIVE, RpcLimits, SOCKET_BUFFER_BYTES};
+use crate::limits::{DEADLINE_MAX, IDLE_MAX, KEEP_ALIVE, PACKET_BYTES_MAX, RpcLimits, SOCKET_BUFFER_BYTES};
 use crate::listener::{CLOSE_DONE, CLOSE_UNTRUSTED, Listener, RESET_CANCELLED};
 use crate::pool::ConnectionPool;
 use crate::transport::{Handler, Peer, RpcError, Transport};
@@ -19,8 +19,8 @@ use model::id::ClusterId;
 use model::process::ProcessId;
 use protocol::frame::{ANSWER_MAGIC, Answer, AnswerHead, Call, RequestHead};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt, WriteError,
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, RecvStream, SendStream,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt, WriteError,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -34,6 +34,8 @@ use tokio::time::timeout;
 const STREAM_WINDOW: u32 = 16 << 20;
 /// Window of one connection: four of the largest payloads.
 const CONNECTION_WINDOW: u32 = 64 << 20;
+/// How soon the packet length of a path is searched for again after losses spoke against it, where it is known to be no shorter.
+const SEARCH_AGAIN: Duration = Duration::from_millis(100);
 /// Unacknowledged bytes a connection may have on their way; bounds the sender's memory.
 const SEND_WINDOW: u64 = 32 << 20;
 
@@ -49,6 +51,10 @@ pub struct QuicOptions {
     pub limits: RpcLimits,
     /// Certificates that are refused.
     pub revocations: Revocations,
+    /// Whether every path to the other processes carries packets of `PACKET_BYTES_MAX` for certain, as loopback always does. The
+    /// length is found out by probes on every path; where losses look like a shorter one, it is searched for again at once where
+    /// we are certain, and after a minute elsewhere.
+    pub has_jumbo_frames: bool,
 }
 
 /// Why an endpoint cannot be opened.
@@ -73,9 +79,9 @@ pub struct QuicTransport {
     cluster: ClusterId,
     clock: Arc<dyn Clock>,
     endpoint: Endpoint,
-    client_config: ClientConfig,
+    client_configs: ByPath<ClientConfig>,
     trust: Arc<Trust>,
-    pool: ConnectionPool,
+    pub(crate) pool: ConnectionPool,
     breakers: PeerBreakers,
     listener: Arc<Listener>,
 }
@@ -98,32 +104,42 @@ impl QuicTransport {
             clock,
             limits,
             revocations,
+            has_jumbo_frames,
         } = options;
         let trust = Arc::new(Trust::new(&identity, revocations));
-        let transport_config = Arc::new(transport_config(limits));
         let mut server_config =
             ServerConfig::with_crypto(Arc::new(trust.server_config(&identity, Arc::clone(&clock))?));
-        server_config
-            .transport_config(Arc::clone(&transport_config))
-            .migration(false);
-        let mut client_config = ClientConfig::new(Arc::new(trust.client_config(&identity, Arc::clone(&clock))?));
-        client_config.transport_config(transport_config);
+        server_config.migration(false);
+        let client_config = ClientConfig::new(Arc::new(trust.client_config(&identity, Arc::clone(&clock))?));
+        let transports = ByPath::new(has_jumbo_frames, |sure| Arc::new(transport_config(limits, sure)));
+        let server_configs = transports.map(|transport| {
+            let mut config = server_config.clone();
+            config.transport_config(Arc::clone(transport));
+            Arc::new(config)
+        });
+        let client_configs = transports.map(|transport| {
+            let mut config = client_config.clone();
+            config.transport_config(Arc::clone(transport));
+            config
+        });
         let open = || -> io::Result<(Endpoint, SocketAddr)> {
             let socket = open_socket(listen)?;
             let runtime = Arc::new(TokioRuntime);
-            let endpoint = Endpoint::new(EndpointConfig::default(), Some(server_config), socket, runtime)?;
+            let server_config = server_configs.of(&listen).as_ref().clone();
+            let endpoint = Endpoint::new(endpoint_config(), Some(server_config), socket, runtime)?;
             let address = endpoint.local_addr()?;
             Ok((endpoint, address))
         };
         let (endpoint, address) = open().map_err(|error| BindError::Address { address: listen, error })?;
-        let listener = Arc::new(Listener::new(&identity, Arc::clone(&trust), handler, limits));
+        let listener = Listener::new(&identity, Arc::clone(&trust), handler, limits, server_configs);
+        let listener = Arc::new(listener);
         tokio::spawn(Arc::clone(&listener).run(endpoint.clone()));
         let transport = Self {
             process: identity.process,
             cluster: identity.cluster,
             clock,
             endpoint,
-            client_config,
+            client_configs,
             trust,
             pool: ConnectionPool::default(),
             breakers: PeerBreakers::default(),
@@ -170,7 +186,7 @@ impl QuicTransport {
         };
         let connecting = self
             .endpoint
-            .connect_with(self.client_config.clone(), peer.address, TLS_NAME)
+            .connect_with(self.client_configs.of(&peer.address).clone(), peer.address, TLS_NAME)
             .map_err(|error| unreachable(error.to_string()))?;
         let connection = connecting.await.map_err(|error| unsent(peer, &error))?;
         match self.trust.peer_of(&connection) {
@@ -388,8 +404,58 @@ fn is_distrust(error: &ConnectionError) -> bool {
     }
 }
 
-fn transport_config(limits: RpcLimits) -> TransportConfig {
+/// One value for paths that carry packets of `PACKET_BYTES_MAX` for certain, another for those where nobody knows.
+pub(crate) struct ByPath<T> {
+    sure: T,
+    unknown: T,
+    is_always_sure: bool,
+}
+
+impl<T> ByPath<T> {
+    fn new(is_always_sure: bool, make: impl Fn(bool) -> T) -> Self {
+        Self {
+            sure: make(true),
+            unknown: make(false),
+            is_always_sure,
+        }
+    }
+
+    fn map<U>(&self, change: impl Fn(&T) -> U) -> ByPath<U> {
+        ByPath {
+            sure: change(&self.sure),
+            unknown: change(&self.unknown),
+            is_always_sure: self.is_always_sure,
+        }
+    }
+
+    /// The value for the path to `peer`.
+    pub(crate) fn of(&self, peer: &SocketAddr) -> &T {
+        if self.is_always_sure || peer.ip().to_canonical().is_loopback() {
+            &self.sure
+        } else {
+            &self.unknown
+        }
+    }
+}
+
+fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config
+        .max_udp_payload_size(PACKET_BYTES_MAX)
+        .expect("QUIC allows packets from 1,200 bytes");
+    config
+}
+
+fn transport_config(limits: RpcLimits, is_path_sure: bool) -> TransportConfig {
     let mut config = TransportConfig::default();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(PACKET_BYTES_MAX);
+    if is_path_sure {
+        // Losses are losses there and say nothing about length. A length that is taken for certain from the first packet on would
+        // spare the search, and left one dialled connection in thirty without an answer (decision 0026).
+        discovery.black_hole_cooldown(SEARCH_AGAIN);
+    }
+    config.mtu_discovery_config(Some(discovery));
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(limits.calls_per_connection_max))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -412,4 +478,26 @@ fn open_socket(listen: SocketAddr) -> io::Result<UdpSocket> {
     socket.set_nonblocking(true)?;
     socket.bind(&listen.into())?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ByPath;
+
+    #[test]
+    fn only_loopback_is_known_to_carry_long_packets_unless_the_operator_says_more() {
+        let addresses = [
+            "127.0.0.9:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+            "10.0.0.1:1",
+            "[fe80::1]:1",
+        ];
+        let found = |is_always_sure| {
+            let by_path = ByPath::new(is_always_sure, |is_sure| is_sure);
+            addresses.map(|address| *by_path.of(&address.parse().unwrap()))
+        };
+        assert_eq!(found(false), [true, true, true, false, false]);
+        assert_eq!(found(true), [true; 5]);
+    }
 }

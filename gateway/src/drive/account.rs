@@ -1,7 +1,7 @@
 //! Accounts: making and changing them, signing in, and who a token belongs to.
 //!
-//! Invariants: this file sees hashes of passwords and of tokens' secrets, never the secrets; a gateway's first use of a token asks
-//! the user's group each time, so a revocation counts at once.
+//! Invariants: this file sees hashes of passwords and of tokens' secrets, never the secrets; a token is known for at most
+//! `TOKEN_REMEMBERED` after the user's group was asked, and what ends it through this gateway counts here at once.
 //! Not here: argon2 and the form of tokens (`auth`).
 
 use crate::codes;
@@ -19,6 +19,7 @@ use protocol::metadata::user::{
 };
 use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey};
 use protocol::wire_error::Failure;
+use std::time::Duration;
 
 /// The one fixed table of this release.
 pub const CUT: CutParameters = CutParameters {
@@ -30,6 +31,16 @@ pub const CUT: CutParameters = CutParameters {
     page_max: PAGE_BLOCKS_MAX as u16,
     page_bits: PAGE_END_BITS as u8,
 };
+
+/// How long a token counts without being asked for again: a revocation at another gateway counts within this (decision 0027).
+pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(1);
+/// Living tokens that a gateway remembers; about 400 bytes each.
+pub const TOKENS_REMEMBERED_MAX: usize = 16_384;
+/// How long a drive's key and cut are known without being asked for again. They do not change; what may, as the account's right to
+/// the drive, is checked by the command itself.
+pub const DRIVE_REMEMBERED: Duration = Duration::from_secs(60);
+/// Drives that a gateway remembers; about 300 bytes each.
+pub const DRIVES_REMEMBERED_MAX: usize = 16_384;
 
 /// An account to be made.
 pub struct NewUser {
@@ -111,14 +122,23 @@ impl Core {
             is_disabled,
             password_hash,
         };
-        self.user_command(command, None, caller.trace).await
+        let done = self.user_command(command, None, caller.trace).await;
+        self.forget_tokens(user);
+        done
     }
 
     /// Ends an account at once and has it erased after the trash's age, unless it is enabled again before.
     pub async fn delete_user(&self, caller: &Caller, user: UserId) -> Result<UserRecord, Failure> {
         let principal = caller.principal;
         let command = UserCommand::DeleteUser { principal, user };
-        self.user_command(command, None, caller.trace).await
+        let done = self.user_command(command, None, caller.trace).await;
+        self.forget_tokens(user);
+        done
+    }
+
+    /// Also after a failure: the command may have been applied.
+    fn forget_tokens(&self, user: UserId) {
+        self.tokens.forget(|_, facts| facts.user.user == user);
     }
 
     async fn user_command(
@@ -179,21 +199,34 @@ impl Core {
             access,
             refresh,
         };
-        self.metadata
+        let done = self
+            .metadata
             .command(Command::User(command), None, trace)
             .await
-            .map(drop)
+            .map(drop);
+        self.forget_tokens(user);
+        done
     }
 
     /// The living token of this hash.
     pub async fn token_facts(&self, user: UserId, hash: TokenHash, trace: u128) -> Result<TokenFacts, Failure> {
         let now = self.seams.clock.wall();
+        let asking = match self.tokens.get(&hash, self.seams.clock.monotonic()) {
+            Ok(facts) if facts.user.user == user && now < facts.expires_at => return Ok(facts),
+            Ok(_) => None,
+            Err(asking) => Some(asking),
+        };
         let failure = match self
             .metadata
             .query(&Query::User(UserQuery::Token { user, hash, now }), trace)
             .await
         {
-            Ok((QueryAnswer::Token(facts), _)) => return Ok(facts),
+            Ok((QueryAnswer::Token(facts), _)) => {
+                if let Some(asking) = asking {
+                    self.tokens.put(hash, facts.clone(), asking);
+                }
+                return Ok(facts);
+            }
             Ok(_) => return expect(None),
             Err(failure) => failure,
         };

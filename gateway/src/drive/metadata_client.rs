@@ -1,10 +1,14 @@
 //! Asks and commands metadata groups: finds the leader, repeats what may be repeated, and says honestly when the outcome is unknown.
 //!
 //! Invariants: every call has a deadline, and so has the whole; a command is repeated after an unknown outcome only under the
-//! same request id, so it is applied once; pauses grow and are jittered.
-//! Not here: which group serves a slot (`directory` keeps the routes current through `set_routes`).
+//! same request id, so it is applied once; pauses grow and are jittered; queries go to the leader, or by option to the replica that
+//! stands nearest, which is as fresh.
+//! Not here: who leads instead of a replica that does not answer (`doubt`); which group serves a slot (`directory` keeps the routes
+//! current through `set_routes`).
 
 use crate::codes;
+use crate::config::MetadataReads;
+use crate::drive::doubt::Doubts;
 use crate::metrics;
 use crate::seams::Seams;
 use bytes::Bytes;
@@ -31,6 +35,8 @@ use std::time::Duration;
 const CALL_DEADLINE: Duration = Duration::from_secs(3);
 /// All tries of one request; two elections of the slowest timing fit.
 const WHOLE_DEADLINE: Duration = Duration::from_secs(15);
+/// Leaders that are followed one after the other before there is a pause.
+const HOPS_MAX: u32 = 2;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
@@ -52,6 +58,8 @@ pub struct MetadataClient {
     source: u64,
     seeds: Vec<Peer>,
     routes: Mutex<Routes>,
+    doubts: Doubts,
+    reads: MetadataReads,
 }
 
 enum Target {
@@ -67,6 +75,21 @@ impl MetadataClient {
             source,
             seeds,
             routes: Mutex::new(Routes::default()),
+            doubts: Doubts::new(),
+            reads: MetadataReads::default(),
+        }
+    }
+
+    /// The same client with its queries going to these replicas.
+    #[must_use]
+    pub fn reading(self, reads: MetadataReads) -> Self {
+        Self { reads, ..self }
+    }
+
+    fn query_method(&self) -> Method {
+        match self.reads {
+            MetadataReads::Leader => Method::Query,
+            MetadataReads::Nearest => Method::QueryReplica,
         }
     }
 
@@ -125,7 +148,7 @@ impl MetadataClient {
         let target = query.slot().map_or(Target::Group(CONTROL_GROUP), Target::Slot);
         let query = encode(query)?;
         let reply: Reply<QueryAnswer> = self
-            .ask(&target, Method::Query, trace, |group| {
+            .ask(&target, self.query_method(), trace, |group| {
                 encode(&QueryRequest {
                     group,
                     query: query.clone(),
@@ -141,7 +164,7 @@ impl MetadataClient {
     pub async fn query_group(&self, group: GroupId, query: &Query, trace: u128) -> Result<QueryAnswer, Failure> {
         let query = encode(query)?;
         let reply: Reply<QueryAnswer> = self
-            .ask(&Target::Group(group), Method::Query, trace, |group| {
+            .ask(&Target::Group(group), self.query_method(), trace, |group| {
                 encode(&QueryRequest {
                     group,
                     query: query.clone(),
@@ -221,7 +244,7 @@ impl MetadataClient {
         routes.processes = processes;
     }
 
-    /// The replica that answered last for `group`.
+    /// The replica that answered last for `group` as its leader.
     pub fn leader_of(&self, group: GroupId) -> Option<u64> {
         self.routes().leaders.get(&group).map(|peer| peer.process.number)
     }
@@ -231,9 +254,11 @@ impl MetadataClient {
         self.routes().applied.get(&group).copied().unwrap_or(0)
     }
 
-    fn note(&self, group: GroupId, peer: &Peer, log_index: u64) {
+    fn note(&self, group: GroupId, peer: &Peer, method: Method, log_index: u64) {
         let mut routes = self.routes();
-        routes.leaders.insert(group, *peer);
+        if method != Method::QueryReplica {
+            routes.leaders.insert(group, *peer);
+        }
         let applied = routes.applied.entry(group).or_default();
         *applied = log_index.max(*applied);
     }
@@ -259,13 +284,20 @@ impl MetadataClient {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn peers(&self, group: GroupId) -> Vec<Peer> {
+    /// The group's replicas in the order in which they are asked.
+    fn peers(&self, group: GroupId, method: Method) -> Vec<Peer> {
         let routes = self.routes();
         let mut peers = routes.groups.get(&group).cloned().unwrap_or_default();
         if peers.is_empty() && group == CONTROL_GROUP {
             peers.clone_from(&self.seeds);
         }
-        if let Some(leader) = routes.leaders.get(&group) {
+        if method == Method::QueryReplica {
+            let own = ProcessId {
+                role: Role::Gateway,
+                number: self.source,
+            };
+            nearest_first(&mut peers, own, &routes.processes);
+        } else if let Some(leader) = routes.leaders.get(&group) {
             peers.retain(|peer| peer.process != leader.process);
             peers.insert(0, *leader);
         }
@@ -295,34 +327,33 @@ impl MetadataClient {
         message: impl Fn(GroupId) -> Result<Bytes, Failure>,
     ) -> Result<Reply<T>, Failure> {
         let started = self.seams.clock.monotonic();
-        let (mut tries, mut pause, mut is_unknown) = (0_usize, PAUSE_MIN, false);
+        // Counts from the leader as far as one is known; a leader that has just been named is asked next.
+        let (mut turn, mut hops, mut pause, mut is_unknown) = (0_usize, 0, PAUSE_MIN, false);
         loop {
-            let (left, last) = (
-                WHOLE_DEADLINE.saturating_sub(self.seams.clock.monotonic() - started),
-                tries,
-            );
+            let left = WHOLE_DEADLINE.saturating_sub(self.seams.clock.monotonic() - started);
             if left.is_zero() {
                 return Err(given_up(method, is_unknown));
             }
-            tries += 1;
             match self
-                .try_once::<T>(target, method, trace, &message, last, left.min(CALL_DEADLINE))
+                .try_once::<T>(target, method, trace, &message, turn, left.min(CALL_DEADLINE))
                 .await
             {
                 Ok(reply) => return Ok(reply),
                 Err(Try::Final(failure)) => return Err(failure),
-                Err(Try::Again {
-                    reason,
-                    at_once,
-                    unknown,
-                }) => {
+                Err(Try::Again { reason, next, unknown }) => {
                     is_unknown |= unknown;
                     self.seams
                         .metrics
                         .counter(&metrics::METADATA_RETRIES)
                         .with_label_values(&[reason])
                         .inc();
-                    if !at_once {
+                    // Two replicas that name each other would play us back and forth without a pause.
+                    if next == Next::Leader && hops < HOPS_MAX {
+                        (turn, hops) = (0, hops + 1);
+                        continue;
+                    }
+                    (turn, hops) = (turn + 1, 0);
+                    if next != Next::Other {
                         self.seams
                             .clock
                             .sleep(pause / 2 + self.seams.random.up_to(pause / 2))
@@ -344,14 +375,10 @@ impl MetadataClient {
         deadline: Duration,
     ) -> Result<Reply<T>, Try> {
         let group = self.group_for(target, trace).await.map_err(Try::Final)?;
-        let peers = self.peers(group);
-        let again = |reason, at_once, unknown| Try::Again {
-            reason,
-            at_once,
-            unknown,
-        };
+        let peers = self.peers(group, method);
+        let again = |reason, next, unknown| Try::Again { reason, next, unknown };
         let Some(peer) = peers.get(turn % peers.len().max(1)) else {
-            return Err(again("no_peer", false, false));
+            return Err(again("no_peer", Next::Later, false));
         };
         let message = message(group).map_err(Try::Final)?;
         let call = Call {
@@ -360,21 +387,42 @@ impl MetadataClient {
             message,
             payload: Bytes::new(),
         };
-        match self.seams.transport.call(peer, call, deadline).await {
+        let outcome = tokio::select! {
+            outcome = self.seams.transport.call(peer, call, deadline) => outcome,
+            leader = self.doubts.another_leads(&self.seams, group, peer.process, &peers) => {
+                self.routes().leaders.insert(group, leader);
+                // It may have been taken before the other one lost its lead; the new leader knows the request by its id.
+                let next = match method {
+                    Method::QueryReplica => Next::Other,
+                    _ => Next::Leader,
+                };
+                return Err(again("other_leader", next, method == Method::Propose));
+            }
+        };
+        match outcome {
             Ok(answer) => {
                 let answered: GroupReply = decode(&answer.message).map_err(Try::Final)?;
                 let reply = Reply::<T>::from_bytes(&answered.reply).map_err(Try::Final)?;
-                self.note(group, peer, answered.log_index);
+                self.note(group, peer, method, answered.log_index);
                 match &reply.result {
                     Err(failure) if group_codes::NOT_MINE.is(failure) => {
                         self.refresh_routes(trace).await.map_err(Try::Final)?;
-                        Err(again("not_mine", false, false))
+                        Err(again("not_mine", Next::Later, false))
                     }
                     Err(failure) if group_codes::NOT_CONFIGURED.is(failure) => {
-                        Err(again("not_configured", false, false))
+                        Err(again("not_configured", Next::Later, false))
                     }
                     _ => Ok(reply),
                 }
+            }
+            // Another replica is as good, and each is tried once before a pause.
+            Err(error) if method == Method::QueryReplica && is_away(&error) => {
+                let is_tried = turn + 1 >= peers.len();
+                Err(again(
+                    "unreachable",
+                    if is_tried { Next::Later } else { Next::Other },
+                    false,
+                ))
             }
             Err(error) => Err(self.judge(group, peer, method, error)),
         }
@@ -385,7 +433,11 @@ impl MetadataClient {
             if failure.code == NOT_LEADER {
                 return Try::Again {
                     reason: "not_leader",
-                    at_once: self.follow(group, peer, failure),
+                    next: if self.follow(group, peer, failure) {
+                        Next::Leader
+                    } else {
+                        Next::Later
+                    },
                     unknown: false,
                 };
             }
@@ -408,7 +460,7 @@ impl MetadataClient {
         let unknown = method == Method::Propose && error.kind() == ErrorKind::Ambiguous;
         Try::Again {
             reason: if unknown { "outcome_unknown" } else { "unreachable" },
-            at_once: false,
+            next: Next::Later,
             unknown,
         }
     }
@@ -440,13 +492,54 @@ impl MetadataClient {
     }
 }
 
+/// Who is asked after an answer that was none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The leader, at once: it is another one by now.
+    Leader,
+    /// The next replica, at once.
+    Other,
+    /// The next replica, after a pause.
+    Later,
+}
+
 enum Try {
     Final(Failure),
     Again {
         reason: &'static str,
-        at_once: bool,
+        next: Next,
         unknown: bool,
     },
+}
+
+/// Whether a query may be answered by another replica.
+fn is_away(error: &RpcError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Ambiguous
+    )
+}
+
+/// Orders replicas by how far they stand from `own`: the same rack, the same site, elsewhere. Of equal ones gateways begin with
+/// different ones, so that no replica has all.
+fn nearest_first(peers: &mut [Peer], own: ProcessId, processes: &[ProcessInfo]) {
+    let site = |id: ProcessId| {
+        let process = processes.iter().find(|process| process.id == id)?;
+        Some((process.region.as_str(), process.zone.as_str()))
+    };
+    let here = site(own);
+    let distance = |peer: &Peer| match (here, site(peer.process)) {
+        (Some(here), Some(there)) if here == there => 0,
+        (Some((here, _)), Some((there, _))) if here == there => 1,
+        _ => 2,
+    };
+    if let Some(turns) = usize::try_from(own.number)
+        .ok()
+        .and_then(|number| number.checked_rem(peers.len()))
+    {
+        peers.rotate_left(turns);
+    }
+    peers.sort_by_key(distance);
 }
 
 fn group_of(routes: &Routes, slot: Slot) -> Option<GroupId> {
@@ -469,3 +562,6 @@ fn given_up(method: Method, is_unknown: bool) -> Failure {
 pub fn unexpected() -> Failure {
     Failure::bug("a metadata group answered with another type than was asked for")
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,8 @@ pub struct UploadOrder {
     pub base_version: Option<u64>,
     /// Bytes that the client declared.
     pub declared_bytes: Option<u64>,
+    /// Whether the client waits for a word before it sends the body, so that a refusal must come first, however short the body is.
+    pub is_body_held_back: bool,
     /// As the client gave it.
     pub content_type: Option<String>,
     /// The client's own request id.
@@ -98,7 +100,7 @@ impl Core {
             UploadTarget::Entry(entry) => entry.drive,
             UploadTarget::Place { place, .. } => drive_of(place, caller.home),
         };
-        let facts = self.foreseen(caller, drive, &order).await?;
+        let facts = self.facts_for(caller, drive, &order).await?;
         if facts.cut != CUT {
             return Err(Failure::bug(
                 "the drive is cut by another table than this release knows",
@@ -121,6 +123,23 @@ impl Core {
 }
 
 impl Core {
+    /// What the upload needs of its drive. What goes in with one command anyway is refused by that command; anything larger is
+    /// refused before its body is read.
+    async fn facts_for(&self, caller: &Caller, drive: DriveId, order: &UploadOrder) -> Result<DriveFacts, Failure> {
+        let is_inline = order
+            .declared_bytes
+            .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX as u64);
+        match self.drives.get(&drive, self.seams.clock.monotonic()) {
+            Ok(facts) if is_inline && !order.is_body_held_back => Ok(facts),
+            Ok(_) => self.foreseen(caller, drive, order).await,
+            Err(asking) => {
+                let facts = self.foreseen(caller, drive, order).await?;
+                self.drives.put(drive, facts.clone(), asking);
+                Ok(facts)
+            }
+        }
+    }
+
     /// What the upload needs of its drive, or the refusal that its commit would surely get: asked before the body is read, so that
     /// nobody sends 10 GiB for a name that is taken, and no data is written for a version that has passed.
     async fn foreseen(&self, caller: &Caller, drive: DriveId, order: &UploadOrder) -> Result<DriveFacts, Failure> {

@@ -109,6 +109,7 @@ pub async fn create(
                 target,
                 base_version: None,
                 declared_bytes: Some(0),
+                is_body_held_back: false,
                 content_type: None,
                 key,
             };

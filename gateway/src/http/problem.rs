@@ -33,6 +33,7 @@ impl From<Failure> for HttpError {
 pub fn status_of(failure: &Failure) -> StatusCode {
     match (failure.kind, failure.code.as_str()) {
         (ErrorKind::Conflict, "precondition_failed") => StatusCode::PRECONDITION_FAILED,
+        (ErrorKind::NotFound, "function_off") => StatusCode::MISDIRECTED_REQUEST,
         (ErrorKind::Invalid, "range_not_satisfiable") => StatusCode::RANGE_NOT_SATISFIABLE,
         (ErrorKind::Invalid, "body_stalled") => StatusCode::REQUEST_TIMEOUT,
         (ErrorKind::Invalid, "method_not_allowed") => StatusCode::METHOD_NOT_ALLOWED,

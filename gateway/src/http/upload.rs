@@ -57,6 +57,7 @@ pub async fn upload(
                 target,
                 base_version: query.base_version,
                 declared_bytes: known,
+                is_body_held_back: headers.contains_key(header::EXPECT),
                 content_type,
                 key: None,
             };
@@ -129,6 +130,7 @@ async fn multipart_order(
             target,
             base_version,
             declared_bytes: None,
+            is_body_held_back: false,
             content_type,
             key: None,
         },

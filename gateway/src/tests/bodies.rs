@@ -95,6 +95,7 @@ async fn an_upload_that_is_dropped_ends_its_session_behind_it() {
         },
         base_version: None,
         declared_bytes: None,
+        is_body_held_back: false,
         content_type: None,
         key: None,
     };

@@ -5,7 +5,7 @@
 
 use super::wire::{Reply, exchange};
 use crate::auth::token;
-use crate::config::{Functions, GatewayConfig, Limits, create_kek};
+use crate::config::{Functions, GatewayConfig, Limits, MetadataReads, create_kek};
 use crate::drive::account::NewUser;
 use crate::drive::{Caller, Core};
 use crate::seams::Seams;
@@ -242,6 +242,7 @@ impl World {
                 notify: true,
             },
             upload_budget_bytes: wishes.upload_budget_bytes,
+            metadata_reads: MetadataReads::Leader,
             limits: wishes.limits,
         };
         let place = Place {

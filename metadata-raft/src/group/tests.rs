@@ -1,12 +1,16 @@
 //! Three replicas in one process: elect, commit, survive the restart of one, lose power together, feed a fresh one by a snapshot.
 
 mod damage;
+mod installs;
 mod ordering;
 mod overload;
+mod quorum;
+mod reads;
 mod recovery;
 
 use super::{Group, GroupError, GroupParts, Timing};
 use crate::raft::address_book::AddressBook;
+use crate::raft::heartbeats::{Heartbeats, answer_beats};
 use crate::raft::journal_stream::JournalStream;
 use crate::raft::tests::{Recorder, options};
 use crate::raft::types::ReplicaInfo;
@@ -19,11 +23,12 @@ use disk::sim::Survivors;
 use kv::memory::MemoryKv;
 use kv::seam::{KvRead, Scan};
 use model::id::{GroupId, RaftId};
-use protocol::frame::{Answer, Call};
+use protocol::frame::{Answer, Call, Method};
 use rpc::transport::{Peer, RpcError, Transport};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 const GROUP: GroupId = GroupId(3);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +39,58 @@ struct Loopback {
     replicas: Mutex<BTreeMap<u64, Arc<Group>>>,
     /// Replicas that nobody reaches and that reach nobody.
     cut: Mutex<BTreeSet<u64>>,
+    /// Calls that reached somebody, by receiver and method.
+    calls: Mutex<BTreeMap<(u64, Method), u64>>,
+    /// Whose answers to appends wait, also beyond their deadline.
+    held: Mutex<Option<(u64, Held)>>,
+}
+
+/// Answers that wait; clones are the same.
+#[derive(Clone)]
+struct Held {
+    is_released: Arc<watch::Sender<bool>>,
+}
+
+impl Held {
+    fn waiting(&self) -> usize {
+        self.is_released.receiver_count()
+    }
+
+    fn release(&self) {
+        self.is_released.send_replace(true);
+    }
+}
+
+impl Loopback {
+    fn note(&self, receiver: u64, call: &Call) {
+        *self.calls.lock().unwrap().entry((receiver, call.method)).or_default() += 1;
+    }
+
+    /// From now on answers of a replica to appends wait until they are released.
+    fn hold_answers_of(&self, replica: u64) -> Held {
+        let held = Held {
+            is_released: Arc::new(watch::Sender::new(false)),
+        };
+        *self.held.lock().unwrap() = Some((replica, held.clone()));
+        held
+    }
+
+    async fn wait_if_held(&self, replica: u64, method: Method) {
+        let held = self.held.lock().unwrap().clone();
+        if let Some((_, held)) = held.filter(|(held, _)| *held == replica && method == Method::RaftAppend) {
+            let mut released = held.is_released.subscribe();
+            drop(released.wait_for(|is_released| *is_released).await);
+        }
+    }
+
+    fn calls(&self, receiver: u64, method: Method) -> u64 {
+        self.calls
+            .lock()
+            .unwrap()
+            .get(&(receiver, method))
+            .copied()
+            .unwrap_or(0)
+    }
 }
 
 /// The loopback as one replica has it.
@@ -57,7 +114,25 @@ impl Transport for Wire {
                 detail: "stopped".to_owned(),
             });
         };
-        match tokio::time::timeout(deadline, replica.handle_raft(RaftId(self.own), &call)).await {
+        let answered = async {
+            let sender = RaftId(self.own);
+            match call.method {
+                Method::RaftHeartbeats => {
+                    let group = &replica;
+                    answer_beats(
+                        &call,
+                        |_| (),
+                        |_, append| async move { group.handle_beat(&append).await },
+                    )
+                    .await
+                }
+                _ => replica.handle_raft(sender, &call).await,
+            }
+        };
+        self.network.note(number, &call);
+        let answered = tokio::time::timeout(deadline, answered).await;
+        self.network.wait_if_held(number, call.method).await;
+        match answered {
             Ok(answer) => answer.map_err(RpcError::Refused),
             Err(_) => Err(RpcError::DeadlineMissed {
                 peer: peer.process,
@@ -71,6 +146,19 @@ struct Machine {
     disk: SimDisk,
     kv: Arc<MemoryKv>,
     stream: Option<Arc<JournalStream>>,
+    /// Held here, as the wiring of a process does.
+    wire: Option<Arc<dyn Transport>>,
+}
+
+impl Machine {
+    fn empty() -> Self {
+        Self {
+            disk: SimDisk::new(1 << 30),
+            kv: Arc::new(MemoryKv::new()),
+            stream: None,
+            wire: None,
+        }
+    }
 }
 
 struct World {
@@ -90,12 +178,7 @@ fn voters(replicas: u64) -> BTreeMap<RaftId, ReplicaInfo> {
 
 impl World {
     fn new(replicas: u64) -> Self {
-        let machine = || Machine {
-            disk: SimDisk::new(1 << 30),
-            kv: Arc::new(MemoryKv::new()),
-            stream: None,
-        };
-        let machines = (1..=replicas).map(|id| (id, machine())).collect();
+        let machines = (1..=replicas).map(|id| (id, Machine::empty())).collect();
         Self {
             network: Arc::default(),
             machines,
@@ -107,16 +190,20 @@ impl World {
         let machine = self.machines.get_mut(&id).unwrap();
         let (log, stream) = JournalStream::open(Arc::new(machine.disk.clone()), "raft", options())?;
         machine.stream = Some(stream);
+        let transport: Arc<dyn Transport> = Arc::new(Wire {
+            network: self.network.clone(),
+            own: id,
+        });
+        machine.wire = Some(transport.clone());
+        let heartbeat = Timing::LAN.heartbeat;
         Ok(GroupParts {
             group: GROUP,
             replica: RaftId(id),
             log,
             kv: machine.kv.clone(),
             apply: Arc::new(Recorder),
-            transport: Arc::new(Wire {
-                network: self.network.clone(),
-                own: id,
-            }),
+            heartbeats: Heartbeats::start(&transport, info().address, RaftId(id), heartbeat),
+            transport,
             addresses: Arc::new(AddressBook::new(info().address, [])),
             room: Arc::new(Room::new(&Metrics::new())),
             timing: Timing::LAN,
@@ -186,6 +273,13 @@ impl World {
         self.network.replicas.lock().unwrap().get(&id).cloned().unwrap_or(first)
     }
 
+    /// Proposes at one replica until it is done.
+    async fn put_at(&self, id: u64, command: &str) {
+        let put = self.replica(id);
+        let put = put.propose(Bytes::from(command.to_owned()));
+        tokio::time::timeout(PATIENCE, put).await.unwrap().unwrap();
+    }
+
     /// Proposes until some replica commits it, as a client would; answers the index.
     async fn put(&self, command: &str) -> u64 {
         let attempt = async {
@@ -220,7 +314,7 @@ async fn linearized(world: &World) -> Arc<Group> {
     let attempt = async {
         loop {
             let leader = world.leader().await;
-            if leader.caught_up(PATIENCE).await.is_ok() && leader.linearize().await.is_ok() {
+            if leader.caught_up(PATIENCE).await.is_ok() && leader.linearize_as_leader().await.is_ok() {
                 return leader;
             }
             tokio::task::yield_now().await;
@@ -292,14 +386,7 @@ async fn a_fresh_replica_is_fed_by_a_snapshot_when_the_log_is_purged() {
         .metrics(|metrics| metrics.purged.is_some(), "purged")
         .await
         .unwrap();
-    world.machines.insert(
-        4,
-        Machine {
-            disk: SimDisk::new(1 << 30),
-            kv: Arc::new(MemoryKv::new()),
-            stream: None,
-        },
-    );
+    world.machines.insert(4, Machine::empty());
     let fresh = world.start(4).await.unwrap();
     leader.raft.add_learner(4, info(), true).await.unwrap();
     fresh

@@ -15,6 +15,7 @@ use disk::{
     Disk, Draft, GroupCommit, Journal, JournalError, JournalOptions, JournalReader, LimboScope, Place, Purpose,
     SegmentNumber, Submission, TailPolicy,
 };
+use futures_util::future::BoxFuture;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,7 +108,7 @@ impl JournalStream {
             tail_policy: TailPolicy::StopAtFirstBad,
             ..options
         };
-        let (journal, recovery) = Journal::open(disk, dir, options).map_err(damaged)?;
+        let (journal, recovery) = Journal::open(Arc::clone(&disk), dir, options).map_err(damaged)?;
         if let Some(damage) = recovery.damage.first() {
             return Err(StreamError::Damaged(format!(
                 "segment {} at {}",
@@ -116,7 +117,7 @@ impl JournalStream {
             .into());
         }
         let replay = replay_of(&journal.reader())?;
-        let commit = Arc::new(GroupCommit::start(journal, "raft-log").map_err(damaged)?);
+        let commit = Arc::new(start_commit(journal, disk)?);
         let (relay, handovers) = mpsc::unbounded_channel();
         let relayed = Arc::new(AtomicUsize::new(0));
         tokio::spawn(hand_over(Arc::clone(&commit), handovers, Arc::clone(&relayed)));
@@ -149,6 +150,24 @@ impl JournalStream {
     pub fn stop(&self) -> Result<(), StreamError> {
         self.commit.stop().map_err(damaged)
     }
+}
+
+/// A thread of its own, or a task where the world is simulated; there a batch takes what the disk says.
+fn start_commit(journal: Journal, disk: Arc<dyn Disk>) -> Result<GroupCommit, StreamError> {
+    if !daemon::blocking::is_inline() {
+        return GroupCommit::start(journal, "raft-log").map_err(damaged);
+    }
+    let (commit, mut driven) = GroupCommit::driven(journal);
+    tokio::spawn(async move {
+        loop {
+            driven.arrived().await;
+            daemon::clock::simulated_wait(disk.latency()).await;
+            if !driven.work_off() {
+                return;
+            }
+        }
+    });
+    Ok(commit)
 }
 
 fn replay_of(reader: &JournalReader) -> Result<Replay, LogError> {
@@ -231,10 +250,10 @@ impl LogStream for JournalStream {
         self.commit.reader().segments().into_iter().filter_map(closed).collect()
     }
 
-    fn release(&self, segment: SegmentNumber) -> Result<(), StreamError> {
-        // Callers block on purpose, off the async threads, so waiting on the runtime is allowed here.
-        let unlinked =
-            tokio::runtime::Handle::current().block_on(self.commit.with(move |journal| journal.unlink(segment)));
-        unlinked.map_err(damaged)?.map_err(damaged)
+    fn release(&self, segment: SegmentNumber) -> BoxFuture<'_, Result<(), StreamError>> {
+        Box::pin(async move {
+            let unlinked = self.commit.with(move |journal| journal.unlink(segment)).await;
+            unlinked.map_err(damaged)?.map_err(damaged)
+        })
     }
 }

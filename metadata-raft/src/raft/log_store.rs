@@ -248,9 +248,7 @@ impl RaftLog {
             .into_iter()
             .take_while(|segment| oldest_needed.is_none_or(|oldest| *segment < oldest))
         {
-            let stream = Arc::clone(&self.stream);
-            let release = tokio::task::spawn_blocking(move || stream.release(segment));
-            release.await.map_err(io::Error::other)?.map_err(LogError::from)?;
+            self.stream.release(segment).await.map_err(LogError::from)?;
             released += 1;
         }
         Ok(released)
@@ -322,7 +320,7 @@ impl RaftLog {
                 return Ok(wanted.into_iter().filter_map(|(_, entry, _)| entry).collect());
             }
             let stream = Arc::clone(&self.stream);
-            let read = tokio::task::spawn_blocking(move || read_missing(stream.as_ref(), wanted));
+            let read = daemon::blocking::run(move || read_missing(stream.as_ref(), wanted));
             match read.await.map_err(io::Error::other)? {
                 Err(LogError::Stream(StreamError::NotFound)) if tries < READ_TRIES_MAX => {}
                 result => return Ok(result?),

@@ -3,17 +3,23 @@
 //! A follower's entries go out as a pipeline: a run is sent before the last one is answered, and the receiver puts them in order
 //! (`append_order`), so that a link's round trip is waited for once, whatever is on its way already.
 //! Invariants: every call has a deadline: openraft's own, cut by a quarter, or an election's silence for entries, which wait for a
-//! disk; a part of a snapshot is answered only once written; one snapshot a group is received at a time, a newer transfer ends an
-//! older one; the address of a replica is looked up for each call.
-//! Not here: openraft's rules; resuming a broken snapshot transfer.
+//! disk; a snapshot that breaks goes on where its receiver is; the address of a replica is looked up for each call.
+//! Signs of life carry no entry and go out together with those of other groups (`heartbeats`).
+//! Not here: openraft's rules; what becomes of a snapshot's parts (`outgoing`, `incoming`).
 
 use crate::raft::address_book::AddressBook;
 use crate::raft::append_order::{AppendOrder, Turn};
-use crate::raft::snapshot::{Part, SnapshotData, Staging, meta_of, read_parts};
+use crate::raft::heartbeats::Heartbeats;
+use crate::raft::incoming::{Incoming, PartAnswer, SnapshotPart};
+use crate::raft::outgoing::{Outgoing, View};
+use crate::raft::record::StoredLogId;
+use crate::raft::snapshot::{Part, SnapshotData};
 use crate::raft::state_machine::GroupState;
-use crate::raft::types::{ReplicaInfo, TypeConfig, Vote};
+use crate::raft::stored_state::Applied;
+use crate::raft::types::{ReplicaInfo, SnapshotMeta, TypeConfig, Vote};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, poll, stream};
+use kv::seam::KvError;
 use model::error_kind::ErrorKind;
 use model::id::{GroupId, RaftId};
 use model::process::{ProcessId, Role};
@@ -25,19 +31,18 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
-use openraft::{OptionalSend, Raft};
+use openraft::{OptionalSend, Raft, ReadPolicy};
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::wire_error::Failure;
-use rpc::transport::{Peer, Transport};
+use rpc::transport::{Peer, RpcError, Transport};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::Mutex;
 
 /// A replica as openraft runs it.
 pub type GroupRaft = Raft<TypeConfig, GroupState>;
@@ -45,6 +50,9 @@ pub type GroupRaft = Raft<TypeConfig, GroupState>;
 /// Appends to a follower that are on their way at once, each of up to 512 entries or 2 MiB. A guess: a long link is filled, and a
 /// follower that is stopped holds little of its leader's memory.
 const APPENDS_IN_FLIGHT: usize = 8;
+/// For a part of a snapshot, which is written on the other side; for the last one all of it is synced. A guess: a slow disk.
+const PART_DEADLINE: Duration = Duration::from_secs(10);
+const LAST_PART_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Before each message: which group it means, and where its sender listens. The variant is the version of the form.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,27 +83,15 @@ enum Append {
     },
 }
 
-/// One part of a snapshot on its way.
-#[derive(Debug, Serialize, Deserialize)]
-struct SnapshotPart {
-    vote: Vote,
-    /// Tells two transfers apart.
-    transfer: u64,
-    /// Counts the parts of a transfer from 0.
-    number: u32,
-    part: Part,
-}
-
-/// What a part is answered: `None` for all but the last.
-type SnapshotAnswer = Option<SnapshotResponse<TypeConfig>>;
-
 /// Makes openraft's connections to other replicas of one group.
 #[derive(Clone)]
 pub struct GroupNetwork {
-    transport: Arc<dyn Transport>,
+    /// Not held: whoever handles calls is held by the transport, and holds the group that this belongs to.
+    transport: Weak<dyn Transport>,
     addresses: Arc<AddressBook>,
     group: GroupId,
-    transfers: Arc<AtomicU64>,
+    outgoing: Arc<Outgoing>,
+    heartbeats: Arc<Heartbeats>,
     /// A restarted process leads in a later term, so these two may begin anew with it.
     connections: Arc<AtomicU64>,
     streams: Arc<AtomicU64>,
@@ -103,25 +99,74 @@ pub struct GroupNetwork {
 }
 
 impl GroupNetwork {
-    /// Calls for `group` over `transport`, to where `addresses` says. `first_transfer` is random, so that transfers of two lives of a
-    /// process differ. Entries may take `append_deadline` to be durable at the other end.
+    /// Calls for `group` over `transport`, to where `addresses` says. Entries may take `append_deadline` to be durable at the other
+    /// end; those without go out with `heartbeats`.
     #[must_use]
     pub fn new(
-        transport: Arc<dyn Transport>,
+        transport: &Arc<dyn Transport>,
         addresses: Arc<AddressBook>,
         group: GroupId,
-        first_transfer: u64,
+        outgoing: Arc<Outgoing>,
+        heartbeats: Arc<Heartbeats>,
         append_deadline: Duration,
     ) -> Self {
         Self {
-            transport,
+            transport: Arc::downgrade(transport),
             addresses,
             group,
-            transfers: Arc::new(AtomicU64::new(first_transfer)),
+            outgoing,
+            heartbeats,
             connections: Arc::default(),
             streams: Arc::default(),
             append_deadline,
         }
+    }
+
+    /// Asks `leader` up to which entry a state must have been applied that is read from now on.
+    ///
+    /// # Errors
+    /// The leader's refusal, or what became of the call.
+    pub async fn read_index(&self, leader: RaftId, hint: SocketAddr, deadline: Duration) -> Result<u64, RpcError> {
+        let payload = message_of(self.group, self.addresses.own(), &()).map_err(RpcError::Refused)?;
+        let call = Call {
+            method: Method::RaftReadIndex,
+            request_id: 0,
+            message: Bytes::new(),
+            payload,
+        };
+        let peer = peer_of(&self.addresses, leader, hint);
+        let answer = call_by(&self.transport, &peer, call, deadline).await?;
+        decode(&answer.payload).map_err(RpcError::Refused)
+    }
+}
+
+/// Calls while there is a transport.
+///
+/// # Errors
+/// As the transport's, and `Unreachable` once it is gone.
+pub(crate) async fn call_by(
+    transport: &Weak<dyn Transport>,
+    peer: &Peer,
+    call: Call,
+    deadline: Duration,
+) -> Result<Answer, RpcError> {
+    match transport.upgrade() {
+        Some(transport) => transport.call(peer, call, deadline).await,
+        None => Err(RpcError::Unreachable {
+            peer: peer.process,
+            detail: "this process is ending".to_owned(),
+        }),
+    }
+}
+
+/// A replica as the transport calls it: where it was last heard of, or else at `hint`.
+fn peer_of(addresses: &AddressBook, replica: RaftId, hint: SocketAddr) -> Peer {
+    Peer {
+        process: ProcessId {
+            role: Role::Metadata,
+            number: replica.0,
+        },
+        address: addresses.address_of(replica).unwrap_or(hint),
     }
 }
 
@@ -159,13 +204,7 @@ fn message_of<T: Serialize>(group: GroupId, sender: SocketAddr, message: &T) -> 
 
 impl ReplicaConnection {
     fn peer(&self) -> Peer {
-        Peer {
-            process: ProcessId {
-                role: Role::Metadata,
-                number: self.target.0,
-            },
-            address: self.network.addresses.address_of(self.target).unwrap_or(self.hint),
-        }
+        peer_of(&self.network.addresses, self.target, self.hint)
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(
@@ -183,7 +222,7 @@ impl ReplicaConnection {
             message: Bytes::new(),
             payload,
         };
-        match self.network.transport.call(&self.peer(), call, deadline).await {
+        match call_by(&self.network.transport, &self.peer(), call, deadline).await {
             Ok(answer) => decode(&answer.payload).map_err(|error| RPCError::Network(NetworkError::new(&error))),
             // All of them wait before the next try: a peer that refuses or is gone is not helped by haste.
             Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
@@ -197,47 +236,117 @@ impl ReplicaConnection {
         request: AppendEntriesRequest<TypeConfig>,
     ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
         let (prev, last) = (request.prev_log_id, request.entries.last().map(|entry| entry.log_id));
+        // The first of a stream waits for no other, so it may go with those of other groups; openraft's heartbeats are such.
+        let is_beat = number == 0 && request.entries.is_empty();
         let append = Append::InOrder {
             connection: self.number,
             stream,
             number,
             request,
         };
-        let answer: AppendEntriesResponse<TypeConfig> = self
-            .call(Method::RaftAppend, &append, self.network.append_deadline)
-            .await?;
+        let deadline = self.network.append_deadline;
+        let answer: AppendEntriesResponse<TypeConfig> = if is_beat {
+            self.beat(&append, deadline).await?
+        } else {
+            self.call(Method::RaftAppend, &append, deadline).await?
+        };
         Ok(answer.into_stream_result(prev, last.or(prev)))
     }
 
+    /// Sends an append without entries together with those of other groups.
+    async fn beat(
+        &self,
+        append: &Append,
+        deadline: Duration,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let broken = |error: Failure| RPCError::Network(NetworkError::new(&error));
+        let (network, message) = (&self.network, encode(append).map_err(broken)?);
+        match network
+            .heartbeats
+            .send(self.peer(), network.group, message, deadline)
+            .await
+        {
+            Ok(answer) => decode(&answer).map_err(broken),
+            Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
+        }
+    }
+
+    async fn send_part(
+        &self,
+        vote: Vote,
+        view: &View,
+        part: Part,
+        deadline: Duration,
+    ) -> Result<PartAnswer, RPCError<TypeConfig>> {
+        let message = SnapshotPart {
+            vote,
+            transfer: view.transfer,
+            part,
+        };
+        self.call(Method::RaftSnapshot, &message, deadline).await
+    }
+
+    /// Sends the state that `data` is, at least as new as `meta`, from where the receiver is.
     async fn send_snapshot(
         &self,
         vote: Vote,
-        snapshot: SnapshotData,
-        deadline: Duration,
-    ) -> Result<SnapshotAnswer, StreamingError<TypeConfig>> {
-        let SnapshotData::Live { kv, group } = snapshot else {
-            return Err(StreamingError::Closed(ReplicationClosed::new(
-                "a staged snapshot is not sent on",
-            )));
+        meta: &SnapshotMeta,
+        data: SnapshotData,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let SnapshotData::Live { kv, group } = data else {
+            let error = ReplicationClosed::new("a staged snapshot is not sent on");
+            return Err(StreamingError::Closed(error));
         };
-        let transfer = self.network.transfers.fetch_add(1, Ordering::Relaxed);
-        let mut parts = read_parts(kv, group);
-        let mut number = 0;
-        let mut answer = None;
-        while let Some(part) = parts.recv().await {
-            let part = part.map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
-            let message = SnapshotPart {
-                vote,
-                transfer,
-                number,
-                part,
-            };
+        let wanted = Applied {
+            last: meta.last_log_id.map(StoredLogId::from),
+            ..Applied::default()
+        };
+        let failed = |error: KvError| StreamingError::Network(NetworkError::new(&error));
+        let (outgoing, target) = (&self.network.outgoing, self.target);
+        let view = outgoing.view_for(target, kv, group, &wanted).await.map_err(failed)?;
+        let begin = Part::Begin(view.applied.clone());
+        let mut answer = self.send_part(vote, &view, begin, PART_DEADLINE).await?;
+        if let PartAnswer::Continue { after } = answer {
+            let after = self.send_rows(vote, &view, after).await?;
             answer = self
-                .call::<_, SnapshotAnswer>(Method::RaftSnapshot, &message, deadline)
+                .send_part(vote, &view, Part::End { after }, LAST_PART_DEADLINE)
                 .await?;
-            number += 1;
         }
-        Ok(answer)
+        outgoing.finished(target);
+        match answer {
+            PartAnswer::Installed(installed) => {
+                tracing::info!(%group, receiver = %target, state = ?view.applied.last, "snapshot installed by its receiver");
+                Ok(installed)
+            }
+            PartAnswer::Continue { .. } => {
+                let error = Failure::bug("the last part of a snapshot was answered as if it were not");
+                Err(StreamingError::Network(NetworkError::new(&error)))
+            }
+        }
+    }
+
+    /// Sends the rows behind `after`; returns the last key.
+    async fn send_rows(
+        &self,
+        vote: Vote,
+        view: &View,
+        mut after: Option<Bytes>,
+    ) -> Result<Option<Bytes>, StreamingError<TypeConfig>> {
+        let mut next = view.rows_after(after.clone());
+        loop {
+            let rows = next
+                .await
+                .unwrap_or_else(|_| Err(KvError::Io("the view has ended".to_owned())));
+            let rows = rows.map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+            let Some((last, _)) = rows.last() else { return Ok(after) };
+            let last = last.clone();
+            // The next rows are read while these are on their way.
+            next = view.rows_after(Some(last.clone()));
+            self.send_part(vote, view, Part::Rows { after, rows }, PART_DEADLINE)
+                .await?;
+            view.progressed();
+            after = Some(last);
+        }
     }
 }
 
@@ -300,14 +409,12 @@ impl RaftNetworkV2<TypeConfig> for ReplicaConnection {
         vote: Vote,
         snapshot: SnapshotOf<TypeConfig, SnapshotData>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sent = tokio::select! {
-            closed = cancel => return Err(StreamingError::Closed(closed)),
-            sent = self.send_snapshot(vote, snapshot.snapshot, option.soft_ttl()) => sent?,
-        };
-        let missing = Failure::bug("the last part of a snapshot was answered as if it were not");
-        sent.ok_or_else(|| StreamingError::Network(NetworkError::new(&missing)))
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, &snapshot.meta, snapshot.snapshot) => sent,
+        }
     }
 
     async fn transfer_leader(
@@ -319,20 +426,12 @@ impl RaftNetworkV2<TypeConfig> for ReplicaConnection {
     }
 }
 
-struct Incoming {
-    transfer: u64,
-    next: u32,
-    staging: Staging,
-}
-
 /// The receiving side of one group.
 pub struct Receiver {
     raft: GroupRaft,
-    state: GroupState,
-    group: GroupId,
     addresses: Arc<AddressBook>,
     order: AppendOrder,
-    incoming: Mutex<Option<Incoming>>,
+    incoming: Incoming,
 }
 
 /// The group that a call between replicas means.
@@ -357,7 +456,7 @@ fn answer_of<T: Serialize>(answer: &T) -> Result<Answer, Failure> {
     })
 }
 
-fn stale() -> Failure {
+pub(crate) fn stale() -> Failure {
     Failure::new(
         ErrorKind::Conflict,
         "stale_transfer",
@@ -365,7 +464,7 @@ fn stale() -> Failure {
     )
 }
 
-fn refused(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn refused(error: impl std::fmt::Display) -> Failure {
     Failure::new(ErrorKind::Unavailable, "replica_stopped", error.to_string())
 }
 
@@ -374,12 +473,10 @@ impl Receiver {
     #[must_use]
     pub fn new(raft: GroupRaft, state: GroupState, group: GroupId, addresses: Arc<AddressBook>) -> Self {
         Self {
+            incoming: Incoming::new(raft.clone(), state, group),
             raft,
-            state,
-            group,
             addresses,
             order: AppendOrder::default(),
-            incoming: Mutex::new(None),
         }
     }
 
@@ -403,7 +500,11 @@ impl Receiver {
                 let request = self.take(caller, call)?;
                 answer_of(&self.raft.handle_transfer_leader(request).await.map_err(refused)?)
             }
-            Method::RaftSnapshot => answer_of(&self.take_part(self.take(caller, call)?).await?),
+            Method::RaftSnapshot => answer_of(&self.incoming.take(self.take(caller, call)?).await?),
+            Method::RaftReadIndex => {
+                let () = self.take(caller, call)?;
+                answer_of(&self.read_index().await?)
+            }
             _ => Err(Failure::new(
                 ErrorKind::Invalid,
                 "not_a_raft_call",
@@ -447,63 +548,18 @@ impl Receiver {
         }
     }
 
-    async fn take_part(&self, message: SnapshotPart) -> Result<SnapshotAnswer, Failure> {
-        // Held to the end of the installation: another transfer would clear the rows that are being switched to.
-        let mut incoming = self.incoming.lock().await;
-        let SnapshotPart {
-            vote,
-            transfer,
-            number,
-            part,
-        } = message;
-        if let (Part::Begin(applied), 0) = (&part, number) {
-            let (kv, group, applied) = (self.state.kv(), self.group, applied.clone());
-            let staging = blocking(move || Staging::begin(kv, group, applied)).await?;
-            *incoming = Some(Incoming {
-                transfer,
-                next: 1,
-                staging,
-            });
-            return Ok(None);
-        }
-        let mut current = incoming.take().ok_or_else(stale)?;
-        if current.transfer != transfer || current.next != number {
-            *incoming = Some(current);
-            return Err(stale());
-        }
-        match part {
-            Part::Begin(_) => Err(Failure::new(
-                ErrorKind::Invalid,
-                "malformed_message",
-                "a snapshot begins twice",
-            )),
-            Part::Rows(rows) => {
-                current.next += 1;
-                let pushed = blocking(move || current.staging.push(rows).map(|()| current)).await?;
-                *incoming = Some(pushed);
-                Ok(None)
-            }
-            Part::End { rows } => {
-                let staged = blocking(move || current.staging.end(rows)).await?;
-                let SnapshotData::Staged { applied, .. } = &staged else {
-                    return Err(refused("nothing was staged"));
-                };
-                let snapshot = openraft::Snapshot {
-                    meta: meta_of(applied).map_err(refused)?,
-                    snapshot: staged,
-                };
-                let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(refused)?;
-                Ok(Some(answer))
-            }
-        }
+    /// Answers one sign of life of many; its sender's address was noted with the message.
+    ///
+    /// # Errors
+    /// As `handle`.
+    pub async fn take_beat(&self, append: &Bytes) -> Result<Bytes, Failure> {
+        encode(&self.take_append(decode(append)?).await?)
     }
-}
 
-async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(refused)?
-        .map_err(refused)
+    /// Up to where a follower must have applied that reads from now on; only a leader that a majority follows knows.
+    async fn read_index(&self) -> Result<u64, Failure> {
+        let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        let confirmed = confirmed.map_err(refused)?;
+        Ok(confirmed.read_log_id().index())
+    }
 }

@@ -2,11 +2,15 @@
 //!
 //! A snapshot is a mark, not a copy: its bytes are read when somebody asks, under the last-applied position of that very view,
 //! which may be newer than the mark. Parts are bounded; installing is: clear the next install number, write rows there, sync.
-//! Invariants: parts of one snapshot come from one view; an install is never read before the group record names it.
-//! Not here: switching to an install (`state_machine`), sending parts (`network`), resuming a broken transfer.
+//! Each run of rows is written together with how far the transfer is, so that a receiver that was killed goes on where it was.
+//! Invariants: parts of one snapshot come from one view; an install is never read before the group record names it; runs follow
+//! each other without a gap.
+//! Not here: switching to an install (`state_machine`), keeping a view for its receiver (`outgoing`), taking parts (`incoming`).
 
 use crate::raft::record::StoredMembersAt;
-use crate::raft::stored_state::{Applied, prefix_of, read_applied, read_group};
+use crate::raft::stored_state::{
+    Applied, StagingRecord, drop_staging, prefix_of, put_staging, read_applied, read_group, read_staging,
+};
 use crate::raft::types::{SnapshotMeta, StoredMembership};
 use bytes::Bytes;
 use kv::prefixed::{Prefixed, prefixed_batch};
@@ -14,26 +18,31 @@ use kv::seam::{Change, Kv, KvError, KvRead, Scan, prefix_end};
 use model::id::GroupId;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// Rows of a part, in bytes, unless one alone is larger.
 const PART_BYTES_MAX: usize = 1 << 20;
 /// Rows that are read from the store at a time.
 const SCAN_ROWS_MAX: usize = 512;
-/// Parts that wait for a slow receiver.
-const PARTS_WAITING_MAX: usize = 2;
+
+/// Rows of a state with their keys, in order.
+pub type Rows = Vec<(Bytes, Bytes)>;
 
 /// A run of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// First: what the rows that follow are the state of.
+    /// First, and again after a break: what the rows are the state of.
     Begin(Applied),
     /// Rows in the order of their keys, without group and install.
-    Rows(Vec<(Bytes, Bytes)>),
-    /// Last: how many rows there were.
+    Rows {
+        /// The key that they follow; `None` for the first ones.
+        after: Option<Bytes>,
+        /// The rows.
+        rows: Rows,
+    },
+    /// Last.
     End {
-        /// In all parts together.
-        rows: u64,
+        /// The greatest key of all rows.
+        after: Option<Bytes>,
     },
 }
 
@@ -56,59 +65,53 @@ pub enum SnapshotData {
     },
 }
 
-/// Reads the state of a group as parts, on a thread of its own, which ends when the receiver is dropped.
-#[must_use]
-pub fn read_parts(kv: Arc<dyn Kv>, group: GroupId) -> mpsc::Receiver<Result<Part, KvError>> {
-    let (sender, receiver) = mpsc::channel(PARTS_WAITING_MAX);
-    tokio::task::spawn_blocking(move || {
-        let view = kv.snapshot();
-        if let Err(error) = send_parts(view.as_ref(), group, &sender) {
-            // Nobody listening any more is no fault.
-            drop(sender.blocking_send(Err(error)));
-        }
-    });
-    receiver
+/// The state of a group in one view of a store, with what it is the state of.
+pub struct StateView<'a> {
+    rows: Prefixed<'a>,
+    /// What was applied to it.
+    pub applied: Applied,
 }
 
-fn send_parts(view: &dyn KvRead, group: GroupId, sender: &mpsc::Sender<Result<Part, KvError>>) -> Result<(), KvError> {
-    let install = read_group(view, group)?.install;
-    let applied = read_applied(view, group, install)?;
-    let state = Prefixed::new(view, prefix_of(group, install));
-    if sender.blocking_send(Ok(Part::Begin(applied))).is_err() {
-        return Ok(());
+impl<'a> StateView<'a> {
+    /// The current state of `group` in `view`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn open(view: &'a dyn KvRead, group: GroupId) -> Result<Self, KvError> {
+        let install = read_group(view, group)?.install;
+        Ok(Self {
+            applied: read_applied(view, group, install)?,
+            rows: Prefixed::new(view, prefix_of(group, install)),
+        })
     }
-    let mut scan = Scan::prefix(b"", SCAN_ROWS_MAX);
-    let mut rows_sent = 0;
-    loop {
-        let rows = state.scan(&scan)?;
-        let Some((last, _)) = rows.last() else { break };
-        scan = scan.after(last);
-        rows_sent += rows.len() as u64;
-        for run in split(rows) {
-            if sender.blocking_send(Ok(Part::Rows(run))).is_err() {
-                return Ok(());
+
+    /// The rows behind `after`, about a part's bytes of them; none when there are no more.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn rows_after(&self, after: Option<&Bytes>) -> Result<Rows, KvError> {
+        let mut scan = Scan::prefix(b"", SCAN_ROWS_MAX);
+        if let Some(after) = after {
+            scan = scan.after(after);
+        }
+        let (mut run, mut bytes): (Rows, usize) = (Vec::new(), 0);
+        loop {
+            let rows = self.rows.scan(&scan)?;
+            let is_last = rows.len() < SCAN_ROWS_MAX;
+            for (key, value) in rows {
+                let len = key.len() + value.len();
+                if !run.is_empty() && bytes + len > PART_BYTES_MAX {
+                    return Ok(run);
+                }
+                bytes += len;
+                run.push((key, value));
+            }
+            match run.last() {
+                Some((last, _)) if !is_last => scan = scan.after(last),
+                _ => return Ok(run),
             }
         }
     }
-    drop(sender.blocking_send(Ok(Part::End { rows: rows_sent })));
-    Ok(())
-}
-
-fn split(rows: Vec<(Bytes, Bytes)>) -> Vec<Vec<(Bytes, Bytes)>> {
-    let mut runs: Vec<Vec<(Bytes, Bytes)>> = Vec::new();
-    let mut bytes = PART_BYTES_MAX;
-    for (key, value) in rows {
-        let len = key.len() + value.len();
-        if bytes + len > PART_BYTES_MAX {
-            runs.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += len;
-        if let Some(run) = runs.last_mut() {
-            run.push((key, value));
-        }
-    }
-    runs
 }
 
 /// Why a part was not taken.
@@ -126,55 +129,95 @@ pub enum StageError {
 pub struct Staging {
     kv: Arc<dyn Kv>,
     group: GroupId,
-    install: u32,
-    applied: Applied,
-    rows: u64,
+    record: StagingRecord,
 }
 
 impl Staging {
-    /// Clears the install number behind the current one and writes there. Blocks.
+    /// Goes on with `transfer` where it was, also in an earlier life of the process; or clears the install number behind the current
+    /// one and begins there. Blocks.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn begin(kv: Arc<dyn Kv>, group: GroupId, applied: Applied) -> Result<Self, KvError> {
+    pub fn begin(kv: Arc<dyn Kv>, group: GroupId, transfer: u64, applied: Applied) -> Result<Self, KvError> {
         let install = read_group(kv.as_ref(), group)?.install + 1;
-        kv.write(vec![clear(group, install, install)])?;
-        Ok(Self {
-            kv,
-            group,
+        if let Some(record) = read_staging(kv.as_ref(), group)?
+            && record.install == install
+            && record.transfer == transfer
+            && record.applied == applied
+        {
+            return Ok(Self { kv, group, record });
+        }
+        let record = StagingRecord {
             install,
+            transfer,
             applied,
-            rows: 0,
-        })
+            after: None,
+        };
+        kv.write(vec![clear(group, install, install), put_staging(group, &record)?])?;
+        Ok(Self { kv, group, record })
     }
 
-    /// Takes the next rows. Blocks.
+    /// Which transfer this is.
+    #[must_use]
+    pub fn transfer(&self) -> u64 {
+        self.record.transfer
+    }
+
+    /// The key behind which rows are missing; `None` when all are.
+    #[must_use]
+    pub fn after(&self) -> Option<&Bytes> {
+        self.record.after.as_ref()
+    }
+
+    /// Takes the rows behind `after`. Blocks. What was taken is not durable yet; after a crash an earlier position may be found.
     ///
     /// # Errors
-    /// When the store fails.
-    pub fn push(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), KvError> {
-        self.rows += rows.len() as u64;
-        let batch = rows.into_iter().map(|(key, value)| Change::Put(key, value)).collect();
-        self.kv
-            .write(prefixed_batch(&prefix_of(self.group, self.install), batch))
+    /// When they do not follow what is there, or the store fails.
+    pub fn push(&mut self, after: Option<&Bytes>, rows: Rows) -> Result<(), StageError> {
+        if after != self.record.after.as_ref() {
+            return Err(StageError::Malformed("rows leave a gap"));
+        }
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        let mut record = self.record.clone();
+        record.after = Some(last.clone());
+        let puts = rows.into_iter().map(|(key, value)| Change::Put(key, value)).collect();
+        let mut batch = prefixed_batch(&prefix_of(self.group, record.install), puts);
+        batch.push(put_staging(self.group, &record)?);
+        self.kv.write(batch)?;
+        self.record = record;
+        Ok(())
     }
 
     /// Checks that all rows came and makes them durable. Blocks.
     ///
     /// # Errors
     /// When rows are missing or are not the state that was announced, or the store fails.
-    pub fn end(self, rows: u64) -> Result<SnapshotData, StageError> {
-        if rows != self.rows {
+    pub fn end(&self, after: Option<&Bytes>) -> Result<SnapshotData, StageError> {
+        let StagingRecord { install, applied, .. } = &self.record;
+        if after != self.record.after.as_ref() {
             return Err(StageError::Malformed("rows are missing"));
         }
-        if read_applied(self.kv.as_ref(), self.group, self.install)? != self.applied {
+        if read_applied(self.kv.as_ref(), self.group, *install)? != *applied {
             return Err(StageError::Malformed("the rows are another state than was announced"));
         }
         self.kv.sync()?;
         Ok(SnapshotData::Staged {
-            install: self.install,
-            applied: self.applied,
+            install: *install,
+            applied: applied.clone(),
         })
+    }
+
+    /// Removes what was staged, unless it has become current. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn discard(self) -> Result<(), KvError> {
+        let install = self.record.install;
+        if read_group(self.kv.as_ref(), self.group)?.install >= install {
+            return Ok(());
+        }
+        self.kv
+            .write(vec![clear(self.group, install, install), drop_staging(self.group)])
     }
 }
 

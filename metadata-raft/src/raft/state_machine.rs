@@ -7,8 +7,10 @@
 
 use crate::raft::read_once::ReadOnce;
 use crate::raft::record::{StoredLogId, StoredMembersAt, no_answer};
-use crate::raft::snapshot::{Part, SnapshotData, Staging, clear, membership_of, meta_of, read_parts};
-use crate::raft::stored_state::{Applied, GroupRecord, prefix_of, put_applied, put_group, read_applied, read_group};
+use crate::raft::snapshot::{SnapshotData, Staging, StateView, clear, membership_of, meta_of};
+use crate::raft::stored_state::{
+    Applied, GroupRecord, drop_staging, prefix_of, put_applied, put_group, read_applied, read_group, read_staging,
+};
 use crate::raft::types::{AnswerBytes, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -19,7 +21,7 @@ use model::id::GroupId;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 /// Entries that are written as one batch. A guess: long enough to spare writes, short enough for answers not to wait.
 const BATCH_ENTRIES_MAX: usize = 64;
@@ -47,6 +49,8 @@ struct Shared {
     group: GroupId,
     apply: Arc<dyn Apply>,
     current: RwLock<Current>,
+    /// Held by whoever changes the group's record, so that one change does not undo another.
+    changing: Mutex<()>,
 }
 
 /// The state of one group; clones are the same.
@@ -60,14 +64,22 @@ fn stopped(error: KvError) -> io::Error {
 }
 
 impl GroupState {
-    /// Opens a group's state in `kv` and removes installs that never became current. Blocks.
+    /// Opens a group's state in `kv` and removes installs that are no longer or were never current, but for one that is being
+    /// received and still wanted. Blocks.
     ///
     /// # Errors
     /// When the store fails or its records are damaged.
     pub fn open(kv: Arc<dyn Kv>, group: GroupId, apply: Arc<dyn Apply>) -> Result<Self, KvError> {
         let record = read_group(kv.as_ref(), group)?;
         let applied = read_applied(kv.as_ref(), group, record.install)?;
-        let mut leftovers = vec![clear(group, record.install + 1, u32::MAX)];
+        let staging = read_staging(kv.as_ref(), group)?;
+        let is_wanted =
+            staging.is_some_and(|staging| staging.install == record.install + 1 && staging.applied.last > applied.last);
+        let mut leftovers = if is_wanted {
+            vec![clear(group, record.install + 2, u32::MAX)]
+        } else {
+            vec![clear(group, record.install + 1, u32::MAX), drop_staging(group)]
+        };
         if record.install > 1 {
             leftovers.push(clear(group, 1, record.install - 1));
         }
@@ -79,6 +91,7 @@ impl GroupState {
                 group,
                 apply,
                 current,
+                changing: Mutex::new(()),
             }),
         })
     }
@@ -86,7 +99,7 @@ impl GroupState {
     /// Runs `read` over the state as it is now, keys beginning with the slot. Holds off the switch to a snapshot meanwhile: short
     /// reads only. Whether the state is new enough is the caller's to know.
     pub fn read<T>(&self, read: impl FnOnce(&dyn KvRead) -> T) -> T {
-        let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current();
         let view = self.shared.kv.snapshot();
         read(&Prefixed::new(
             view.as_ref(),
@@ -97,12 +110,7 @@ impl GroupState {
     /// The last applied position.
     #[must_use]
     pub fn last_applied(&self) -> Option<StoredLogId> {
-        self.shared
-            .current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .applied
-            .last
+        self.current().applied.last
     }
 
     /// The store below, for receiving snapshots.
@@ -115,7 +123,7 @@ impl GroupState {
         let Some((last, _)) = entries.last() else { return Ok(()) };
         let last_index = last.log_id.index;
         let (install, mut applied) = {
-            let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+            let current = self.current();
             (current.record.install, current.applied.clone())
         };
         let prefix = prefix_of(self.shared.group, install);
@@ -130,11 +138,7 @@ impl GroupState {
         let mut batch = prefixed_batch(&prefix, overlay.into_batch());
         batch.push(put_applied(self.shared.group, install, &applied)?);
         self.shared.kv.write(batch)?;
-        self.shared
-            .current
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .applied = applied;
+        self.publish(|current| current.applied = applied);
         for (responder, answer) in answers {
             if let Some(responder) = responder {
                 responder.send(answer);
@@ -168,45 +172,41 @@ impl GroupState {
         }
     }
 
+    fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.shared.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Current)) {
+        change(&mut self.shared.current.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Makes the state durable and notes up to where: from then on the log may be purged to there. Blocks.
     fn mark(&self) -> Result<Applied, KvError> {
+        // Held over the syncs, which `current` must not be: whoever reads or applies would wait for the disk with it.
+        let _changing = self.shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // 1. The position is read before the sync, so the sync covers it. A crash here leaves the old mark.
-        let applied = self
-            .shared
-            .current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .applied
-            .clone();
+        let applied = self.current().applied.clone();
         self.shared.kv.sync()?;
         // 2. The mark itself is durable before openraft hears of it and purges.
-        let mut current = self.shared.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .record
-            .mark
-            .as_ref()
-            .is_some_and(|mark| mark.last > applied.last)
-        {
+        let mut record = self.current().record.clone();
+        if let Some(mark) = record.mark.as_ref().filter(|mark| mark.last > applied.last) {
             // A snapshot was installed meanwhile, and its mark covers more.
-            return Ok(current.record.mark.clone().unwrap_or(applied));
+            return Ok(mark.clone());
         }
-        let record = GroupRecord {
-            mark: Some(applied.clone()),
-            ..current.record.clone()
-        };
+        record.mark = Some(applied.clone());
         self.shared.kv.write(vec![put_group(self.shared.group, &record)?])?;
         self.shared.kv.sync()?;
-        current.record = record;
+        self.publish(|current| current.record = record);
         Ok(applied)
     }
 
     /// Makes a staged install current. Blocks.
     fn switch(&self, install: u32, applied: Applied) -> Result<(), KvError> {
-        let mut current = self.shared.current.write().unwrap_or_else(PoisonError::into_inner);
-        if install != current.record.install + 1 {
+        let _changing = self.shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.current().record.install;
+        if install != old + 1 {
             return Err(KvError::Corrupt(format!(
-                "install {install} is not the one behind {}",
-                current.record.install
+                "install {install} is not the one behind {old}"
             )));
         }
         // 1. One record switches; its sync comes before openraft hears of it. A crash before leaves the old state whole.
@@ -214,16 +214,17 @@ impl GroupState {
             install,
             mark: Some(applied.clone()),
         };
-        self.shared.kv.write(vec![put_group(self.shared.group, &record)?])?;
+        let switched = vec![put_group(self.shared.group, &record)?, drop_staging(self.shared.group)];
+        self.shared.kv.write(switched)?;
         self.shared.kv.sync()?;
-        let old = current.record.install;
-        *current = Current { record, applied };
-        // 2. A crash before this leaves rows that `open` removes.
+        // 2. Readers of the old install have ended when this returns.
+        self.publish(|current| *current = Current { record, applied });
+        // 3. A crash before this leaves rows that `open` removes.
         self.shared.kv.write(vec![clear(self.shared.group, old, old)])
     }
 
     fn marked(&self) -> Result<Option<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>>, KvError> {
-        let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current();
         let Some(mark) = &current.record.mark else {
             return Ok(None);
         };
@@ -238,31 +239,25 @@ impl GroupState {
     }
 }
 
-/// Reads a live state of another store and stages it in `kv`.
-async fn stage(
-    source: Arc<dyn Kv>,
-    source_group: GroupId,
-    kv: Arc<dyn Kv>,
-    group: GroupId,
-) -> io::Result<(u32, Applied)> {
-    let mut parts = read_parts(source, source_group);
-    let mut staging = None;
-    while let Some(part) = parts.recv().await {
-        match (part.map_err(stopped)?, staging.as_mut()) {
-            (Part::Begin(applied), _) => {
-                staging = Some(Staging::begin(Arc::clone(&kv), group, applied).map_err(stopped)?);
-            }
-            (Part::Rows(rows), Some(staging)) => staging.push(rows).map_err(stopped)?,
-            (Part::End { rows }, Some(_)) => {
-                let Some(staging) = staging.take() else { break };
-                if let SnapshotData::Staged { install, applied } = staging.end(rows).map_err(io::Error::other)? {
-                    return Ok((install, applied));
-                }
-            }
-            (Part::Rows(_) | Part::End { .. }, None) => break,
+/// Reads a live state of another store and stages it in `kv`. Blocks.
+fn stage(source: &dyn Kv, source_group: GroupId, kv: Arc<dyn Kv>, group: GroupId) -> io::Result<(u32, Applied)> {
+    /// A transfer that is never continued.
+    const UNNUMBERED: u64 = 0;
+    let snapshot = source.snapshot();
+    let view = StateView::open(snapshot.as_ref(), source_group).map_err(stopped)?;
+    let mut staging = Staging::begin(kv, group, UNNUMBERED, view.applied.clone()).map_err(stopped)?;
+    loop {
+        let after = staging.after().cloned();
+        let rows = view.rows_after(after.as_ref()).map_err(stopped)?;
+        if rows.is_empty() {
+            break;
         }
+        staging.push(after.as_ref(), rows).map_err(io::Error::other)?;
     }
-    Err(io::Error::other("the snapshot ended early"))
+    match staging.end(staging.after()).map_err(io::Error::other)? {
+        SnapshotData::Staged { install, applied } => Ok((install, applied)),
+        SnapshotData::Live { .. } => Err(io::Error::other("nothing was staged")),
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for GroupState {
@@ -272,7 +267,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupState {
         &mut self,
     ) -> Result<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let state = self.clone();
-        let marked = tokio::task::spawn_blocking(move || state.mark())
+        let marked = daemon::blocking::run(move || state.mark())
             .await
             .map_err(io::Error::other)?;
         let meta = meta_of(&marked.map_err(stopped)?).map_err(stopped)?;
@@ -289,7 +284,7 @@ impl RaftStateMachine<TypeConfig> for GroupState {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current();
         let membership = membership_of(&current.applied.members).map_err(stopped)?;
         Ok((current.applied.last.map(Into::into), membership))
     }
@@ -315,7 +310,11 @@ impl RaftStateMachine<TypeConfig> for GroupState {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         let (install, applied) = match snapshot {
             SnapshotData::Staged { install, applied } => (install, applied),
-            SnapshotData::Live { kv, group } => stage(kv, group, self.kv(), self.shared.group).await?,
+            SnapshotData::Live { kv: source, group } => {
+                let (kv, own) = (self.kv(), self.shared.group);
+                let staged = tokio::task::spawn_blocking(move || stage(source.as_ref(), group, kv, own)).await;
+                staged.map_err(io::Error::other)??
+            }
         };
         if meta_of(&applied).map_err(stopped)? != *meta {
             return Err(io::Error::other(

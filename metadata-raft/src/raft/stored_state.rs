@@ -1,7 +1,8 @@
 //! What a group's store holds besides the state itself: which install is current, what was applied, what a snapshot may promise.
 //!
 //! Keys: group (u32), install (u32), both big-endian, then the state's own key. Install 0 is never a state: it holds the group's
-//! `GroupRecord` alone. In each install the key `APPLIED_KEY` holds what was applied to it, written in the same batch.
+//! `GroupRecord` and, while a state is received, its `StagingRecord`. In each install the key `APPLIED_KEY` holds what was applied
+//! to it, written in the same batch.
 //! Invariants: versioned enums in postcard; an install is read only once the group record names it.
 //! Not here: slots and tables of the state (`state::keys`); `APPLIED_KEY` lies behind all of them.
 
@@ -55,6 +56,25 @@ enum StoredGroupRecord {
     V1(GroupRecord),
 }
 
+/// How far a state has come that is being received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagingRecord {
+    /// Where its rows go: the install behind the current one.
+    pub install: u32,
+    /// Tells transfers apart: the sender draws one for each view.
+    pub transfer: u64,
+    /// What the rows are the state of, once all are there.
+    pub applied: Applied,
+    /// The greatest key that is there; `None` when none is.
+    pub after: Option<Bytes>,
+}
+
+/// The stored form of `StagingRecord`.
+#[derive(Serialize, Deserialize)]
+enum StoredStaging {
+    V1(StagingRecord),
+}
+
 fn corrupt(error: RecordError) -> KvError {
     KvError::Corrupt(error.to_string())
 }
@@ -82,6 +102,39 @@ pub fn read_group(kv: &dyn KvRead, group: GroupId) -> Result<GroupRecord, KvErro
 pub fn put_group(group: GroupId, record: &GroupRecord) -> Result<Change, KvError> {
     let bytes = to_bytes(&StoredGroupRecord::V1(record.clone())).map_err(corrupt)?;
     Ok(Change::Put(prefix_of(group, 0), bytes))
+}
+
+/// Behind the group and install 0.
+const STAGING_KEY: [u8; 1] = [1];
+
+fn staging_key(group: GroupId) -> Bytes {
+    [prefix_of(group, 0).as_ref(), &STAGING_KEY].concat().into()
+}
+
+/// How far a state has come that is being received; `None` when none is.
+///
+/// # Errors
+/// When the store fails or the record is damaged.
+pub fn read_staging(kv: &dyn KvRead, group: GroupId) -> Result<Option<StagingRecord>, KvError> {
+    kv.get(&staging_key(group))?
+        .map(|bytes| from_bytes(&bytes).map(|StoredStaging::V1(record)| record))
+        .transpose()
+        .map_err(corrupt)
+}
+
+/// The change that stores it; it belongs into the batch of the rows that it counts.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub fn put_staging(group: GroupId, record: &StagingRecord) -> Result<Change, KvError> {
+    let bytes = to_bytes(&StoredStaging::V1(record.clone())).map_err(corrupt)?;
+    Ok(Change::Put(staging_key(group), bytes))
+}
+
+/// The change that forgets it.
+#[must_use]
+pub fn drop_staging(group: GroupId) -> Change {
+    Change::Delete(staging_key(group))
 }
 
 fn applied_key(group: GroupId, install: u32) -> Bytes {
@@ -112,8 +165,12 @@ pub fn put_applied(group: GroupId, install: u32, applied: &Applied) -> Result<Ch
 
 #[cfg(test)]
 mod tests {
-    use super::{Applied, GroupRecord, put_applied, put_group, read_applied, read_group};
+    use super::{
+        Applied, GroupRecord, StagingRecord, drop_staging, put_applied, put_group, put_staging, read_applied,
+        read_group, read_staging,
+    };
     use crate::raft::record::{StoredLogId, StoredMembersAt};
+    use bytes::Bytes;
     use kv::memory::MemoryKv;
     use kv::seam::{Change, Kv};
     use model::id::GroupId;
@@ -129,10 +186,17 @@ mod tests {
             install: 300,
             mark: Some(applied.clone()),
         };
+        let staging = StagingRecord {
+            install: 301,
+            transfer: 5,
+            applied: applied.clone(),
+            after: Some(Bytes::from_static(b"key")),
+        };
         let store = MemoryKv::new();
         let changes = vec![
             put_applied(GroupId(1), 300, &applied).unwrap(),
             put_group(GroupId(1), &record).unwrap(),
+            put_staging(GroupId(1), &staging).unwrap(),
         ];
         let bytes: Vec<Vec<u8>> = changes
             .iter()
@@ -146,7 +210,16 @@ mod tests {
             [0, 0, 0, 1, 0, 0, 1, 44, 0xff, 0xff, 0xff, 0, 1, 7, 0xc8, 1, 0, 0]
         );
         assert_eq!(bytes[1], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0xac, 2, 1, 1, 7, 0xc8, 1, 0, 0]);
+        assert_eq!(
+            bytes[2],
+            [
+                0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0xad, 2, 5, 1, 7, 0xc8, 1, 0, 0, 1, 3, b'k', b'e', b'y'
+            ]
+        );
         store.write(changes).unwrap();
+        assert_eq!(read_staging(&store, GroupId(1)).unwrap(), Some(staging));
+        store.write(vec![drop_staging(GroupId(1))]).unwrap();
+        assert_eq!(read_staging(&store, GroupId(1)).unwrap(), None);
         assert_eq!(read_applied(&store, GroupId(1), 300).unwrap(), applied);
         assert_eq!(read_group(&store, GroupId(1)).unwrap(), record);
     }

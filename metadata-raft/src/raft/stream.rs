@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use disk::{Place, SegmentNumber};
+use futures_util::future::BoxFuture;
 
 /// Told once: the places of the submitted records, all synced, or why not. Must be quick; runs on the stream's own thread.
 pub type Completed = Box<dyn FnOnce(Result<Vec<Place>, StreamError>) + Send>;
@@ -34,6 +35,7 @@ pub trait LogStream: Send + Sync + 'static {
     fn read(&self, place: &Place) -> Result<Bytes, StreamError>;
     /// The segments that are full, oldest first.
     fn closed_segments(&self) -> Vec<SegmentNumber>;
-    /// Lets a closed segment go; the caller has everything it needs of it elsewhere, synced. Blocks on the disk.
-    fn release(&self, segment: SegmentNumber) -> Result<(), StreamError>;
+    /// Lets a closed segment go, behind what was submitted before; the caller has everything it needs of it elsewhere, synced.
+    /// Dropped midway it may go all the same.
+    fn release(&self, segment: SegmentNumber) -> BoxFuture<'_, Result<(), StreamError>>;
 }

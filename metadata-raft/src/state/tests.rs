@@ -5,6 +5,7 @@ mod control;
 mod foreseen;
 mod golden;
 mod model_tree;
+mod pages;
 mod sessions;
 mod tree;
 mod users;

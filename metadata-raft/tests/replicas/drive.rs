@@ -3,7 +3,7 @@
 use crate::world::World;
 use bytes::Bytes;
 use model::authorize::Principal;
-use model::id::{DriveId, GroupId, Slot, UserId};
+use model::id::{DriveId, EntryId, GroupId, Slot, UserId};
 use model::name::{EntryName, Username};
 use model::profile::ProfileId;
 use protocol::metadata::drive::{DriveCommand, EntryRef, Place};
@@ -14,9 +14,10 @@ use protocol::metadata::{Command, Query, QueryAnswer};
 /// The drive group of these worlds.
 pub(crate) const GROUP: GroupId = GroupId(1);
 
-/// The user's home drive.
+/// The user's home drive, and the group that serves it.
 #[derive(Clone, Copy)]
 pub(crate) struct Drive {
+    pub(crate) group: GroupId,
     pub(crate) principal: Principal,
     pub(crate) drive: DriveId,
 }
@@ -24,7 +25,12 @@ pub(crate) struct Drive {
 impl Drive {
     /// Makes the user; waits until the group knows its slots.
     pub(crate) async fn create(world: &World) -> Self {
-        let slot = Slot::of_username("ada");
+        Self::create_in(world, GROUP, "ada").await
+    }
+
+    /// Makes a user of this name, whose slot `group` serves.
+    pub(crate) async fn create_in(world: &World, group: GroupId, name: &str) -> Self {
+        let slot = Slot::of_username(name);
         let (user, drive) = (UserId::new(slot, 7), DriveId::new(slot, 8));
         let cut = CutParameters {
             level: 1,
@@ -44,25 +50,34 @@ impl Drive {
             cut,
         };
         let create = UserCommand::CreateUser {
-            name: Username::new("ada").unwrap(),
+            name: Username::new(name).unwrap(),
             user,
             home,
             password_hash: "hash".to_owned(),
             is_admin: false,
         };
-        world.command(GROUP, None, &Command::User(create)).await.unwrap();
+        world.command(group, None, &Command::User(create)).await.unwrap();
         let principal = Principal {
             user,
             device: None,
             is_admin: false,
         };
-        Self { principal, drive }
+        Self {
+            group,
+            principal,
+            drive,
+        }
     }
 
     /// The command that makes the folder of this number in the root.
     pub(crate) fn folder(&self, number: u64) -> Command {
+        self.folder_in(self.drive.root(), number)
+    }
+
+    /// The command that makes the folder of this number in another one.
+    pub(crate) fn folder_in(&self, parent: EntryId, number: u64) -> Command {
         let place = Place::In {
-            parent: self.drive.root(),
+            parent,
             name: EntryName::new(&format!("folder {number:06}")).unwrap(),
         };
         Command::Drive(DriveCommand::CreateFolder {
@@ -77,12 +92,29 @@ impl Drive {
     /// Makes folders; each is acknowledged before the next.
     pub(crate) async fn make(&self, world: &World, numbers: std::ops::Range<u64>) {
         for number in numbers {
-            match world.command(GROUP, None, &self.folder(number)).await {
+            match world.command(self.group, None, &self.folder(number)).await {
                 // Without a request id a repeat after an unknown outcome meets itself.
                 Err(failure) if failure.code == "name_taken" => {}
                 answer => drop(answer.unwrap()),
             }
         }
+    }
+
+    /// Has the group log nearly a MiB: a command with far more numbers than it needs.
+    #[allow(dead_code)]
+    pub(crate) async fn fill(&self, world: &World) {
+        let command = Command::Drive(DriveCommand::CreateFolder {
+            principal: self.principal,
+            drive: self.drive,
+            place: Place::In {
+                parent: self.drive.root(),
+                name: EntryName::new("folder").unwrap(),
+            },
+            with_parents: false,
+            fresh: vec![u64::MAX; 90_000],
+        });
+        // The first makes the folder, the others find its name taken.
+        drop(world.command(self.group, None, &command).await);
     }
 
     /// The query for the first names of the root.
@@ -101,7 +133,7 @@ impl Drive {
 
     /// The names in the root, as a linearizable read gives them.
     pub(crate) async fn names(&self, world: &World) -> Vec<String> {
-        match world.query(GROUP, &self.listing()).await.unwrap() {
+        match world.query(self.group, &self.listing()).await.unwrap() {
             QueryAnswer::Listing(listing) => listing.entries.into_iter().map(|entry| entry.name).collect(),
             other => panic!("{other:?}"),
         }

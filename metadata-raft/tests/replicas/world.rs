@@ -20,6 +20,7 @@ use model::error_kind::ErrorKind;
 use model::id::{ClusterId, GroupId, RaftId};
 use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
+use model::time::WallTime;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::control::ClusterSettings;
 use protocol::metadata::{
@@ -29,7 +30,7 @@ use protocol::wire_error::Failure;
 use rpc::authority::ClusterAuthority;
 use rpc::identity::{Identity, Revocations};
 use rpc::limits::RpcLimits;
-use rpc::memory::MemoryNetwork;
+use rpc::memory::{Fault, MemoryNetwork};
 use rpc::quic::{QuicOptions, QuicTransport};
 use rpc::transport::{Handler, Transport};
 use serde::Serialize;
@@ -111,6 +112,7 @@ fn settings() -> ClusterSettings {
 pub(crate) struct Replica {
     pub(crate) process: Arc<MetadataProcess>,
     pub(crate) service: Arc<MetadataService>,
+    pub(crate) metrics: Metrics,
     workers: Workers,
     shutdown: Shutdown,
     runtime: Runtime,
@@ -169,6 +171,7 @@ impl World {
                     clock: Arc::new(SystemClock::new()),
                     limits: RpcLimits::default(),
                     revocations: Revocations::default(),
+                    has_jumbo_frames: false,
                 };
                 let (transport, address) = QuicTransport::bind(options, handler.clone()).unwrap();
                 (transport, address)
@@ -246,6 +249,7 @@ impl World {
         let shutdown = Shutdown::new();
         let workers = Workers::new(clock.clone(), shutdown.clone());
         let dir = self.directory(number);
+        let metrics = Metrics::new();
         let seams = Seams {
             cluster: CLUSTER,
             disk,
@@ -253,7 +257,7 @@ impl World {
             transport: bound.transport,
             clock,
             random: Random::system(),
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
             workers: workers.clone(),
         };
         let config = Config {
@@ -284,6 +288,7 @@ impl World {
         let replica = Replica {
             process,
             service,
+            metrics,
             workers,
             shutdown,
             runtime,
@@ -318,6 +323,30 @@ impl World {
                 }
             };
             tokio::time::timeout(PATIENCE, settled).await.unwrap();
+        }
+    }
+
+    /// Cuts a replica off from the others, in memory; callers of its service still reach it.
+    #[allow(dead_code)]
+    pub(crate) fn cut(&self, number: u64) {
+        let Wires::Memory(network) = &self.wires else {
+            panic!("only wires in memory can be cut")
+        };
+        let id = |number| ProcessId {
+            role: Role::Metadata,
+            number,
+        };
+        for other in self.numbers() {
+            network.break_way(id(number), id(other), Fault::Cut);
+            network.break_way(id(other), id(number), Fault::Cut);
+        }
+    }
+
+    /// Takes all cuts back.
+    #[allow(dead_code)]
+    pub(crate) fn mend(&self) {
+        if let Wires::Memory(network) = &self.wires {
+            network.mend_all();
         }
     }
 
@@ -360,7 +389,8 @@ impl World {
         (1..=self.replicas).collect()
     }
 
-    fn services(&self) -> Vec<(u64, Arc<MetadataService>)> {
+    /// The running replicas.
+    pub(crate) fn services(&self) -> Vec<(u64, Arc<MetadataService>)> {
         self.running
             .iter()
             .map(|(number, replica)| (*number, replica.service.clone()))
@@ -393,9 +423,21 @@ impl World {
         request_id: Option<RequestKey>,
         command: &Command,
     ) -> Result<CommandAnswer, Failure> {
+        self.command_at(SystemClock::new().wall(), group, request_id, command)
+            .await
+    }
+
+    /// As `command`, of somebody whose clock shows `wall`.
+    pub(crate) async fn command_at(
+        &self,
+        wall: WallTime,
+        group: GroupId,
+        request_id: Option<RequestKey>,
+        command: &Command,
+    ) -> Result<CommandAnswer, Failure> {
         let envelope = Envelope {
             request_id,
-            wall: SystemClock::new().wall(),
+            wall,
             command: command.clone(),
         };
         let message = encode(&ProposeRequest {
@@ -414,6 +456,15 @@ impl World {
         })
         .unwrap();
         self.ask(Method::Query, message).await
+    }
+
+    /// Asks one replica, once.
+    #[allow(dead_code)]
+    pub(crate) async fn query_at(&self, number: u64, group: GroupId, query: &Query) -> Result<QueryAnswer, Failure> {
+        let query = encode(query)?;
+        let message = encode(&QueryRequest { group, query })?;
+        let answer = call(&self.replica(number).service, Method::QueryReplica, message).await?;
+        Reply::<QueryAnswer>::from_bytes(&answer.reply)?.result
     }
 
     async fn ask<T: Serialize + DeserializeOwned>(&self, method: Method, message: Bytes) -> Result<T, Failure> {
@@ -465,6 +516,29 @@ pub(crate) async fn propose(
     })?;
     let answer = call(service, Method::Propose, encode(&ProposeRequest { group, envelope })?).await?;
     Reply::<CommandAnswer>::from_bytes(&answer.reply)?.result
+}
+
+/// Proposes at these replicas, beginning with the one that did it last, until one has done it; for the examples.
+#[allow(dead_code)]
+pub(crate) async fn propose_anywhere(
+    services: &[Arc<MetadataService>],
+    last: &mut usize,
+    group: GroupId,
+    command: &Command,
+) {
+    loop {
+        match propose(&services[*last], group, None, command).await {
+            Ok(_) => return,
+            // Without a request id a repeat after an unknown outcome meets itself.
+            Err(failure) if failure.code == "name_taken" => return,
+            Err(failure) => assert!(
+                failure.kind.is_retryable() || failure.kind == ErrorKind::Ambiguous,
+                "{failure}"
+            ),
+        }
+        *last = (*last + 1) % services.len();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// One call to one replica, as its transport hands it over.

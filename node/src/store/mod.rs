@@ -4,7 +4,7 @@
 //! sync ran into the next batch (group commit without waiting for company); reads go to the index and the segments directly.
 //! Invariants: a positive answer to a write means synced; a write that was accepted is finished also when its caller went away;
 //! the queue is bounded.
-//! Reading order: `record`, `place_row`, `core`, `replay`, `compact`, `read`, `identity`.
+//! Reading order: `record`, `place_row`, `core`, `writer`, `replay`, `compact`, `read`, `identity`.
 
 pub(crate) mod compact;
 pub(crate) mod core;
@@ -17,6 +17,7 @@ pub(crate) mod replay;
 pub(crate) mod tally;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use compact::CompactionStep;
 pub use error::StoreError;
@@ -25,6 +26,7 @@ pub use replay::OpenReport;
 
 use self::core::{Core, Write, Written};
 use self::read::{ReadFault, Reader};
+use self::writer::{Request, drive_writer, run_writer};
 use bytes::Bytes;
 use codec::fragment::FragmentHeader;
 use disk::{Disk, Place};
@@ -43,8 +45,6 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Requests that wait for the writer: a second of small fragments on a slow disk. Guess.
 const QUEUE_MAX: usize = 1024;
-/// What a batch holds besides payloads: record and fragment headers, and the padding to the next block.
-const RECORD_OVERHEAD_BYTES: usize = 4096;
 /// A disk with less free space than two segments is short: the reserve of compaction begins there.
 const SHORT_SEGMENTS: u64 = 3;
 
@@ -59,20 +59,6 @@ pub struct StoreOptions {
     pub next_salt: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
-enum Request {
-    Write(Write, oneshot::Sender<Result<Written, StoreError>>),
-    Damage(FragmentName, Place, Damage, oneshot::Sender<Result<bool, StoreError>>),
-    Whole(FragmentName, Place, oneshot::Sender<Result<(), StoreError>>),
-    Rows(Vec<Change>, oneshot::Sender<Result<(), StoreError>>),
-    Compact(
-        Duration,
-        Duration,
-        bool,
-        oneshot::Sender<Result<CompactionStep, StoreError>>,
-    ),
-    Stop(oneshot::Sender<()>),
-}
-
 /// Fragments on one disk; clones are the same store.
 #[derive(Clone)]
 pub struct FragmentStore {
@@ -83,7 +69,7 @@ pub struct FragmentStore {
     tally: Arc<Tally>,
     requests: mpsc::Sender<Request>,
     segment_bytes: u64,
-    /// Until somebody waits for its end.
+    /// Until somebody waits for its end; none where the world is simulated.
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -101,7 +87,8 @@ impl Hold {
 }
 
 impl FragmentStore {
-    /// Opens the store of a disk whose identity was checked, replays its journal and starts its writer. Blocks.
+    /// Opens the store of a disk whose identity was checked, replays its journal and starts its writer. Blocks. Where the world is
+    /// simulated the writer is a task of the current runtime.
     ///
     /// Errors: the journal or the index cannot be read; nothing was removed then.
     pub fn open(
@@ -117,10 +104,14 @@ impl FragmentStore {
         let reader = core.reader();
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let batch_bytes_max = options.batch_bytes_max;
-        let writer = std::thread::Builder::new()
-            .name(format!("disk-{id}"))
-            .spawn(move || run_writer(core, queue, batch_bytes_max))
-            .map_err(|error| StoreError::Fault(format!("start writer: {error}")))?;
+        let writer = if daemon::blocking::is_inline() {
+            tokio::spawn(drive_writer(core, queue, batch_bytes_max, Arc::clone(&disk)));
+            None
+        } else {
+            let thread = std::thread::Builder::new().name(format!("disk-{id}"));
+            let started = thread.spawn(move || run_writer(core, queue, batch_bytes_max));
+            Some(started.map_err(|error| StoreError::Fault(format!("start writer: {error}")))?)
+        };
         let segment_bytes = options.segment_bytes;
         Ok((
             Self {
@@ -131,7 +122,7 @@ impl FragmentStore {
                 tally,
                 requests,
                 segment_bytes,
-                writer: Arc::new(Mutex::new(Some(writer))),
+                writer: Arc::new(Mutex::new(writer)),
             },
             report,
         ))
@@ -181,7 +172,7 @@ impl FragmentStore {
     /// Reads ranges of a fragment, checked; a damaged one is on the list when this returns `Damaged`. May be dropped midway.
     pub async fn read(&self, name: FragmentName, ranges: Vec<ByteRange>) -> Result<FragmentBytes, StoreError> {
         let reader = self.reader.clone();
-        let result = tokio::task::spawn_blocking(move || reader.read(&name, &ranges)).await;
+        let result = daemon::blocking::run(move || reader.read(&name, &ranges)).await;
         match result.map_err(|error| StoreError::Bug(format!("read fragment: {error}")))? {
             Ok(bytes) => {
                 self.tally.reads.fetch_add(1, Ordering::Relaxed);
@@ -195,7 +186,7 @@ impl FragmentStore {
     /// Reads all of a fragment and checks it to the last byte and the hash; whole ones leave the damaged list.
     pub async fn scrub(&self, name: FragmentName) -> Result<(), StoreError> {
         let reader = self.reader.clone();
-        let result = tokio::task::spawn_blocking(move || reader.check_whole(&name)).await;
+        let result = daemon::blocking::run(move || reader.check_whole(&name)).await;
         self.tally.scrubbed.fetch_add(1, Ordering::Relaxed);
         match result.map_err(|error| StoreError::Bug(format!("scrub fragment: {error}")))? {
             Ok(None) => Ok(()),
@@ -364,72 +355,4 @@ fn kept_rows(index: &dyn Kv) -> Result<Vec<RowsUpdate>, StoreError> {
         }
     }
     Ok(updates)
-}
-
-/// The writer's loop; a reply that nobody waits for any more is dropped.
-fn run_writer(mut core: Core, mut queue: mpsc::Receiver<Request>, batch_bytes_max: usize) {
-    let mut carried = None;
-    while let Some(first) = carried.take().or_else(|| queue.blocking_recv()) {
-        let (mut writes, mut replies, mut len_bytes) = (Vec::new(), Vec::new(), 0);
-        let mut next = Some(first);
-        while let Some(request) = next.take() {
-            match request {
-                Request::Write(write, reply) => {
-                    let more = write.len_bytes() + RECORD_OVERHEAD_BYTES;
-                    if len_bytes + more > batch_bytes_max && !writes.is_empty() {
-                        carried = Some(Request::Write(write, reply));
-                        break;
-                    }
-                    len_bytes += more;
-                    writes.push(write);
-                    replies.push(reply);
-                    next = queue.try_recv().ok();
-                }
-                other => {
-                    carried = Some(other);
-                    break;
-                }
-            }
-        }
-        if writes.is_empty() {
-            if let Some(other) = carried.take()
-                && !serve_one(&mut core, other)
-            {
-                return;
-            }
-            continue;
-        }
-        for (answer, reply) in core.commit(writes).into_iter().zip(replies) {
-            let _ = reply.send(answer);
-        }
-    }
-    core.close();
-}
-
-/// Does what is no write; `false` when it was the order to stop.
-fn serve_one(core: &mut Core, request: Request) -> bool {
-    match request {
-        Request::Write(write, reply) => {
-            let answer = core.commit(vec![write]).pop().expect("one write has one answer");
-            let _ = reply.send(answer);
-        }
-        Request::Damage(name, place, damage, reply) => {
-            let _ = reply.send(core.list_damage(&name, place, damage));
-        }
-        Request::Whole(name, place, reply) => {
-            let _ = reply.send(core.clear_damage(&name, place));
-        }
-        Request::Rows(batch, reply) => {
-            let _ = reply.send(core.keep_rows(batch));
-        }
-        Request::Compact(now, limbo, is_short, reply) => {
-            let _ = reply.send(core.compact_step(now, limbo, is_short));
-        }
-        Request::Stop(reply) => {
-            core.close();
-            let _ = reply.send(());
-            return false;
-        }
-    }
-    true
 }

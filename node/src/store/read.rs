@@ -55,6 +55,8 @@ impl From<StoreError> for ReadFault {
 pub(crate) struct Reader {
     index: Arc<dyn Kv>,
     journal: JournalReader,
+    /// `LOOKUPS_MAX`; fewer only where a test plants a reader that does not look again.
+    pub(super) lookups_max: usize,
 }
 
 impl Core {
@@ -63,6 +65,7 @@ impl Core {
         Reader {
             index: Arc::clone(&self.index),
             journal: self.view.clone(),
+            lookups_max: LOOKUPS_MAX,
         }
     }
 }
@@ -174,7 +177,7 @@ impl Reader {
         mut attempt: impl FnMut(&Place, StripeForm, PayloadHash) -> Result<T, Fault>,
     ) -> Result<T, ReadFault> {
         let mut last = None;
-        for _ in 0..LOOKUPS_MAX {
+        for _ in 0..self.lookups_max {
             let Some(PlaceRow {
                 place,
                 held: Held::Fragment { form, payload_hash },

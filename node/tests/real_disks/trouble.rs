@@ -1,8 +1,8 @@
 //! Disks that fill up, fail a sync, lose a part of a file or do not open: typed, told, and nothing is deleted.
 
 use crate::world::{World, contents, open_disk, segments};
-use bytes::Bytes;
-use disk::{Disk, DiskError, DiskFile, Space};
+use disk::judged::{Io, Judge, Verdict};
+use disk::{DiskError, JudgedDisk};
 use protocol::node::{DiskState, code};
 use std::fs;
 use std::sync::Arc;
@@ -52,87 +52,23 @@ async fn a_full_disk_refuses_typed_gives_what_it_has_and_takes_again_after_remov
     running.stop().await;
 }
 
-/// A real disk whose syncs or opens fail for a while.
-struct FailingDisk {
-    inner: Arc<dyn Disk>,
-    fail_syncs: Arc<AtomicBool>,
-    fail_opens: Arc<AtomicBool>,
-}
-
-struct FailingFile {
-    inner: Box<dyn DiskFile>,
-    fail_syncs: Arc<AtomicBool>,
-}
-
-impl FailingDisk {
-    fn wrap(&self, inner: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
-        let fail_syncs = Arc::clone(&self.fail_syncs);
-        Box::new(FailingFile { inner, fail_syncs })
-    }
-}
-
-impl Disk for FailingDisk {
-    fn create(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        Ok(self.wrap(self.inner.create(name)?))
-    }
-    fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        if self.fail_opens.load(Ordering::Relaxed) && name.ends_with(".seg") {
-            return Err(DiskError::Io(format!("{name}: too many open files")));
-        }
-        Ok(self.wrap(self.inner.open(name)?))
-    }
-    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        self.inner.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.inner.remove(name)
-    }
-    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.sync_dir(dir)
-    }
-    fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.make_dir(dir)
-    }
-    fn space(&self) -> Result<Space, DiskError> {
-        self.inner.space()
-    }
-}
-
-impl DiskFile for FailingFile {
-    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DiskError> {
-        self.inner.write_at(offset, parts)
-    }
-    fn read_at(&self, offset: u64, len_bytes: usize) -> Result<Bytes, DiskError> {
-        self.inner.read_at(offset, len_bytes)
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        if self.fail_syncs.load(Ordering::Relaxed) {
-            return Err(DiskError::Io("input/output error".to_owned()));
-        }
-        self.inner.sync()
-    }
-    fn len_bytes(&self) -> Result<u64, DiskError> {
-        self.inner.len_bytes()
-    }
-    fn allocate(&self, len_bytes: u64) -> Result<(), DiskError> {
-        self.inner.allocate(len_bytes)
-    }
-}
-
 /// A world whose disks fail by these switches: syncs, opens of segments.
 fn failing_world() -> (World, Arc<AtomicBool>, Arc<AtomicBool>) {
     let mut world = World::new(1);
     let (syncs, opens) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (fail_syncs, fail_opens) = (Arc::clone(&syncs), Arc::clone(&opens));
+    let judge: Judge = Arc::new(move |io| match io {
+        Io::Open(name) if name.ends_with(".seg") && fail_opens.load(Ordering::Relaxed) => {
+            Verdict::Refuse(DiskError::Io(format!("{name}: too many open files")))
+        }
+        Io::Sync(_) if fail_syncs.load(Ordering::Relaxed) => {
+            Verdict::Refuse(DiskError::Io("input/output error".to_owned()))
+        }
+        _ => Verdict::Pass,
+    });
     world.open_disk = Arc::new(move |config, opening| {
-        Ok(Arc::new(FailingDisk {
-            inner: open_disk(config, opening)?,
-            fail_syncs: Arc::clone(&fail_syncs),
-            fail_opens: Arc::clone(&fail_opens),
-        }))
+        let real = open_disk(config, opening)?;
+        Ok(Arc::new(JudgedDisk::new(real, Arc::clone(&judge))))
     });
     (world, syncs, opens)
 }

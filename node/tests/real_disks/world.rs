@@ -2,7 +2,6 @@
 //!
 //! Invariant: everything lies in one temporary directory, and the node's lock on its disks is gone when `stop` returns.
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use codec::erasure;
 use codec::fragment::FragmentHeader;
@@ -15,19 +14,18 @@ use daemon::worker::Workers;
 use disk::{CappedDisk, Disk, RealDisk};
 use kv::rocks::{RocksBudget, RocksKv};
 use model::id::{ClusterId, DiskId, NodeId, RowVersion};
-use model::layout::Row;
 use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeForm, StripeId};
 use model::time::WallTime;
 use node::config::{Config, DiskConfig};
 use node::open::{DiskOpening, IndexOpening, OpenDisk};
-use node::rows::RowSource;
 use node::serve::{Node, Seams, StartError, start};
 use node::store::identity::IDENTITY_FILE;
+use node::uniform_rows::UniformRows;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::node::{
-    ByteRange, DiskState, DiskStatus, PayloadHash, ReadFragment, RemoveStripe, RowsUpdate, StoreAnswer, StoreFragment,
+    ByteRange, DiskState, DiskStatus, PayloadHash, ReadFragment, RemoveStripe, StoreAnswer, StoreFragment,
     StripeRemoved,
 };
 use protocol::wire_error::Failure;
@@ -60,25 +58,6 @@ pub(crate) struct Running {
     pub(crate) clock: ManualClock,
     pub(crate) workers: Workers,
     shutdown: Shutdown,
-}
-
-struct OneRow;
-
-#[async_trait]
-impl RowSource for OneRow {
-    async fn fetch(&self, profile: ProfileId) -> Result<RowsUpdate, Failure> {
-        let row = Row {
-            version: RowVersion(1),
-            disks: (1..=3).map(DiskId).collect(),
-            filling_from: BTreeMap::new(),
-        };
-        let rows = (0..256).map(|pg| (pg, row.clone())).collect();
-        Ok(RowsUpdate {
-            profile,
-            pg_bits: 8,
-            rows,
-        })
-    }
 }
 
 impl World {
@@ -131,7 +110,7 @@ impl World {
                 }
                 Ok(Arc::new(RocksKv::open(&index, &rocks)?))
             }),
-            rows: Arc::new(OneRow),
+            rows: Arc::new(UniformRows::new(1..=3)),
             clock: shared,
             random: Random::seeded(5),
             pool: Pool::inline(),

@@ -3,17 +3,17 @@
 //! Place in the picture: between async code and the blocking journal; decisions 0009 and 0010.
 //! Invariants: completions come in the order of submission; nobody waits for company; the queue is bounded in bytes; a submission
 //! lies in one batch; closures run between batches, in order with them.
-//! Not here: what the records mean.
+//! Not here: what the records mean. `schedules` compiles this very file once more, over threads whose schedules it chooses; so
+//! threads, locks and queues are named through `super::threads`.
 
+use super::threads::{self, JoinHandle, Mutex, Receiver, RecvTimeoutError, Sender, channel};
 use crate::journal::append::{Journal, batch_bytes, check_limits};
 use crate::journal::read::JournalReader;
 use crate::journal::types::{Draft, JournalError, Place, Purpose};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Bytes that may wait in the queue, payloads and headers: four full batches, about what a disk takes in a quarter of a second (guess).
 const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -47,6 +47,8 @@ enum Command {
 /// A journal behind its own thread; shared through an `Arc`.
 pub struct GroupCommit {
     queue: Mutex<Option<Sender<Command>>>,
+    /// Told of each command, where no thread waits for one.
+    arrived: Option<Arc<Notify>>,
     room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<Result<(), JournalError>>>>,
     reader: JournalReader,
@@ -59,7 +61,7 @@ impl GroupCommit {
         let (sender, receiver) = channel();
         let reader = journal.reader();
         let batch_bytes_max = journal.batch_bytes_max();
-        let thread = thread::Builder::new()
+        let thread = threads::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 Committer {
@@ -72,11 +74,35 @@ impl GroupCommit {
             .map_err(|error| crate::seam::DiskError::Io(format!("start thread {name}: {error}")))?;
         Ok(Self {
             queue: Mutex::new(Some(sender)),
+            arrived: None,
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / QUEUE_UNIT_BYTES)),
             thread: Mutex::new(Some(thread)),
             reader,
             batch_bytes_max,
         })
+    }
+
+    /// As `start`, but without a thread: whoever holds the second part does the work, when it says so. For simulations, in which
+    /// one thread does everything in an order that a seed decides.
+    #[must_use]
+    pub fn driven(journal: Journal) -> (Self, DrivenCommit) {
+        let (sender, receiver) = channel();
+        let (reader, batch_bytes_max) = (journal.reader(), journal.batch_bytes_max());
+        let arrived = Arc::new(Notify::new());
+        let commit = Self {
+            queue: Mutex::new(Some(sender)),
+            arrived: Some(Arc::clone(&arrived)),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / QUEUE_UNIT_BYTES)),
+            thread: Mutex::new(None),
+            reader,
+            batch_bytes_max,
+        };
+        let committer = Committer {
+            journal,
+            receiver,
+            next: None,
+        };
+        (commit, DrivenCommit { committer, arrived })
     }
 
     /// Hands drafts over, waiting while the queue is full. Submissions of one caller that awaits each keep their order.
@@ -144,10 +170,13 @@ impl GroupCommit {
         if let Some(sender) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // When the thread is gone there is nothing to stop; joining tells why.
             let _ = sender.send(Command::Stop);
+            if let Some(arrived) = &self.arrived {
+                arrived.notify_one();
+            }
         }
         let handle = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The last owner may go with a completion, on this very thread, which cannot wait for its own end: that comes by itself.
-        let other = handle.filter(|handle| handle.thread().id() != thread::current().id());
+        let other = handle.filter(|handle| handle.thread().id() != threads::current().id());
         match other.map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(answer)) => answer,
@@ -157,9 +186,13 @@ impl GroupCommit {
 
     fn send(&self, command: Command) -> Result<(), JournalError> {
         match self.queue.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(sender) => sender.send(command).map_err(|_| JournalError::Stopped),
-            None => Err(JournalError::Stopped),
+            Some(sender) => sender.send(command).map_err(|_| JournalError::Stopped)?,
+            None => return Err(JournalError::Stopped),
         }
+        if let Some(arrived) = &self.arrived {
+            arrived.notify_one();
+        }
+        Ok(())
     }
 }
 
@@ -167,6 +200,36 @@ impl Drop for GroupCommit {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
             tracing::warn!(%error, "journal was not stopped in order");
+        }
+    }
+}
+
+/// The working half of a driven group commit.
+pub struct DrivenCommit {
+    committer: Committer,
+    arrived: Arc<Notify>,
+}
+
+impl DrivenCommit {
+    /// Waits until there may be something to do. May be dropped midway.
+    pub async fn arrived(&mut self) {
+        self.arrived.notified().await;
+    }
+
+    /// Does everything that has come in, batch by batch, and tells each submitter; `false` once it was stopped, or failed to stop.
+    pub fn work_off(&mut self) -> bool {
+        loop {
+            let next = self.committer.next.take();
+            match next.or_else(|| self.committer.receiver.try_recv().ok()) {
+                None => return true,
+                Some(Command::Stop) => {
+                    if let Err(error) = self.committer.close() {
+                        tracing::warn!(%error, "journal was not stopped in order");
+                    }
+                    return false;
+                }
+                Some(command) => self.committer.serve(command),
+            }
         }
     }
 }
@@ -182,14 +245,23 @@ impl Committer {
     fn run(mut self) -> Result<(), JournalError> {
         loop {
             match self.take() {
-                Some(Command::Append(first, permit)) => self.commit(first, permit),
-                Some(Command::With(task, _permit)) => {
-                    if catch_unwind(AssertUnwindSafe(|| task(&mut self.journal))).is_err() {
-                        tracing::error!("a task on the journal's thread panicked");
-                    }
-                }
+                // Dropped behind it, the journal is closed.
                 Some(Command::Stop) | None => return self.close(),
+                Some(command) => self.serve(command),
             }
+        }
+    }
+
+    fn serve(&mut self, command: Command) {
+        match command {
+            Command::Append(first, permit) => self.commit(first, permit),
+            Command::With(task, _permit) => {
+                if catch_unwind(AssertUnwindSafe(|| task(&mut self.journal))).is_err() {
+                    tracing::error!("a task on the journal's thread panicked");
+                }
+            }
+            // Whoever takes commands ends by it, and hands none on.
+            Command::Stop => {}
         }
     }
 
@@ -252,8 +324,8 @@ impl Committer {
         }
     }
 
-    fn close(self) -> Result<(), JournalError> {
-        match self.journal.close() {
+    fn close(&mut self) -> Result<(), JournalError> {
+        match self.journal.mark_idle() {
             // Nothing that was acknowledged depends on the mark, and the failure was reported when it happened.
             Err(JournalError::ReadOnly { .. }) => Ok(()),
             answer => answer,

@@ -14,11 +14,14 @@ mod read;
 mod record;
 mod recover;
 mod scan;
+#[cfg(test)]
+mod schedules;
 mod segment;
+mod threads;
 mod types;
 
 pub use append::Journal;
-pub use group_commit::{Completion, GroupCommit, Submission};
+pub use group_commit::{Completion, DrivenCommit, GroupCommit, Submission};
 pub use read::JournalReader;
 pub use record::RECORD_HEADER_BYTES;
 pub use segment::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};

@@ -8,8 +8,9 @@
 mod model;
 mod script;
 
+use disk::judged::{Io, Verdict};
 use disk::sim::{Faults, Survivors};
-use disk::{Disk, DiskError, DiskFile, SimDisk, Space, TailPolicy};
+use disk::{Disk, JudgedDisk, SimDisk, TailPolicy};
 use model::{Model, check, options};
 use script::{Rng, Script, run};
 use std::sync::Arc;
@@ -266,53 +267,12 @@ fn a_flipped_bit_is_reported_or_harmless() {
 }
 
 /// A disk that answers before it has synced: the planted bug.
-struct LyingDisk(SimDisk);
-
-struct LyingFile(Box<dyn DiskFile>);
-
-impl Disk for LyingDisk {
-    fn create(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        Ok(Box::new(LyingFile(self.0.create(name)?)))
-    }
-    fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        Ok(Box::new(LyingFile(self.0.open(name)?)))
-    }
-    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        self.0.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.0.remove(name)
-    }
-    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.0.sync_dir(dir)
-    }
-    fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.0.make_dir(dir)
-    }
-    fn space(&self) -> Result<Space, DiskError> {
-        self.0.space()
-    }
-}
-
-impl DiskFile for LyingFile {
-    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DiskError> {
-        self.0.write_at(offset, parts)
-    }
-    fn read_at(&self, offset: u64, len_bytes: usize) -> Result<bytes::Bytes, DiskError> {
-        self.0.read_at(offset, len_bytes)
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        Ok(())
-    }
-    fn len_bytes(&self) -> Result<u64, DiskError> {
-        self.0.len_bytes()
-    }
-    fn allocate(&self, len_bytes: u64) -> Result<(), DiskError> {
-        self.0.allocate(len_bytes)
-    }
+fn lying(disk: SimDisk) -> Arc<dyn Disk> {
+    let judge = Arc::new(|io: Io<'_>| match io {
+        Io::Sync(_) => Verdict::Pretend,
+        _ => Verdict::Pass,
+    });
+    Arc::new(JudgedDisk::new(Arc::new(disk), judge))
 }
 
 /// shows: F12
@@ -320,7 +280,7 @@ impl DiskFile for LyingFile {
 fn the_suite_catches_a_disk_that_answers_before_it_synced() {
     let script = Script::new(1, policy(1));
     let caught = (0..=count_ios(&script))
-        .filter(|cut| check_cut(&script, *cut, &|disk| Arc::new(LyingDisk(disk))).is_err())
+        .filter(|cut| check_cut(&script, *cut, &lying).is_err())
         .count();
     println!("the lie was caught at {caught} cuts");
     assert!(caught > 0);

@@ -3,7 +3,7 @@
 use super::{CLUSTER, DAY, LONG, OTHER, SERVER, SHORT, Scripted, authority, bind, call, identity};
 use crate::authority::ClusterAuthority;
 use crate::identity::{Identity, Revocations};
-use crate::limits::RpcLimits;
+use crate::limits::{CONNECTIONS_PER_PEER, PACKET_BYTES_MAX, RpcLimits};
 use crate::quic::{BindError, QuicOptions, QuicTransport};
 use crate::transport::{Peer, RpcError, Transport};
 use crate::wire::encode_request;
@@ -84,6 +84,7 @@ async fn a_certificate_is_refused_once_it_is_revoked_on_open_connections_too() {
         clock: Arc::new(SystemClock::new()),
         limits: RpcLimits::default(),
         revocations: revocations.clone(),
+        has_jumbo_frames: false,
     };
     let handler = Arc::new(Scripted::default());
     let (_server, address) = QuicTransport::bind(options, handler.clone()).unwrap();
@@ -93,6 +94,58 @@ async fn a_certificate_is_refused_once_it_is_revoked_on_open_connections_too() {
     ping(&caller, address).await.unwrap_err();
     ping(&caller, address).await.unwrap_err();
     assert_eq!(handler.begun.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn packets_grow_to_the_length_of_jumbo_frames_over_loopback_on_both_sides() {
+    let authority = authority();
+    let (_server, address) = bind(identity(&authority, SERVER), Arc::new(Scripted::default()));
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let peer = Peer {
+        process: SERVER,
+        address,
+    };
+    let payload = Bytes::from(vec![7; 1 << 20]);
+    let echo = async || {
+        let answer = caller
+            .call(&peer, call(Method::Ping, b"", payload.clone()), LONG)
+            .await
+            .unwrap();
+        assert_eq!(answer.payload, payload);
+    };
+    let connection = caller.pool.connection(&peer, || caller.dial(&peer)).await.unwrap();
+    let (nearly, few) = (u64::from(PACKET_BYTES_MAX) * 9 / 10, 100);
+    for _ in 0..few {
+        let before = connection.stats().udp_rx;
+        for _ in 0..CONNECTIONS_PER_PEER {
+            echo().await;
+        }
+        let stats = connection.stats();
+        let (bytes, packets) = (
+            stats.udp_rx.bytes - before.bytes,
+            stats.udp_rx.datagrams - before.datagrams,
+        );
+        // The other side sends the payload back in long packets too; acknowledgements are short ones between them.
+        if u64::from(stats.path.current_mtu) > nearly && bytes / packets > nearly / 2 {
+            return;
+        }
+    }
+    panic!("packets stay short: {:?}", connection.stats());
+}
+
+/// Each process dials every other one when it starts: one connection in thirty that is never answered would be seen at each start.
+#[tokio::test]
+async fn of_a_hundred_fresh_connections_every_one_is_answered_at_once() {
+    let authority = authority();
+    let (_server, address) = bind(identity(&authority, SERVER), Arc::new(Scripted::default()));
+    for number in 0..100 {
+        let caller = ProcessId {
+            role: Role::Gateway,
+            number,
+        };
+        let (caller, _) = bind(identity(&authority, caller), Arc::new(Scripted::default()));
+        ping(&caller, address).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -267,6 +320,7 @@ async fn a_server_that_restarts_is_called_again_and_a_port_in_use_is_named() {
         clock: Arc::new(SystemClock::new()),
         limits: RpcLimits::default(),
         revocations: Revocations::default(),
+        has_jumbo_frames: false,
     };
     let error = QuicTransport::bind(options(), Arc::new(Scripted::default())).unwrap_err();
     assert!(matches!(error, BindError::Address { .. }) && error.to_string().contains("choose a free address"));

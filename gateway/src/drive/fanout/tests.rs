@@ -57,8 +57,32 @@ fn row(version: u64, shift: u32) -> Row {
     }
 }
 
+/// A bug made on purpose, so that the suite can show that it would see it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Plant {
+    None,
+    /// Nodes take fragments under an old row version although they know a newer row.
+    OldVersionStored,
+    /// The caller counts what was stored under an old row version without asking its disk for a confirmation.
+    OldVersionCounted,
+}
+
+/// What became of a write, and what the disks know of it.
+struct Ended {
+    outcome: Outcome,
+    held: BTreeMap<DiskId, u8>,
+    /// The newest row version that a disk knew when it last answered that it holds its fragment.
+    known: BTreeMap<DiskId, RowVersion>,
+    row: Row,
+}
+
 /// Runs the machine to its outcome; `turns_after` stores the disks learn of a second row.
 fn run(fates: &[Fate], turns_after: usize) -> (Outcome, BTreeMap<DiskId, u8>, Row) {
+    let ended = run_planted(fates, turns_after, Plant::None);
+    (ended.outcome, ended.held, ended.row)
+}
+
+fn run_planted(fates: &[Fate], turns_after: usize, plant: Plant) -> Ended {
     let (first, second) = (row(1, 0), row(2, 1));
     let mut fanout = Fanout::new(
         StripeId(5 << 40),
@@ -69,7 +93,7 @@ fn run(fates: &[Fate], turns_after: usize) -> (Outcome, BTreeMap<DiskId, u8>, Ro
         Duration::ZERO,
     );
     let (mut now, mut stores) = (Duration::ZERO, 0);
-    let mut held: BTreeMap<DiskId, u8> = BTreeMap::new();
+    let (mut held, mut known): (BTreeMap<DiskId, u8>, BTreeMap<_, _>) = Default::default();
     let mut waiting = fanout.handle(now, Event::Tick);
     while fanout.outcome().is_none() {
         let Some(send) = waiting.pop() else {
@@ -78,11 +102,15 @@ fn run(fates: &[Fate], turns_after: usize) -> (Outcome, BTreeMap<DiskId, u8>, Ro
             continue;
         };
         let is_turned = stores >= turns_after;
+        if plant == Plant::OldVersionCounted && send.is_confirmation {
+            waiting.extend(fanout.handle(now, Event::Stored(send.request)));
+            continue;
+        }
         let event = match fates[send.disk.0 as usize] {
             Fate::Silent => Event::Tick,
             Fate::Refuses => Event::Failed(send.request, StoreFault::Refused),
             Fate::Full => Event::Failed(send.request, StoreFault::Full),
-            Fate::Stores if is_turned && send.row_version < second.version => {
+            Fate::Stores if is_turned && send.row_version < second.version && plant != Plant::OldVersionStored => {
                 Event::Stale(send.request, second.clone())
             }
             Fate::Stores if send.is_confirmation => match held.get(&send.disk) == Some(&send.index) {
@@ -99,9 +127,18 @@ fn run(fates: &[Fate], turns_after: usize) -> (Outcome, BTreeMap<DiskId, u8>, Ro
                 Event::Stored(send.request)
             }
         };
+        if matches!(event, Event::Stored(_)) {
+            let newest = if is_turned { second.version } else { RowVersion(1) };
+            known.insert(send.disk, newest);
+        }
         waiting.extend(fanout.handle(now, event));
     }
-    (fanout.outcome().unwrap().clone(), held, fanout.row().clone())
+    Ended {
+        outcome: fanout.outcome().unwrap().clone(),
+        held,
+        known,
+        row: fanout.row().clone(),
+    }
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
@@ -116,25 +153,59 @@ proptest! {
         turns_after in 0_usize..12,
         turns in any::<bool>(),
     ) {
-        let (outcome, held, row) = run(&fates, if turns { turns_after } else { usize::MAX });
-        let storing = fates.iter().filter(|fate| **fate == Fate::Stores).count();
-        match outcome {
-            Outcome::Durable(durable) => {
-                assert_eq!(durable.row_version, row.version);
-                let mut used = BTreeSet::new();
-                for index in 0..6_u8 {
-                    let astray = durable.astray.iter().find(|astray| astray.index == index);
-                    let disk = astray.map_or(Some(row.disks[usize::from(index)]), |astray| astray.disk);
-                    if let Some(disk) = disk {
-                        assert_eq!(held.get(&disk), Some(&index), "fragment {index} is told to be on {disk}");
-                        assert!(used.insert(disk), "two fragments on {disk}");
-                    }
-                }
-                assert!(used.len() >= 5, "the floor of dev is the loss of a disk");
-            }
-            Outcome::BelowFloor { stored, .. } => assert!(stored < 5 && storing < 12),
-            Outcome::NameTaken => unreachable!("no disk holds other content"),
+        let ended = run_planted(&fates, if turns { turns_after } else { usize::MAX }, Plant::None);
+        assert_eq!(violation(&fates, &ended), None);
+    }
+}
+
+/// The first thing that is told and is not so.
+fn violation(fates: &[Fate], ended: &Ended) -> Option<String> {
+    let storing = fates.iter().filter(|fate| **fate == Fate::Stores).count();
+    let durable = match &ended.outcome {
+        Outcome::Durable(durable) => durable,
+        Outcome::BelowFloor { stored, .. } => {
+            return (*stored >= 5 || storing >= 12).then(|| format!("{stored} are stored, {storing} disks store"));
         }
+        Outcome::NameTaken => return Some("no disk holds other content".to_owned()),
+    };
+    if durable.row_version != ended.row.version {
+        return Some(format!("counted under {}, not the newest row met", durable.row_version));
+    }
+    let mut used = BTreeSet::new();
+    for index in 0..6_u8 {
+        let astray = durable.astray.iter().find(|astray| astray.index == index);
+        let disk = astray.map_or(Some(ended.row.disks[usize::from(index)]), |astray| astray.disk);
+        let Some(disk) = disk else { continue };
+        if ended.held.get(&disk) != Some(&index) {
+            return Some(format!("fragment {index} is told to be on {disk}"));
+        }
+        if !used.insert(disk) {
+            return Some(format!("two fragments on {disk}"));
+        }
+        let known = ended.known.get(&disk);
+        if known != Some(&durable.row_version) {
+            let version = durable.row_version;
+            return Some(format!(
+                "fragment {index} is counted under {version}, its disk knew {known:?}"
+            ));
+        }
+    }
+    // The floor of dev is the loss of a disk.
+    (used.len() < 5).then(|| format!("only {} fragments are durable", used.len()))
+}
+
+/// Every moment at which the disks can learn of the new row, with all disks healthy.
+fn first_violation(plant: Plant) -> Option<String> {
+    let fates = [Fate::Stores; DISKS as usize];
+    (0..=6).find_map(|turns_after| violation(&fates, &run_planted(&fates, turns_after, plant)))
+}
+
+#[test]
+fn the_property_catches_fragments_counted_under_an_old_row_version() {
+    assert_eq!(first_violation(Plant::None), None);
+    for plant in [Plant::OldVersionStored, Plant::OldVersionCounted] {
+        let caught = first_violation(plant).expect("the planted bug was not seen");
+        assert!(caught.contains("its disk knew"), "{plant:?}: {caught}");
     }
 }
 

@@ -20,7 +20,7 @@ use model::stripe::{STRIPE_BLOCKS_MAX, STRIPE_TARGET_BYTES, StripeId};
 use placement::ack::{Ack, HeldFragment, TakenFragment, ack};
 use protocol::metadata::query::{DriveAsk, DriveFacts, FoundBlocks, StripeFacts};
 use protocol::metadata::upload::{NewBlock, NewStripe, Survival};
-use protocol::metadata::{Query, QueryAnswer};
+use protocol::metadata::{Query, QueryAnswer, SlotTime};
 use protocol::wire_error::Failure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,9 +87,9 @@ impl Batch {
             .zip(self.blocks.iter().cloned())
             .collect();
         let wanted: Vec<Digest> = plain.keys().copied().collect();
-        let found = match core.ask(caller, facts.drive, DriveAsk::FindBlocks(wanted)).await? {
-            QueryAnswer::Blocks(found) => found,
-            _ => return expect(None),
+        let asked = core.ask_with_time(caller, facts.drive, DriveAsk::FindBlocks(wanted));
+        let (QueryAnswer::Blocks(found), time) = asked.await? else {
+            return expect(None);
         };
         let known: BTreeSet<Digest> = found.found.iter().map(|block| block.row.digest).collect();
         let count = |definition, count: usize| {
@@ -108,7 +108,7 @@ impl Batch {
                 lacking.push(*row);
             }
         }
-        let (stripes, written) = store_blocks(core, caller, facts, seal, &lacking, &plain).await?;
+        let (stripes, written) = store_blocks(core, caller, facts, seal, time, &lacking, &plain).await?;
         survival = worse(survival, written);
         let plain_bytes = rows.iter().map(|row| row.size as usize).sum();
         Ok(Done {
@@ -133,7 +133,7 @@ impl Done {
         for written in &mut self.stripes {
             let name = (!renames).then_some(written.named.id);
             let (named, survival) =
-                write_named(core, caller, facts, &written.coded, written.named.blocks.clone(), name).await?;
+                write_named(core, caller, facts, &written.coded, written.named.blocks.clone(), (name, None)).await?;
             written.named = named;
             self.survival = worse(self.survival, survival);
         }
@@ -149,9 +149,9 @@ impl Done {
         seal: &Arc<DriveSeal>,
     ) -> Result<(), Failure> {
         let wanted: Vec<Digest> = self.plain.keys().copied().collect();
-        let found = match core.ask(caller, facts.drive, DriveAsk::FindBlocks(wanted)).await? {
-            QueryAnswer::Blocks(found) => found,
-            _ => return expect(None),
+        let asked = core.ask_with_time(caller, facts.drive, DriveAsk::FindBlocks(wanted));
+        let (QueryAnswer::Blocks(found), time) = asked.await? else {
+            return expect(None);
         };
         let mut has: BTreeSet<Digest> = found.found.iter().map(|block| block.row.digest).collect();
         has.extend(
@@ -167,7 +167,7 @@ impl Done {
             .collect();
         lacking.sort_by_key(|row| row.digest);
         lacking.dedup();
-        let (stripes, survival) = store_blocks(core, caller, facts, seal, &lacking, &self.plain).await?;
+        let (stripes, survival) = store_blocks(core, caller, facts, seal, time, &lacking, &self.plain).await?;
         self.stripes.extend(stripes);
         self.survival = worse(self.survival, survival);
         Ok(())
@@ -196,6 +196,7 @@ async fn store_blocks(
     caller: &Caller,
     facts: &DriveFacts,
     seal: &Arc<DriveSeal>,
+    time: Option<SlotTime>,
     lacking: &[BlockRow],
     plain: &BTreeMap<Digest, Bytes>,
 ) -> Result<(Vec<Written>, Survival), Failure> {
@@ -213,7 +214,7 @@ async fn store_blocks(
             offset: place.offset,
             sealed_bytes: place.sealed_bytes,
         });
-        let (named, durable) = write_named(core, caller, facts, &coded, blocks.collect(), None).await?;
+        let (named, durable) = write_named(core, caller, facts, &coded, blocks.collect(), (None, time)).await?;
         survival = worse(survival, durable);
         stripes.push(Written { named, coded });
     }
@@ -247,20 +248,20 @@ async fn lay(
         .map_err(|error| Failure::bug(error.to_string()))
 }
 
-/// Writes a coded stripe under `name`, or under fresh ones until one is free.
+/// Writes a coded stripe under `name`, or under fresh ones until one is free; the first of them is born at the `time` that the group
+/// told a moment ago, if it did.
 async fn write_named(
     core: &Core,
     caller: &Caller,
     facts: &DriveFacts,
     coded: &Coded,
     blocks: Vec<NewBlock>,
-    name: Option<StripeId>,
+    (mut name, mut time): (Option<StripeId>, Option<SlotTime>),
 ) -> Result<(NewStripe, Survival), Failure> {
-    let mut name = name;
     for _ in 0..NAMES_MAX {
         let id = match name.take() {
             Some(id) => id,
-            None => core.draw_stripe_id(facts, caller.trace).await?,
+            None => core.draw_stripe_id(facts, time.take(), caller.trace).await?,
         };
         if let Some(durable) = core.write_stripe(id, coded, caller.trace).await? {
             let (profile, form, row_version, astray) = (coded.profile, coded.form, durable.row_version, durable.astray);
@@ -281,12 +282,21 @@ async fn write_named(
 }
 
 impl Core {
-    async fn draw_stripe_id(&self, facts: &DriveFacts, trace: u128) -> Result<StripeId, Failure> {
+    async fn draw_stripe_id(
+        &self,
+        facts: &DriveFacts,
+        told: Option<SlotTime>,
+        trace: u128,
+    ) -> Result<StripeId, Failure> {
         let slot = facts.drive.slot();
-        match self.metadata.query(&Query::Slot(slot), trace).await?.0 {
-            QueryAnswer::Time(time) => Ok(StripeId::new(self.seams.random.u128(), slot, time.birth_epoch)),
-            _ => expect(None),
-        }
+        let time = match told {
+            Some(time) => time,
+            None => match self.metadata.query(&Query::Slot(slot), trace).await?.0 {
+                QueryAnswer::Time(time) => time,
+                _ => return expect(None),
+            },
+        };
+        Ok(StripeId::new(self.seams.random.u128(), slot, time.birth_epoch))
     }
 
     /// `copies` for small stripes where the cluster has a table for it, else the drive's own profile.

@@ -4,14 +4,15 @@
 use crate::raft::journal_stream::JournalStream;
 use crate::raft::log_store::RaftLog;
 use crate::raft::tests::{entry, log_id, options, vote};
-use bytes::Bytes;
+use disk::judged::{Io, Verdict};
 use disk::sim::{Faults, Survivors};
-use disk::{Disk, DiskError, DiskFile, JournalOptions, SimDisk, Space};
+use disk::{Disk, JournalOptions, JudgedDisk, SimDisk};
 use model::id::GroupId;
 use openraft::RaftLogReader;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const CAPACITY_BYTES: u64 = 64 << 20;
 
@@ -121,7 +122,42 @@ async fn step(log: &Arc<RaftLog>, group: usize, op: Op) -> io::Result<bool> {
     }
 }
 
-async fn run(disk: Arc<dyn Disk>) -> Run {
+/// A mistake made on purpose, in the disk below, so that the suite can show that it would see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plant {
+    None,
+    /// No sync is done.
+    NothingSynced,
+    /// The sync of a batch that carries a vote and nothing else is not done.
+    VotesUnsynced,
+}
+
+/// A batch without records is its mark in three parts, a segment's header is one.
+const PARTS_WITHOUT_RECORDS: usize = 3;
+
+/// `disk` with the plant in front of it; the switch says whether what is written now is a vote.
+fn planted(disk: &SimDisk, plant: Plant) -> (Arc<dyn Disk>, Arc<AtomicBool>) {
+    let (is_vote, carries_records) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+    let writes_vote = Arc::clone(&is_vote);
+    let judge = move |io: Io<'_>| {
+        if let Io::Write(_, _, parts) = io {
+            carries_records.store(parts.len() > PARTS_WITHOUT_RECORDS, Ordering::Relaxed);
+        }
+        let is_vote_alone = writes_vote.load(Ordering::Relaxed) && carries_records.load(Ordering::Relaxed);
+        match (plant, io) {
+            (Plant::NothingSynced, Io::Sync(_)) => Verdict::Pretend,
+            (Plant::VotesUnsynced, Io::Sync(_)) if is_vote_alone => Verdict::Pretend,
+            _ => Verdict::Pass,
+        }
+    };
+    (
+        Arc::new(JudgedDisk::new(Arc::new(disk.clone()), Arc::new(judge))),
+        is_vote,
+    )
+}
+
+async fn run(disk: &SimDisk, plant: Plant) -> Run {
+    let (disk, is_vote) = planted(disk, plant);
     let mut run = Run {
         states: vec![Views::default()],
         acknowledged: 0,
@@ -133,6 +169,8 @@ async fn run(disk: Arc<dyn Disk>) -> Run {
         let mut next = run.states.last().cloned().unwrap_or_default();
         change(&mut next[group], op);
         run.states.push(next);
+        // Each operation is awaited, so none shares its batch with another.
+        is_vote.store(matches!(op, Op::Vote(..)), Ordering::Relaxed);
         match step(&log, group, op).await {
             Ok(true) => run.acknowledged = run.states.len() - 1,
             Ok(false) => {}
@@ -159,11 +197,10 @@ async fn is_kept(run: &Run, disk: SimDisk) -> Result<(), String> {
     ))
 }
 
-/// shows: F7
-#[tokio::test(flavor = "multi_thread")]
-async fn after_any_power_cut_the_log_is_one_it_was_and_nothing_acknowledged_is_missing() {
+/// Cuts the script after each of its I/Os; how many of the cuts had something to lose, or the first promise that was broken.
+async fn check_every_cut(plant: Plant) -> Result<usize, String> {
     let whole = SimDisk::new(CAPACITY_BYTES);
-    let finished = run(Arc::new(whole.clone())).await;
+    let finished = run(&whole, plant).await;
     assert_eq!(
         finished.states.len(),
         script().len() + 1,
@@ -176,7 +213,7 @@ async fn after_any_power_cut_the_log_is_one_it_was_and_nothing_acknowledged_is_m
             cut_after_io: Some(cut),
             ..Faults::default()
         });
-        let run = run(Arc::new(disk.clone())).await;
+        let run = run(&disk, plant).await;
         cuts_with_loss += usize::from(disk.unsynced().count() > 0);
         let survivors = [
             Survivors::None,
@@ -186,16 +223,24 @@ async fn after_any_power_cut_the_log_is_one_it_was_and_nothing_acknowledged_is_m
         ];
         for survivors in survivors {
             let kept = is_kept(&run, disk.crash(survivors)).await;
-            assert_eq!(kept, Ok(()), "cut after I/O {cut}, {survivors:?}");
+            kept.map_err(|lost| format!("cut after I/O {cut}, {survivors:?}: {lost}"))?;
         }
     }
+    Ok(cuts_with_loss)
+}
+
+/// shows: F7
+#[tokio::test(flavor = "multi_thread")]
+async fn after_any_power_cut_the_log_is_one_it_was_and_nothing_acknowledged_is_missing() {
+    let checked = check_every_cut(Plant::None).await;
+    let cuts_with_loss = checked.unwrap_or_else(|lost| panic!("{lost}"));
     assert!(cuts_with_loss > 0, "some cut must have had something to lose");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_segments_go_and_what_they_held_of_idle_groups_is_carried_forward() {
     let disk = SimDisk::new(CAPACITY_BYTES);
-    let run = run(Arc::new(disk.clone())).await;
+    let run = run(&disk, Plant::None).await;
     let segments = disk.list("raft").unwrap();
     let trace = disk.trace();
     assert!(
@@ -205,63 +250,28 @@ async fn old_segments_go_and_what_they_held_of_idle_groups_is_carried_forward() 
     assert_eq!(is_kept(&run, disk.crash(Survivors::None)).await, Ok(()));
 }
 
-/// A disk whose file syncs do nothing.
-struct LyingDisk(SimDisk);
-
-struct LyingFile(Box<dyn DiskFile>);
-
-impl Disk for LyingDisk {
-    fn create(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        Ok(Box::new(LyingFile(self.0.create(name)?)))
-    }
-    fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        Ok(Box::new(LyingFile(self.0.open(name)?)))
-    }
-    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        self.0.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.0.remove(name)
-    }
-    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.0.sync_dir(dir)
-    }
-    fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.0.make_dir(dir)
-    }
-    fn space(&self) -> Result<Space, DiskError> {
-        self.0.space()
-    }
-}
-
-impl DiskFile for LyingFile {
-    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DiskError> {
-        self.0.write_at(offset, parts)
-    }
-    fn read_at(&self, offset: u64, len_bytes: usize) -> Result<Bytes, DiskError> {
-        self.0.read_at(offset, len_bytes)
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        Ok(())
-    }
-    fn len_bytes(&self) -> Result<u64, DiskError> {
-        self.0.len_bytes()
-    }
-    fn allocate(&self, len_bytes: u64) -> Result<(), DiskError> {
-        self.0.allocate(len_bytes)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_suite_catches_votes_and_entries_that_were_not_synced() {
     let disk = SimDisk::new(CAPACITY_BYTES);
-    let run = run(Arc::new(LyingDisk(disk.clone()))).await;
+    let run = run(&disk, Plant::NothingSynced).await;
     assert!(run.acknowledged > 0);
     assert!(
         is_kept(&run, disk.crash(Survivors::None)).await.is_err(),
         "the planted bug must be seen"
     );
+}
+
+/// Whatever follows a vote in its file syncs it too, so only cuts right behind a vote can show this one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_catches_votes_alone_that_were_not_synced() {
+    let whole = SimDisk::new(CAPACITY_BYTES);
+    let finished = run(&whole, Plant::VotesUnsynced).await;
+    assert_eq!(
+        is_kept(&finished, whole.crash(Survivors::None)).await,
+        Ok(()),
+        "at the end of the script nothing is missing"
+    );
+    let caught = check_every_cut(Plant::VotesUnsynced).await;
+    let lost = caught.expect_err("the planted bug must be seen");
+    assert!(lost.contains("acknowledged"), "{lost}");
 }

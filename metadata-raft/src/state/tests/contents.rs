@@ -1,16 +1,17 @@
 //! Commits, blocks, pages, stripes, quota, request ids, determinism.
 
-use super::{Bench, PROFILE, code, digest, row};
+use super::{Bench, PROFILE, code, cut, digest, row};
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use model::entry::BlockPlace;
-use model::id::EntryId;
-use model::id::{DiskId, RowVersion};
+use model::id::{DiskId, DriveId, EntryId, RowVersion, Slot, UserId};
 use model::stripe::Astray;
+use model::time::Age;
 use protocol::frame;
-use protocol::metadata::group::GroupCommand;
+use protocol::metadata::group::{AdoptedSlot, GroupCommand};
 use protocol::metadata::query::{DriveAsk, Manifest, StripeCounts};
 use protocol::metadata::upload::{DirectContent, InlineBlock, PageRows, UploadCommand};
+use protocol::metadata::user::{CutParameters, UserCommand};
 use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey, RequestLife};
 
 fn manifest(bench: &Bench, entry: EntryId, range: Option<(u64, u64)>) -> Manifest {
@@ -102,6 +103,64 @@ fn the_first_commit_on_a_base_version_wins_and_versions_count_up() {
     bench.sound();
 }
 
+/// The requirement asks for the parameters of each version; they are those of its drive, which nothing changes (decision 0024).
+///
+/// shows: H-P4 scale=1/2
+#[test]
+fn each_version_tells_its_block_lengths_and_how_its_drive_is_cut() {
+    let mut bench = Bench::new(1 << 30);
+    let lengths = [300_000, 1_048_576, 262_144, 7];
+    let blocks: Vec<_> = (0..4).map(|at| row(&format!("b{at}"), lengths[at])).collect();
+    let id = bench.put("/f", None, &blocks).unwrap().view.entry.id;
+    bench.put("/f", Some(1), &blocks[1..2]).unwrap();
+    for (version, expected) in [(1, &lengths[..]), (2, &lengths[1..2])] {
+        let ask = DriveAsk::ReadManifest {
+            entry: id,
+            version: Some(version),
+            range: None,
+        };
+        let QueryAnswer::Manifest(manifest) = bench.ask(ask).unwrap() else {
+            panic!()
+        };
+        let found: Vec<u32> = manifest.blocks.iter().map(|block| block.block.row.size).collect();
+        assert_eq!(found, expected, "version {version}");
+        assert_eq!(manifest.drive.cut, cut(), "version {version}");
+    }
+}
+
+/// shows: H-P4 scale=1/2
+#[test]
+fn a_drive_keeps_the_cut_parameters_that_it_was_made_with() {
+    let mut bench = Bench::new(1 << 30);
+    let slot = Slot::of_username("bob");
+    bench.group(GroupCommand::AdoptSlots {
+        slots: vec![AdoptedSlot { slot, age: Age(0) }],
+    });
+    let (adas, bobs) = (bench.drive, DriveId::new(slot, 9));
+    let finer = CutParameters {
+        avg_bytes: 1 << 19,
+        ..cut()
+    };
+    bench.drive = bobs;
+    let mut making = bench.create_user("bob", 1 << 30);
+    let UserCommand::CreateUser { user, home, .. } = &mut making else {
+        panic!()
+    };
+    *user = UserId::new(slot, 70);
+    home.cut = finer;
+    bench.run(Command::User(making)).unwrap();
+    bench.drive = adas;
+    bench.put("/f", None, &[row("a", 100)]).unwrap();
+    let (ada, mut bob) = (bench.owner, bench.owner);
+    bob.user = UserId::new(slot, 70);
+    for (drive, owner, expected) in [(adas, ada, cut()), (bobs, bob, finer)] {
+        bench.drive = drive;
+        let facts = bench.ask_as(Some(owner), DriveAsk::Facts).unwrap();
+        let QueryAnswer::Drive(facts) = facts else { panic!() };
+        assert_eq!(facts.cut, expected, "{drive:?}");
+    }
+}
+
 #[test]
 fn equal_content_is_no_conflict_and_makes_no_version() {
     let mut bench = Bench::new(1 << 30);
@@ -180,7 +239,6 @@ fn absent_blocks_are_asked_for_and_nothing_is_left_behind() {
     assert_eq!(bench.everything(), before);
 }
 
-/// shows: DM-3 scale=2/10000
 #[test]
 fn a_manifest_names_the_blocks_of_a_range_with_their_places() {
     let mut bench = Bench::new(1 << 30);

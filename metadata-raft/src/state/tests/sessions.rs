@@ -4,7 +4,7 @@ use super::{Bench, code, digest, place, row, survival};
 use model::entry::BlockRow;
 use model::id::UploadId;
 use protocol::metadata::query::DriveAsk;
-use protocol::metadata::upload::{Committed, RowRun, SessionState, Tail, UploadCommand, UploadTarget};
+use protocol::metadata::upload::{Committed, NewStripe, RowRun, SessionState, Tail, UploadCommand, UploadTarget};
 use protocol::metadata::{Command, CommandAnswer, QueryAnswer};
 use protocol::wire_error::Failure;
 
@@ -15,7 +15,7 @@ fn session(bench: &mut Bench, command: UploadCommand) -> Result<SessionState, Fa
     }
 }
 
-fn open(bench: &mut Bench, at: &str, base_version: Option<u64>) -> UploadId {
+pub(super) fn open(bench: &mut Bench, at: &str, base_version: Option<u64>) -> UploadId {
     let upload = bench.upload();
     let target = UploadTarget::Place {
         place: place(at),
@@ -47,6 +47,16 @@ fn append(
         rows: rows.to_vec(),
         page_end: page_end.map(digest),
     }];
+    append_runs(bench, upload, position, stripes, runs)
+}
+
+pub(super) fn append_runs(
+    bench: &mut Bench,
+    upload: UploadId,
+    position: u64,
+    stripes: Vec<NewStripe>,
+    runs: Vec<RowRun>,
+) -> Result<SessionState, Failure> {
     session(
         bench,
         UploadCommand::AppendRows {
@@ -58,7 +68,7 @@ fn append(
     )
 }
 
-fn commit(bench: &mut Bench, upload: UploadId, size: u64, content: &str) -> Result<Committed, Failure> {
+pub(super) fn commit(bench: &mut Bench, upload: UploadId, size: u64, content: &str) -> Result<Committed, Failure> {
     let principal = bench.owner;
     let fresh = vec![bench.fresh()];
     let digest = digest(content);

@@ -38,7 +38,7 @@ fn removals(disk: &SimDisk) -> BTreeSet<String> {
 }
 
 fn open(disk: &SimDisk, index: MemoryKv) -> Result<(Core, OpenReport), StoreError> {
-    let seam: Arc<dyn Disk> = Arc::new(FaultyDisk::new(disk.clone()));
+    let seam = FaultyDisk::new(disk.clone()).seam();
     Core::open(
         seam,
         Arc::new(FaultyKv::new(index)),

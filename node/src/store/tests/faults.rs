@@ -130,8 +130,12 @@ fn errors_at_start_delete_nothing_and_a_returned_disk_has_everything() {
         };
         let before = removals(&bench);
         set(&bench.disk, true);
-        let seam: Arc<dyn Disk> = bench.disk.clone();
-        let opened = Core::open(seam, bench.index.clone(), &options(), Arc::new(Tally::default()));
+        let opened = Core::open(
+            bench.disk.seam(),
+            bench.index.clone(),
+            &options(),
+            Arc::new(Tally::default()),
+        );
         assert!(opened.is_err());
         set(&bench.disk, false);
         assert_eq!(removals(&bench), before, "zero deletes");

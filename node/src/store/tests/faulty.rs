@@ -1,7 +1,8 @@
 //! A simulated disk and an index whose calls can fail for a while, and a disk whose syncs can lie.
 
 use bytes::Bytes;
-use disk::{Disk, DiskError, DiskFile, SimDisk, Space};
+use disk::judged::{Io, Verdict};
+use disk::{Disk, DiskError, JudgedDisk, SimDisk};
 use kv::memory::MemoryKv;
 use kv::seam::{Batch, Kv, KvError, KvRead, Scan};
 use std::sync::Arc;
@@ -11,14 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(super) struct FaultyDisk {
     pub(super) inner: SimDisk,
     pub(super) fail_reads: Arc<AtomicBool>,
-    pub(super) fail_opens: AtomicBool,
+    pub(super) fail_opens: Arc<AtomicBool>,
     pub(super) lie_about_syncs: Arc<AtomicBool>,
-}
-
-struct FaultyFile {
-    inner: Box<dyn DiskFile>,
-    fail_reads: Arc<AtomicBool>,
-    lie_about_syncs: Arc<AtomicBool>,
 }
 
 impl FaultyDisk {
@@ -26,73 +21,27 @@ impl FaultyDisk {
         Self {
             inner,
             fail_reads: Arc::default(),
-            fail_opens: AtomicBool::new(false),
+            fail_opens: Arc::default(),
             lie_about_syncs: Arc::default(),
         }
     }
 
-    fn wrap(&self, inner: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
-        let (fail_reads, lie_about_syncs) = (Arc::clone(&self.fail_reads), Arc::clone(&self.lie_about_syncs));
-        Box::new(FaultyFile {
-            inner,
-            fail_reads,
-            lie_about_syncs,
-        })
-    }
-}
-
-impl Disk for FaultyDisk {
-    fn create(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        Ok(self.wrap(self.inner.create(name)?))
-    }
-    fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        if self.fail_opens.load(Ordering::Relaxed) {
-            return Err(DiskError::Io(format!("open {name}: too many open files")));
-        }
-        Ok(self.wrap(self.inner.open(name)?))
-    }
-    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        self.inner.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.inner.remove(name)
-    }
-    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.sync_dir(dir)
-    }
-    fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.make_dir(dir)
-    }
-    fn space(&self) -> Result<Space, DiskError> {
-        self.inner.space()
-    }
-}
-
-impl DiskFile for FaultyFile {
-    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DiskError> {
-        self.inner.write_at(offset, parts)
-    }
-    fn read_at(&self, offset: u64, len_bytes: usize) -> Result<Bytes, DiskError> {
-        if self.fail_reads.load(Ordering::Relaxed) {
-            return Err(DiskError::Io("read: input/output error".to_owned()));
-        }
-        self.inner.read_at(offset, len_bytes)
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        if self.lie_about_syncs.load(Ordering::Relaxed) {
-            Ok(())
-        } else {
-            self.inner.sync()
-        }
-    }
-    fn len_bytes(&self) -> Result<u64, DiskError> {
-        self.inner.len_bytes()
-    }
-    fn allocate(&self, len_bytes: u64) -> Result<(), DiskError> {
-        self.inner.allocate(len_bytes)
+    /// What a store is opened on; the switches work on all that were made.
+    pub(super) fn seam(&self) -> Arc<dyn Disk> {
+        let reads = Arc::clone(&self.fail_reads);
+        let opens = Arc::clone(&self.fail_opens);
+        let lies = Arc::clone(&self.lie_about_syncs);
+        let judge = move |io: Io<'_>| match io {
+            Io::Open(name) if opens.load(Ordering::Relaxed) => {
+                Verdict::Refuse(DiskError::Io(format!("open {name}: too many open files")))
+            }
+            Io::Read(_) if reads.load(Ordering::Relaxed) => {
+                Verdict::Refuse(DiskError::Io("read: input/output error".to_owned()))
+            }
+            Io::Sync(_) if lies.load(Ordering::Relaxed) => Verdict::Pretend,
+            _ => Verdict::Pass,
+        };
+        Arc::new(JudgedDisk::new(Arc::new(self.inner.clone()), Arc::new(judge)))
     }
 }
 

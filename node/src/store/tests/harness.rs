@@ -10,8 +10,8 @@ use crate::store::{StoreError, StoreOptions};
 use bytes::Bytes;
 use codec::erasure;
 use codec::fragment::FragmentHeader;
+use disk::SimDisk;
 use disk::sim::Survivors;
-use disk::{Disk, SimDisk};
 use kv::memory::MemoryKv;
 use kv::seam::Change;
 use model::id::{ClusterId, DiskId, RowVersion};
@@ -158,8 +158,7 @@ impl Bench {
     }
 
     fn open_on(disk: Arc<FaultyDisk>, index: Arc<FaultyKv>, truth: Truth, flaw: Flaw) -> Result<Self, StoreError> {
-        let seam: Arc<dyn Disk> = disk.clone();
-        let (mut core, _) = Core::open(seam, index.clone(), &options(), Arc::new(Tally::default()))?;
+        let (mut core, _) = Core::open(disk.seam(), index.clone(), &options(), Arc::new(Tally::default()))?;
         core.flaw = flaw;
         Ok(Self {
             disk,
@@ -198,8 +197,12 @@ impl Bench {
             },
             Op::KeepRow => self.keep_row(),
             Op::Restart => {
-                let seam: Arc<dyn Disk> = self.disk.clone();
-                match Core::open(seam, self.index.clone(), &options(), Arc::new(Tally::default())) {
+                match Core::open(
+                    self.disk.seam(),
+                    self.index.clone(),
+                    &options(),
+                    Arc::new(Tally::default()),
+                ) {
                     Ok((mut core, _)) => {
                         core.flaw = self.flaw;
                         self.core = core;

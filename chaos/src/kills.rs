@@ -1,0 +1,260 @@
+//! How long writes stand still when the leader of a drive's group is killed or paused, many times over.
+//!
+//! A write is begun every few milliseconds; what is measured is the time from the signal to the first answer of one that was begun
+//! after it, and to the answer of the last one that had to wait. Then the process is started again, or goes on, and all are well.
+//! Invariants: the leader is another one after each round; it fails when a limit is passed, and when a write is refused for good.
+//! Not here: a simulated world, where such things are found by their thousands.
+
+use crate::dev_cluster::DevCluster;
+use crate::process_attack;
+use crate::table;
+use anyhow::{Context, bail, ensure};
+use clap::Parser;
+use client_sdk::client::{Client, Target};
+use rustix::process::Signal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Writes are begun this often: the times below are no finer.
+const WRITE_EVERY: Duration = Duration::from_millis(20);
+/// A write that has no answer after this has failed for good.
+const WRITE_PATIENCE: Duration = Duration::from_secs(40);
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// Issue 3: 19 of 20 kills within this.
+const KILL_MOSTLY: Duration = Duration::from_secs(2);
+const KILL_MAX: Duration = Duration::from_secs(4);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Arguments.
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// The server binary.
+    #[arg(long, default_value = "target/release/holdfast")]
+    holdfast: PathBuf,
+    /// Where the cluster keeps its data; wiped before and after.
+    #[arg(long, default_value = "target/kills")]
+    data_dir: PathBuf,
+    /// Times that the leader is killed.
+    #[arg(long, default_value_t = 20)]
+    kills: usize,
+    /// Times that it is paused by SIGSTOP.
+    #[arg(long, default_value_t = 5)]
+    pauses: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blow {
+    Kill,
+    Pause,
+}
+
+/// What one round showed.
+struct Round {
+    blow: Blow,
+    victim: String,
+    successor: String,
+    first: Duration,
+    last: Duration,
+    waited: usize,
+}
+
+/// Runs all rounds; an error when a limit is passed.
+pub async fn run() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if arguments.data_dir.exists() {
+        std::fs::remove_dir_all(&arguments.data_dir)?;
+    }
+    let options = ["--processes", "--groups", "1", "--disk-capacity", "2G"];
+    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &options).await?;
+    let outcome = rounds(&arguments, &cluster).await;
+    cluster.stop()?;
+    let rounds = outcome?;
+    println!("{}", table::render(&rows(&rounds)));
+    judge(&rounds)?;
+    std::fs::remove_dir_all(&arguments.data_dir)?;
+    println!("kills passed");
+    Ok(())
+}
+
+async fn rounds(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Vec<Round>> {
+    let client = cluster.client().await?;
+    client.make_folder("/kills").await?;
+    let blows = std::iter::repeat_n(Blow::Kill, arguments.kills);
+    let blows = blows.chain(std::iter::repeat_n(Blow::Pause, arguments.pauses));
+    let mut rounds = Vec::new();
+    for (number, blow) in blows.enumerate() {
+        let round = strike(cluster, &client, number, blow)
+            .await
+            .with_context(|| format!("round {number}"))?;
+        println!(
+            "{number:>3}  {}  {}  first write after {} ms",
+            round.blow.word(),
+            round.victim,
+            round.first.as_millis()
+        );
+        rounds.push(round);
+    }
+    Ok(rounds)
+}
+
+async fn strike(cluster: &DevCluster, client: &Client, number: usize, blow: Blow) -> anyhow::Result<Round> {
+    let victim = process_attack::leader(cluster).await?;
+    let mut writes = JoinSet::new();
+    let mut count = 0_usize;
+    let mut begin = |writes: &mut JoinSet<anyhow::Result<Answered>>| {
+        writes.spawn(write(client.clone(), format!("/kills/{number}-{count}")));
+        count += 1;
+    };
+    // Some are under way when it happens.
+    for _ in 0..5 {
+        begin(&mut writes);
+        tokio::time::sleep(WRITE_EVERY).await;
+    }
+    let signal = match blow {
+        Blow::Kill => Signal::KILL,
+        Blow::Pause => Signal::STOP,
+    };
+    let at = process_attack::signal(cluster, &victim, signal)?;
+    let (mut first, mut last, mut waited) = (None, Duration::ZERO, 0);
+    let mut ticks = tokio::time::interval(WRITE_EVERY);
+    while first.is_none() || !writes.is_empty() {
+        tokio::select! {
+            _ = ticks.tick(), if first.is_none() => begin(&mut writes),
+            Some(joined) = writes.join_next(), if !writes.is_empty() => {
+                let answered = joined??;
+                let after = answered.at.saturating_duration_since(at);
+                if answered.begun >= at {
+                    first = Some(first.map_or(after, |first: Duration| first.min(after)));
+                    waited += 1;
+                }
+                last = last.max(after);
+            }
+        }
+    }
+    let successor = match blow {
+        Blow::Kill => {
+            process_attack::noted(cluster, &victim).await?;
+            let successor = process_attack::leader(cluster).await?;
+            process_attack::start(cluster, &victim).await?;
+            successor
+        }
+        Blow::Pause => {
+            let successor = process_attack::leader(cluster).await?;
+            process_attack::signal(cluster, &victim, Signal::CONT)?;
+            process_attack::start(cluster, &victim).await?;
+            successor
+        }
+    };
+    ensure!(successor != victim, "{victim} leads although it is away");
+    Ok(Round {
+        blow,
+        victim,
+        successor,
+        first: first.context("a write was answered")?,
+        last,
+        waited,
+    })
+}
+
+struct Answered {
+    begun: Instant,
+    at: Instant,
+}
+
+/// Writes a new file, again after every answer that says so.
+async fn write(client: Client, path: String) -> anyhow::Result<Answered> {
+    let begun = Instant::now();
+    loop {
+        let outcome = client.put(&Target::new_file(path.clone()), "a small file".into()).await;
+        match outcome {
+            Ok(_) => {
+                return Ok(Answered {
+                    begun,
+                    at: Instant::now(),
+                });
+            }
+            Err(error) if error.is_retryable() && begun.elapsed() < WRITE_PATIENCE => {
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            Err(error) => bail!("put {path}: {error}"),
+        }
+    }
+}
+
+impl Blow {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9",
+            Self::Pause => "SIGSTOP",
+        }
+    }
+}
+
+fn rows(rounds: &[Round]) -> Vec<Vec<String>> {
+    let heading = [
+        "round",
+        "blow",
+        "leader",
+        "next leader",
+        "first write ms",
+        "last waiting ms",
+        "writes that waited",
+    ];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for (number, round) in rounds.iter().enumerate() {
+        rows.push(vec![
+            number.to_string(),
+            round.blow.word().to_owned(),
+            round.victim.clone(),
+            round.successor.clone(),
+            round.first.as_millis().to_string(),
+            round.last.as_millis().to_string(),
+            round.waited.to_string(),
+        ]);
+    }
+    for blow in [Blow::Kill, Blow::Pause] {
+        let times = sorted(rounds, blow);
+        if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
+            rows.push(vec![
+                String::new(),
+                blow.word().to_owned(),
+                "median, longest".to_owned(),
+                String::new(),
+                format!("{}, {}", median.as_millis(), longest.as_millis()),
+                String::new(),
+                String::new(),
+            ]);
+        }
+    }
+    rows
+}
+
+fn sorted(rounds: &[Round], blow: Blow) -> Vec<Duration> {
+    let of_blow = rounds.iter().filter(|round| round.blow == blow);
+    let mut times: Vec<Duration> = of_blow.map(|round| round.first).collect();
+    times.sort();
+    times
+}
+
+fn judge(rounds: &[Round]) -> anyhow::Result<()> {
+    let (kills, pauses) = (sorted(rounds, Blow::Kill), sorted(rounds, Blow::Pause));
+    let slow = kills.iter().filter(|time| **time > KILL_MOSTLY).count();
+    ensure!(
+        slow * 20 <= kills.len(),
+        "{slow} of {} kills stopped writes for longer than {KILL_MOSTLY:?}; one of 20 may",
+        kills.len()
+    );
+    let longest = |times: &[Duration]| times.last().copied().unwrap_or_default();
+    ensure!(
+        longest(&kills) <= KILL_MAX,
+        "a kill stopped writes for {:?}",
+        longest(&kills)
+    );
+    ensure!(
+        longest(&pauses) <= PAUSE_MAX,
+        "a pause stopped writes for {:?}",
+        longest(&pauses)
+    );
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! The simulated world: three metadata replicas, six storage nodes and a gateway's use cases on one thread, and one seed that
+//! decides everything that happens (docs/testing.md level 4, decision 0031).
+//!
+//! Place in the picture: the product's own services on simulated seams: turmoil's network and time, disks and stores in memory,
+//! clocks that may be wrong. `make sim` runs many seeds, each in a process of its own, since libraries below draw from
+//! thread-locals and counters that a second run in the same process would find used.
+//! Reading order: `shape`, `processes`, `network`, `storage`, `workload`, `nemesis`, then the oracles.
+//! Not here: QUIC, RocksDB, HTTP and real disks, which level 5 runs.
+
+pub mod campaign;
+pub mod faults;
+pub mod history;
+pub mod nemesis;
+pub mod network;
+pub mod observed;
+pub mod phase;
+pub mod plant;
+pub mod processes;
+pub mod report;
+pub mod shape;
+pub mod storage;
+pub mod trace;
+pub mod workload;
+
+use crate::oracle::durability::{self, Found};
+use crate::oracle::raft::RaftOracle;
+use crate::oracle::{entries, names};
+use crate::world::faults::Faults;
+use crate::world::history::History;
+use crate::world::nemesis::Nemesis;
+use crate::world::phase::{Phase, Phases};
+use crate::world::plant::Plant;
+use crate::world::processes::Ground;
+use crate::world::report::Report;
+use crate::world::shape::{GATEWAY, host};
+use crate::world::storage::Storage;
+use crate::world::trace::Trace;
+use crate::world::workload::Workload;
+use daemon::random::Random;
+use gateway::config::MetadataReads;
+use model::id::{EntryId, GroupId, RaftId};
+use model::process::ProcessId;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use turmoil::{Builder, Sim};
+
+/// One step of the world: nothing is finer than this between two hosts.
+const TICK: Duration = Duration::from_millis(2);
+const LATENCY_MIN: Duration = Duration::from_millis(1);
+const LATENCY_MAX: Duration = Duration::from_millis(20);
+/// How long the nemesis works, in the world's time.
+const FAULTS_LAST: Duration = Duration::from_secs(40);
+/// Far more than any phase may take.
+const WORLD_MAX: Duration = Duration::from_secs(400);
+
+/// What a run is told.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    /// Decides everything.
+    pub seed: u64,
+    /// A bug that some oracle must catch.
+    pub plant: Option<Plant>,
+    /// No faults: the cluster is left in peace.
+    pub is_calm: bool,
+    /// Where every line of the trace goes too.
+    pub trace_file: Option<std::path::PathBuf>,
+}
+
+/// What was found of each acknowledged version, or why the cluster did not serve again.
+type ReadBack = Result<BTreeMap<(EntryId, u64), Found>, String>;
+
+/// What the gateway's host leaves for the report.
+#[derive(Default)]
+struct Left {
+    found: Option<ReadBack>,
+}
+
+/// Runs the world of a seed to its end. Once in a process, on a thread that does nothing else.
+///
+/// Errors: the trace file or a temporary directory cannot be made; turmoil gives up.
+pub fn run(orders: &Orders) -> anyhow::Result<Report> {
+    let seed = Random::seeded(orders.seed);
+    daemon::blocking::inline_on_this_thread(Random::seeded(seed.u64()));
+    let trace = match &orders.trace_file {
+        Some(path) => Trace::into_file(File::create(path)?),
+        None => Trace::default(),
+    };
+    let ground = ground(orders, &seed, trace);
+    let witness = ground.raft.clone();
+    // A task's panic is seen by nobody else; the process has one world and ends with it.
+    std::panic::set_hook(Box::new(move |panic| witness.accuse(format!("panic: {panic}"))));
+    let (history, phases, left) = (
+        History::default(),
+        Phases::default(),
+        Arc::new(Mutex::new(Left::default())),
+    );
+    let mut sim = Builder::new()
+        .rng_seed(seed.u64())
+        .tick_duration(TICK)
+        .simulation_duration(WORLD_MAX)
+        .min_message_latency(LATENCY_MIN)
+        .max_message_latency(LATENCY_MAX)
+        .udp_capacity(1 << 16)
+        .build();
+    settle(&mut sim, &ground);
+    let directory = tempfile::tempdir()?;
+    let (path, users) = (directory.path().to_owned(), Random::seeded(seed.u64()));
+    let (seen, own_phases, end) = (history.clone(), phases.clone(), Arc::clone(&left));
+    let own = ground.clone();
+    sim.client(host(GATEWAY), async move {
+        let core = processes::gateway(&own, &path).await?;
+        let found = async {
+            let workload = Workload::begin(core, seen, users).await?;
+            own_phases.enter(Phase::Faults);
+            workload.work(&own_phases).await;
+            workload.read_back().await
+        };
+        let found = found.await;
+        own_phases.enter(Phase::Peace);
+        end.lock().unwrap_or_else(PoisonError::into_inner).found = Some(found);
+        Ok(())
+    });
+    let nemesis = Nemesis::new(ground.clone(), Random::seeded(seed.u64()));
+    drive(&mut sim, &ground, &phases, nemesis, orders.is_calm)?;
+    let found = left.lock().unwrap_or_else(PoisonError::into_inner).found.take();
+    let simulated = sim.elapsed();
+    drop(sim);
+    Ok(judge(orders, &ground, &history, found, simulated))
+}
+
+fn ground(orders: &Orders, seed: &Random, trace: Trace) -> Ground {
+    let faults = Faults::default();
+    // Half of the worlds read from whichever replica is nearest; so do those whose bug is a replica's.
+    let is_replicas_bug = matches!(
+        orders.plant,
+        Some(Plant::FollowerReadsAlone | Plant::ServesBeforeRecovery)
+    );
+    let reads = match seed.below(2) == 0 || is_replicas_bug {
+        true => MetadataReads::Nearest,
+        false => MetadataReads::Leader,
+    };
+    Ground {
+        storage: Storage::new(Random::seeded(seed.u64()), trace.clone(), faults.clone(), orders.plant),
+        trace,
+        faults,
+        raft: RaftOracle::default(),
+        plant: orders.plant,
+        reads,
+        lives: Arc::new(Mutex::new(Random::seeded(seed.u64()))),
+        running: Arc::default(),
+    }
+}
+
+fn settle(sim: &mut Sim<'_>, ground: &Ground) {
+    for process in shape::replicas() {
+        let ground = ground.clone();
+        sim.host(host(process), move || processes::replica(ground.clone(), process));
+    }
+    for process in shape::nodes() {
+        let ground = ground.clone();
+        sim.host(host(process), move || processes::node(ground.clone(), process));
+    }
+}
+
+fn drive(
+    sim: &mut Sim<'_>,
+    ground: &Ground,
+    phases: &Phases,
+    mut nemesis: Nemesis,
+    is_calm: bool,
+) -> anyhow::Result<()> {
+    let mut faults_end = None;
+    loop {
+        let is_over = sim
+            .step()
+            .map_err(|error| anyhow::anyhow!("the world ended: {error}"))?;
+        let elected = look(ground);
+        if phases.now() == Phase::Faults {
+            let end = *faults_end.get_or_insert(sim.elapsed() + FAULTS_LAST);
+            if sim.elapsed() >= end {
+                nemesis.end_all(sim);
+                phases.enter(Phase::Peace);
+            } else if !is_calm {
+                nemesis.step(sim, &elected);
+            }
+        }
+        if is_over {
+            return Ok(());
+        }
+    }
+}
+
+/// Shows the oracle who leads; answers who is new.
+fn look(ground: &Ground) -> Vec<(GroupId, ProcessId)> {
+    let running = ground.running().clone();
+    let mut elected = Vec::new();
+    for (process, service) in running {
+        let own = RaftId(process.number);
+        for (group, replica) in service.groups() {
+            let status = replica.status();
+            if let Some(fault) = status.fault {
+                ground.running().remove(&process);
+                ground.raft.accuse(format!("{process} group {group} ended: {fault}"));
+            } else if status.leader == Some(own) && ground.raft.leads(*group, own, status.term) {
+                elected.push((*group, process));
+            }
+        }
+    }
+    elected
+}
+
+fn judge(orders: &Orders, ground: &Ground, history: &History, found: Option<ReadBack>, simulated: Duration) -> Report {
+    let (done, mut violations) = history.read();
+    violations.extend(ground.raft.violations());
+    let acknowledged = durability::acknowledged(&done);
+    match found {
+        Some(Ok(found)) => violations.extend(durability::violations(&acknowledged, &found)),
+        Some(Err(why)) => violations.push(why),
+        None => violations.push("the world ended before its users did".to_owned()),
+    }
+    violations.extend(names::violations(&done, &workload::folders()));
+    violations.extend(entries::violations(&done));
+    let (trace_hash, counts) = ground.trace.read();
+    let (terms, compared) = ground.raft.seen();
+    let unknown = done.iter().filter(|event| event.returned.is_none()).count();
+    Report {
+        seed: orders.seed,
+        plant: orders.plant.map(|plant| plant.as_str().to_owned()),
+        trace_hash,
+        counts,
+        operations: done.len(),
+        unknown,
+        concurrency: history.concurrency(),
+        acknowledged: acknowledged.len(),
+        terms,
+        states_compared: compared,
+        simulated_ms: u64::try_from(simulated.as_millis()).unwrap_or(u64::MAX),
+        violations,
+    }
+}

@@ -1,0 +1,69 @@
+//! What a run says of itself: a line of a table for people, one of JSON for the campaign that started it.
+
+use crate::world::trace::Counts;
+use serde::{Deserialize, Serialize};
+
+/// The outcome of one seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// What decided everything.
+    pub seed: u64,
+    /// The planted bug.
+    pub plant: Option<String>,
+    /// Over messages, syncs, states and faults in their order.
+    pub trace_hash: String,
+    /// How many of each.
+    pub counts: Counts,
+    /// What users asked.
+    pub operations: usize,
+    /// Of these, whose outcome nobody knows.
+    pub unknown: usize,
+    /// How many overlapped at most.
+    pub concurrency: usize,
+    /// Versions that were acknowledged and had to be read back.
+    pub acknowledged: usize,
+    /// Terms that had a leader, of all groups.
+    pub terms: usize,
+    /// States that were compared at an index.
+    pub states_compared: u64,
+    /// Time that passed in the world.
+    pub simulated_ms: u64,
+    /// What was violated; empty when all held.
+    pub violations: Vec<String>,
+}
+
+impl Report {
+    /// The titles of `line`.
+    pub const TITLES: &str =
+        "  seed trace             ops  unknown  acked  terms  states  messages    syncs  faults  simulated  verdict";
+
+    /// The row of a table.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let verdict = match self.violations.len() {
+            0 => "holds".to_owned(),
+            count => format!("{count} VIOLATED"),
+        };
+        format!(
+            "{:>6} {} {:>4} {:>8} {:>6} {:>6} {:>7} {:>9} {:>8} {:>7} {:>8} s  {verdict}",
+            self.seed,
+            &self.trace_hash[..16],
+            self.operations,
+            self.unknown,
+            self.acknowledged,
+            self.terms,
+            self.states_compared,
+            self.counts.messages,
+            self.counts.syncs,
+            self.counts.faults,
+            self.simulated_ms / 1000,
+        )
+    }
+}
+
+/// Logs what `HOLDFAST_LOG` asks for, and nothing unless it does: a world under attack warns all the time.
+///
+/// Errors: the filter does not parse.
+pub fn start_log() -> anyhow::Result<()> {
+    daemon::log::init(daemon::log::LogFormat::Human, "off").map_err(|error| anyhow::anyhow!(error.to_string()))
+}

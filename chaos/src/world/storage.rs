@@ -1,0 +1,152 @@
+//! What outlives the processes of the world: their disks and stores, and what a death or a power cut leaves of them.
+//!
+//! Invariants: a disk keeps what was synced and, after a power cut, what the seed lets survive of the rest (`disk::sim`); a store
+//! keeps a prefix of its batches after any end of its process; every sync goes into the trace.
+//! Not here: when power is cut (`nemesis`).
+
+use crate::oracle::raft::RaftOracle;
+use crate::world::faults::Faults;
+use crate::world::observed::ObservedKv;
+use crate::world::plant::{Plant, VoteLiar};
+use crate::world::shape::{self, DISK_BYTES};
+use crate::world::trace::{Kind, Trace};
+use daemon::random::Random;
+use disk::judged::{Io, Verdict};
+use disk::sim::Survivors;
+use disk::{Disk, JudgedDisk, SimDisk};
+use kv::memory::MemoryKv;
+use kv::seam::Kv;
+use model::id::DiskId;
+use model::process::{ProcessId, Role};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Disk number 0 of a process is the directory of its own; the others are a node's disks.
+type Key = (ProcessId, u32);
+
+/// All disks and stores; clones are the same.
+#[derive(Clone)]
+pub struct Storage {
+    inner: Arc<Mutex<Inner>>,
+    trace: Trace,
+    faults: Faults,
+    plant: Option<Plant>,
+}
+
+struct Inner {
+    disks: BTreeMap<Key, SimDisk>,
+    stores: BTreeMap<Key, Arc<MemoryKv>>,
+    is_founded: bool,
+    random: Random,
+}
+
+impl Storage {
+    /// Empty disks and stores for all; what power cuts leave is drawn from `random`.
+    #[must_use]
+    pub fn new(random: Random, trace: Trace, faults: Faults, plant: Option<Plant>) -> Self {
+        let own = shape::all().map(|process| (process, 0));
+        let disks = shape::nodes().flat_map(|node| shape::disks(node).map(move |disk| (node, disk.0)));
+        let keys: Vec<Key> = own.chain(disks).collect();
+        let inner = Inner {
+            disks: keys.iter().map(|key| (*key, SimDisk::new(DISK_BYTES))).collect(),
+            stores: keys.iter().map(|key| (*key, Arc::new(MemoryKv::new()))).collect(),
+            is_founded: false,
+            random,
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            trace,
+            faults,
+            plant,
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Whole entries are put and taken.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the groups of the cluster were made.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        self.inner().is_founded
+    }
+
+    /// They were.
+    pub fn founded(&self) {
+        self.inner().is_founded = true;
+    }
+
+    /// A process's own directory.
+    #[must_use]
+    pub fn directory(&self, process: ProcessId) -> Arc<dyn Disk> {
+        self.disk((process, 0))
+    }
+
+    /// A disk of a node.
+    #[must_use]
+    pub fn disk_of(&self, process: ProcessId, disk: DiskId) -> Arc<dyn Disk> {
+        self.disk((process, disk.0))
+    }
+
+    fn disk(&self, key: Key) -> Arc<dyn Disk> {
+        let (process, number) = key;
+        let inner = Arc::new(self.inner().disks[&key].clone());
+        let (trace, faults) = (self.trace.clone(), self.faults.clone());
+        let random = Random::seeded(self.inner().random.u64());
+        let liar = (self.plant == Some(Plant::VoteUnsynced) && process.role == Role::Metadata).then(VoteLiar::default);
+        let judge = move |io: Io<'_>| {
+            let verdict = liar.as_ref().map_or(Verdict::Pass, |liar| liar.judge(io));
+            if let Io::Sync(name) = io {
+                trace.note(Kind::Sync, process, format_args!("disk {number} {name} {verdict:?}"));
+            }
+            verdict
+        };
+        let latency = move || faults.latency(process, &random);
+        Arc::new(JudgedDisk::new(inner, Arc::new(judge)).taking(Arc::new(latency)))
+    }
+
+    /// The state of a replica, watched by `oracle`.
+    #[must_use]
+    pub fn state(&self, process: ProcessId, oracle: RaftOracle) -> Arc<dyn Kv> {
+        let store = Arc::clone(&self.inner().stores[&(process, 0)]);
+        Arc::new(ObservedKv::new(process, store, oracle, self.trace.clone()))
+    }
+
+    /// The place index of a node's disk, begun anew when `is_fresh`.
+    #[must_use]
+    pub fn index(&self, process: ProcessId, disk: DiskId, is_fresh: bool) -> Arc<dyn Kv> {
+        let mut inner = self.inner();
+        let store = inner
+            .stores
+            .get_mut(&(process, disk.0))
+            .expect("every disk has a store");
+        if is_fresh {
+            *store = Arc::new(MemoryKv::new());
+        }
+        Arc::clone(store) as Arc<dyn Kv>
+    }
+
+    /// What the end of `process` leaves: of its stores a prefix, of its disks everything unless the power was cut.
+    pub fn ended(&self, process: ProcessId, is_power_cut: bool) {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        for (key, store) in &inner.stores {
+            if key.0 == process {
+                store.power_cut(inner.random.u64());
+            }
+        }
+        for (key, disk) in &mut inner.disks {
+            if key.0 == process && is_power_cut {
+                let seed = inner.random.u64();
+                // Mostly nothing survives that was not synced: that is the case that hurts most.
+                let survivors = if seed.is_multiple_of(4) {
+                    Survivors::Seed(seed)
+                } else {
+                    Survivors::None
+                };
+                *disk = disk.crash(survivors);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Golden bytes of the commands that `metadata_golden` has no line for, so that every sort of command is pinned.
+//!
+//! Each is written in an envelope without a request id, as a log holds it. Not here: answers, queries (`metadata_golden`).
+#![allow(clippy::unwrap_used, reason = "the whole crate is a test")]
+
+use model::authorize::Principal;
+use model::cluster::{Membership, NodeInfo};
+use model::id::{DeviceId, DiskId, DriveId, NodeId, RowVersion, UserId};
+use model::profile::ProfileId;
+use model::stripe::{Astray, StripeId};
+use model::time::WallTime;
+use protocol::frame::{decode, encode};
+use protocol::metadata::control::{ControlCommand, NodeDisk};
+use protocol::metadata::drive::DriveCommand;
+use protocol::metadata::upload::UploadCommand;
+use protocol::metadata::user::{TokenHash, UserCommand};
+use protocol::metadata::{Command, Envelope};
+
+const GOLDEN: &str = include_str!("../golden/commands.hex");
+const DRIVE: DriveId = DriveId(0x1230_0000_0000_0001);
+const USER: UserId = UserId(0x1230_0000_0000_0002);
+const DEVICE: DeviceId = DeviceId(0x1230_0000_0000_0003);
+
+/// A flat table: one row a command, with the name that its line begins with.
+fn commands() -> Vec<(&'static str, Command)> {
+    let disk = |number, weight_bytes| NodeDisk {
+        disk: DiskId(number),
+        weight_bytes,
+    };
+    let admin = Principal {
+        user: UserId(0x1230_0000_0000_0009),
+        device: None,
+        is_admin: true,
+    };
+    vec![
+        (
+            "RegisterNode",
+            Command::Control(ControlCommand::RegisterNode {
+                node: NodeId(3),
+                info: NodeInfo {
+                    region: "r1".into(),
+                    zone: "z1".into(),
+                    address: "127.0.0.1:8".parse().unwrap(),
+                    membership: Membership::Active,
+                },
+                disks: vec![disk(5, 1000), disk(6, 2000)],
+            }),
+        ),
+        (
+            "AdoptKek",
+            Command::Control(ControlCommand::AdoptKek { kek: "kek".into() }),
+        ),
+        (
+            "SetDisk",
+            Command::Control(ControlCommand::SetDisk {
+                disk: DiskId(5),
+                membership: Membership::Out,
+            }),
+        ),
+        (
+            "ClaimSetup",
+            Command::Control(ControlCommand::ClaimSetup { name: "ada".into() }),
+        ),
+        (
+            "RegisterDevice",
+            Command::User(UserCommand::RegisterDevice {
+                user: USER,
+                device: DEVICE,
+                name: "desk".into(),
+            }),
+        ),
+        (
+            "RevokeDevice",
+            Command::User(UserCommand::RevokeDevice {
+                user: USER,
+                device: DEVICE,
+            }),
+        ),
+        (
+            "RevokeToken",
+            Command::User(UserCommand::RevokeToken {
+                user: USER,
+                hash: TokenHash([4; 32]),
+            }),
+        ),
+        (
+            "DeleteUser",
+            Command::User(UserCommand::DeleteUser {
+                principal: admin,
+                user: USER,
+            }),
+        ),
+        (
+            "SweepTrash",
+            Command::Drive(DriveCommand::SweepTrash { drive: DRIVE, job: 3 }),
+        ),
+        (
+            "SweepRequests",
+            Command::Drive(DriveCommand::SweepRequests { drive: DRIVE }),
+        ),
+        (
+            "SetStripe",
+            Command::Upload(UploadCommand::SetStripe {
+                drive: DRIVE,
+                profile: ProfileId::Dev,
+                stripe: StripeId(0xabcd_0000_0000_0000_0000_0012_3000_0005),
+                row_version: RowVersion(3),
+                astray: vec![
+                    Astray { index: 1, disk: None },
+                    Astray {
+                        index: 2,
+                        disk: Some(DiskId(9)),
+                    },
+                ],
+                is_damaged: true,
+            }),
+        ),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn commands_have_their_golden_bytes_and_read_back() {
+    let mut text = String::new();
+    for (name, command) in commands() {
+        let envelope = Envelope {
+            request_id: None,
+            wall: WallTime(1000),
+            command,
+        };
+        let bytes = encode(&envelope).unwrap();
+        assert_eq!(decode::<Envelope>(&bytes).unwrap(), envelope, "{name}");
+        text += &format!("{name} {}\n", hex(&bytes));
+    }
+    assert_eq!(
+        text, GOLDEN,
+        "lines are never changed, only followed; all that was written:\n{text}"
+    );
+}

@@ -1,0 +1,215 @@
+//! Routes that have changed, and which replica is asked.
+
+use super::{MetadataClient, nearest_first};
+use crate::config::MetadataReads;
+use crate::seams::Seams;
+use async_trait::async_trait;
+use bytes::Bytes;
+use codec::cipher::Aes256Gcm;
+use daemon::clock::SystemClock;
+use daemon::metrics::Metrics;
+use daemon::pool::Pool;
+use daemon::random::Random;
+use model::id::{CONTROL_GROUP, ClusterId, GroupId, RaftId, SLOTS, Slot};
+use model::process::{ProcessId, Role};
+use protocol::codes;
+use protocol::frame::{Answer, Call, Method, decode, encode};
+use protocol::metadata::control::{GroupInfo, ProcessInfo, SlotRange};
+use protocol::metadata::query::ControlQuery;
+use protocol::metadata::{GroupReply, Query, QueryAnswer, QueryRequest, Reply};
+use protocol::wire_error::Failure;
+use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
+use rpc::transport::{Handler, Peer};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+
+const CLUSTER: ClusterId = ClusterId(1);
+
+fn process(role: Role, number: u64) -> ProcessId {
+    ProcessId { role, number }
+}
+
+/// What all replicas know, and whom they were asked.
+#[derive(Default)]
+struct Cluster {
+    processes: OnceLock<Vec<ProcessInfo>>,
+    /// Who serves all slots, as the control group says.
+    owner: Mutex<u32>,
+    asked: Mutex<Vec<(u64, Method, GroupId)>>,
+}
+
+struct Replica {
+    number: u64,
+    cluster: Arc<Cluster>,
+}
+
+#[async_trait]
+impl Handler for Replica {
+    async fn handle(&self, _: ProcessId, call: Call) -> Result<Answer, Failure> {
+        let request: QueryRequest = decode(&call.message)?;
+        let asked = (self.number, call.method, request.group);
+        self.cluster.asked.lock().unwrap().push(asked);
+        let owner = GroupId(*self.cluster.owner.lock().unwrap());
+        let result = match decode(&request.query)? {
+            Query::Control(ControlQuery::Slots) => Ok(QueryAnswer::Slots(vec![SlotRange {
+                first: Slot::new(0).unwrap(),
+                last: Slot::new(SLOTS - 1).unwrap(),
+                group: owner,
+            }])),
+            Query::Control(ControlQuery::Groups) => Ok(QueryAnswer::Groups(groups())),
+            Query::Control(ControlQuery::Processes) => {
+                Ok(QueryAnswer::Processes(self.cluster.processes.get().unwrap().clone()))
+            }
+            Query::Slot(_) if request.group != owner => Err(codes::NOT_MINE.failure()),
+            Query::Slot(_) => Err(codes::NOT_FOUND.failure()),
+            other => panic!("{other:?} is not asked here"),
+        };
+        let reply = Reply { time: None, result }.to_bytes();
+        Ok(Answer {
+            message: encode(&GroupReply { log_index: 1, reply })?,
+            payload: Bytes::new(),
+        })
+    }
+}
+
+fn groups() -> Vec<GroupInfo> {
+    let group = |group| GroupInfo {
+        group,
+        voters: (1..=3).map(RaftId).collect(),
+    };
+    vec![group(CONTROL_GROUP), group(GroupId(1)), group(GroupId(2))]
+}
+
+struct World {
+    network: MemoryNetwork,
+    cluster: Arc<Cluster>,
+    client: MetadataClient,
+    _transports: Vec<Arc<MemoryTransport>>,
+}
+
+/// Three replicas in regions r1, r2 and r3; gateway 1 in r2.
+fn world(reads: MetadataReads) -> World {
+    let clock = Arc::new(SystemClock::new());
+    let network = MemoryNetwork::new(clock.clone());
+    let cluster = Arc::new(Cluster::default());
+    *cluster.owner.lock().unwrap() = 1;
+    let (mut transports, mut processes) = (Vec::new(), Vec::new());
+    for number in 1..=3 {
+        let replica = Replica {
+            number,
+            cluster: cluster.clone(),
+        };
+        let id = process(Role::Metadata, number);
+        let (transport, address) = network.attach(id, CLUSTER, Arc::new(replica));
+        transports.push(transport);
+        processes.push(placed(id, address, &format!("r{number}")));
+    }
+    let gateway = process(Role::Gateway, 1);
+    let replica = Replica {
+        number: 0,
+        cluster: cluster.clone(),
+    };
+    let (own, address) = network.attach(gateway, CLUSTER, Arc::new(replica));
+    processes.push(placed(gateway, address, "r2"));
+    let seeds = vec![Peer {
+        process: processes[0].id,
+        address: processes[0].address,
+    }];
+    cluster.processes.set(processes).unwrap();
+    let seams = Seams {
+        transport: own,
+        clock,
+        pool: Pool::inline(),
+        random: Random::seeded(7),
+        metrics: Metrics::new(),
+        cipher: Arc::new(Aes256Gcm),
+    };
+    World {
+        network,
+        cluster,
+        client: MetadataClient::new(seams, 1, seeds).reading(reads),
+        _transports: transports,
+    }
+}
+
+fn placed(id: ProcessId, address: SocketAddr, region: &str) -> ProcessInfo {
+    ProcessInfo {
+        id,
+        address,
+        region: region.to_owned(),
+        zone: "z1".to_owned(),
+    }
+}
+
+impl World {
+    /// Asks for a slot; returns who was asked for the slot's group, in order.
+    async fn ask(&self) -> Vec<(u64, Method, GroupId)> {
+        self.cluster.asked.lock().unwrap().clear();
+        let slot = Query::Slot(Slot::new(7).unwrap());
+        let answer = self.client.query(&slot, 0).await.unwrap_err();
+        assert_eq!(answer.code, "not_found", "it reached the group that serves the slot");
+        let asked = self.cluster.asked.lock().unwrap();
+        asked
+            .iter()
+            .filter(|(_, _, group)| *group != CONTROL_GROUP)
+            .copied()
+            .collect()
+    }
+}
+
+/// shows: D-3.9 scale=1/2
+#[tokio::test]
+async fn a_slot_that_moved_is_found_by_fetching_the_routes_anew() {
+    let world = world(MetadataReads::Leader);
+    assert_eq!(world.ask().await.last().unwrap().2, GroupId(1));
+    *world.cluster.owner.lock().unwrap() = 2;
+    let asked: Vec<GroupId> = world.ask().await.into_iter().map(|(_, _, group)| group).collect();
+    assert_eq!(asked, [GroupId(1), GroupId(2)], "refused once, then the new owner");
+    let asked: Vec<GroupId> = world.ask().await.into_iter().map(|(_, _, group)| group).collect();
+    assert_eq!(asked, [GroupId(2)], "and remembered");
+}
+
+#[tokio::test]
+async fn by_option_the_nearest_replica_answers_and_the_next_when_it_is_gone() {
+    let world = world(MetadataReads::Nearest);
+    assert_eq!(world.ask().await, [(2, Method::QueryReplica, GroupId(1))]);
+    assert_eq!(
+        world.client.leader_of(GroupId(1)),
+        None,
+        "whoever answers need not lead"
+    );
+    let (own, nearest) = (process(Role::Gateway, 1), process(Role::Metadata, 2));
+    world.network.break_way(own, nearest, Fault::Cut);
+    let asked = world.ask().await;
+    assert!(asked.len() == 1 && asked[0].0 != 2, "{asked:?}");
+}
+
+#[test]
+fn replicas_are_ordered_by_rack_then_site_and_gateways_begin_with_different_ones() {
+    let at: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let mut processes: Vec<ProcessInfo> = (1..=4)
+        .zip(["r1", "r2", "r2", "r3"])
+        .map(|(number, region)| placed(process(Role::Metadata, number), at, region))
+        .collect();
+    processes[1].zone = "z2".to_owned();
+    let order = |gateway: u64, region: &str| {
+        let own = process(Role::Gateway, gateway);
+        let mut all = processes.clone();
+        all.push(placed(own, at, region));
+        let mut peers: Vec<Peer> = processes
+            .iter()
+            .map(|process| Peer {
+                process: process.id,
+                address: at,
+            })
+            .collect();
+        nearest_first(&mut peers, own, &all);
+        peers.into_iter().map(|peer| peer.process.number).collect::<Vec<_>>()
+    };
+    assert_eq!(order(4, "r2"), [3, 2, 1, 4]);
+    assert_eq!(order(1, "elsewhere"), [2, 3, 4, 1]);
+    assert_eq!(order(2, "elsewhere"), [3, 4, 1, 2]);
+    let mut none: Vec<Peer> = Vec::new();
+    nearest_first(&mut none, process(Role::Gateway, 1), &processes);
+    assert!(none.is_empty());
+}

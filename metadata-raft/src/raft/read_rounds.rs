@@ -1,0 +1,135 @@
+//! Rounds of read-index: all readers that wait when one begins share it.
+//!
+//! A read may be answered from a state that holds everything acknowledged before it began. A leader learns up to where that is by
+//! hearing from a majority once; a follower asks its leader. A reader that comes while a round is under way waits for the next
+//! one, since the present one may have looked before the reader came.
+//! Invariants: a round begins after all of its readers came; one round at a time; each has a deadline.
+//! Not here: waiting until the state is there, reading (`group`).
+
+use crate::raft::network::{GroupNetwork, GroupRaft};
+use crate::raft::types::ReplicaInfo;
+use model::id::RaftId;
+use openraft::ReadPolicy;
+use openraft::error::{LinearizableReadError, RaftError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Why a round told nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRound {
+    /// Nobody that this replica could ask leads; who does as far as it knows.
+    NotLed(Option<(RaftId, ReplicaInfo)>),
+    /// Too few replicas answered, or the leader did not.
+    Unavailable(String),
+}
+
+/// Up to which entry the state must have been applied, and whether another replica said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadIndex {
+    /// The entry.
+    pub index: u64,
+    /// Whether the reader is a follower.
+    pub is_follower: bool,
+}
+
+type Told = Result<ReadIndex, NoRound>;
+
+#[derive(Default)]
+struct Readers {
+    waiting: Vec<oneshot::Sender<Told>>,
+    is_running: bool,
+}
+
+/// The rounds of one replica of one group; clones are the same.
+#[derive(Clone)]
+pub struct ReadRounds {
+    raft: GroupRaft,
+    network: GroupNetwork,
+    within: Duration,
+    readers: Arc<Mutex<Readers>>,
+}
+
+impl ReadRounds {
+    /// A round may take `within`.
+    #[must_use]
+    pub fn new(raft: GroupRaft, network: GroupNetwork, within: Duration) -> Self {
+        Self {
+            raft,
+            network,
+            within,
+            readers: Arc::default(),
+        }
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a round that begins after this call. May be dropped midway; the others of the round do not notice.
+    ///
+    /// # Errors
+    /// Why nothing is known; the same for all readers of the round.
+    pub async fn join(&self) -> Told {
+        let (sender, told) = oneshot::channel();
+        let begins = {
+            let mut readers = self.readers();
+            readers.waiting.push(sender);
+            !std::mem::replace(&mut readers.is_running, true)
+        };
+        if begins {
+            // Its own task: the reader that begins may be dropped, the others still wait.
+            tokio::spawn(self.clone().run());
+        }
+        let gone = || Err(NoRound::Unavailable("the replica has stopped".to_owned()));
+        told.await.unwrap_or_else(|_| gone())
+    }
+
+    async fn run(self) {
+        loop {
+            let round = {
+                let mut readers = self.readers();
+                readers.is_running = !readers.waiting.is_empty();
+                std::mem::take(&mut readers.waiting)
+            };
+            if round.is_empty() {
+                return;
+            }
+            let told = timeout(self.within, self.round()).await;
+            let told =
+                told.unwrap_or_else(|_| Err(NoRound::Unavailable("too few replicas answered in time".to_owned())));
+            for reader in round {
+                // Some may not wait any more.
+                drop(reader.send(told.clone()));
+            }
+        }
+    }
+
+    async fn round(&self) -> Told {
+        let leader = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(confirmed) => {
+                return Ok(ReadIndex {
+                    index: confirmed.read_log_id().index(),
+                    is_follower: false,
+                });
+            }
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => forward
+                .leader_id
+                .zip(forward.leader_node)
+                .map(|(id, info)| (RaftId(id), info)),
+            Err(error) => return Err(NoRound::Unavailable(error.to_string())),
+        };
+        let Some((id, info)) = leader else {
+            return Err(NoRound::NotLed(None));
+        };
+        match self.network.read_index(id, info.address, self.within).await {
+            Ok(index) => Ok(ReadIndex {
+                index,
+                is_follower: true,
+            }),
+            // It leads no more, or is gone: whoever asked tries again, there or elsewhere.
+            Err(_) => Err(NoRound::NotLed(leader)),
+        }
+    }
+}

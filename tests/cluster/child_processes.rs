@@ -1,0 +1,213 @@
+//! `holdfast dev --processes`: one process a role, killed one by one, started again on their data, stopped without leaving any behind.
+//!
+//! Not here: how long writes stand still when a leader dies (`make kills`), processes that an operator made by hand
+//! (`separate_processes`).
+
+use crate::served::{eventually, run};
+use crate::world::{World, answer, noise};
+use chaos::dev_cluster::{DevFacts, DevProcess};
+use chaos::process_attack;
+use client_sdk::client::{Client, Target};
+use client_sdk::error::ClientError;
+use reqwest::Method;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// What the kernel says that a process runs, with its arguments.
+fn command_line(pid: u32) -> Option<Vec<String>> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    let words: Vec<String> = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    // A process that has ended and was not waited for has none.
+    (!words.is_empty()).then_some(words)
+}
+
+fn check_pids(facts: &DevFacts, parent: u32) {
+    let mut seen = BTreeSet::from([parent]);
+    for process in &facts.processes {
+        let pid = process.pid.unwrap_or_else(|| panic!("{} is dead", process.name()));
+        assert!(seen.insert(pid), "{} shares its process", process.name());
+        let words = command_line(pid).unwrap_or_else(|| panic!("{} is no process", process.name()));
+        let config = process.config.as_ref().unwrap().to_str().unwrap();
+        assert!(
+            words.iter().any(|word| word == config),
+            "{words:?} is not {}",
+            process.name()
+        );
+    }
+}
+
+async fn check_files(client: &Client, files: &[(String, Vec<u8>)]) {
+    for (id, expected) in files {
+        let bytes = eventually("download", async || {
+            Ok::<_, ClientError>(client.get(id, None).await?.bytes().await?)
+        });
+        assert!(bytes.await == expected.as_slice(), "{id} came back altered");
+    }
+}
+
+async fn put(client: &Client, path: &str, seed: u64, length: usize) -> (String, Vec<u8>) {
+    let bytes = noise(seed, length);
+    let target = Target::new_file(path);
+    let uploaded = eventually("upload", async || client.put(&target, bytes.clone().into()).await).await;
+    (uploaded.entry.id, bytes)
+}
+
+fn admin(world: &World, words: &[&str]) -> (bool, String) {
+    let data_dir = world.data_dir();
+    let output = run(&[&["admin", "--data-dir", data_dir.to_str().unwrap()], words].concat());
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn killed_processes_stay_dead_until_they_are_started_again_and_none_outlives_the_cluster() {
+    let mut world = World::start_with(&["--processes", "--groups", "1"]).await;
+    let facts = &world.cluster.facts;
+    assert_eq!(facts.processes.len(), 10, "{facts:?}");
+    check_pids(facts, world.cluster.pid());
+    let mut files = vec![
+        put(&world.client, "/one", 1, 300_000).await,
+        put(&world.client, "/two", 2, 9 << 20).await,
+    ];
+
+    let leader = process_attack::leader(&world.cluster).await.unwrap();
+    for victim in ["node-3", &leader] {
+        process_attack::kill(&world.cluster, victim).await.unwrap();
+        check_files(&world.client, &files).await;
+        let path = format!("/without-{victim}");
+        files.push(put(&world.client, &path, files.len() as u64 + 2, 5 << 20).await);
+    }
+    let next = process_attack::leader(&world.cluster).await.unwrap();
+    assert_ne!(next, leader);
+    let dead: Vec<String> = dead(&world.cluster.facts_now().unwrap());
+    assert_eq!(
+        dead.iter().collect::<BTreeSet<_>>(),
+        BTreeSet::from([&"node-3".to_owned(), &leader])
+    );
+
+    for victim in ["node-3", &leader] {
+        process_attack::start(&world.cluster, victim).await.unwrap();
+    }
+    check_pids(&world.cluster.facts_now().unwrap(), world.cluster.pid());
+    // Those without which the first two could not be missed: now they must do their part again.
+    for victim in ["node-4", &next] {
+        process_attack::kill(&world.cluster, victim).await.unwrap();
+    }
+    check_files(&world.client, &files).await;
+    files.push(put(&world.client, "/again", 9, 3 << 20).await);
+
+    let (is_done, said) = admin(&world, &["process", "stop", "node-9"]);
+    assert!(
+        !is_done && said.contains("the cluster has no process node-9; it has"),
+        "{said}"
+    );
+    let (is_done, said) = admin(&world, &["node", "stop", "5"]);
+    assert!(is_done, "{said}");
+    let stopped = process_attack::process(&world.cluster, "node-5").unwrap();
+    assert_eq!(stopped.pid, None);
+    let (is_done, said) = admin(&world, &["node", "start", "5"]);
+    assert!(is_done, "{said}");
+
+    let running: Vec<DevProcess> = world.cluster.facts_now().unwrap().processes;
+    world.cluster.stop().unwrap();
+    for process in running.iter().filter_map(|process| process.pid) {
+        assert_eq!(command_line(process), None, "process {process} outlives the cluster");
+    }
+    check_other_form(&mut world, &files).await;
+}
+
+fn dead(facts: &DevFacts) -> Vec<String> {
+    let dead = facts.processes.iter().filter(|process| process.pid.is_none());
+    dead.map(DevProcess::name).collect()
+}
+
+/// The same data in one process, then again in many, which end with a parent that is killed.
+async fn check_other_form(world: &mut World, files: &[(String, Vec<u8>)]) {
+    world.change_options(&["--groups", "1"]);
+    world.start_again().await;
+    check_files(&world.client, files).await;
+    let (is_done, said) = admin(world, &["process", "stop", "node-5"]);
+    assert!(!is_done && said.contains("runs in one process"), "{said}");
+    world.cluster.stop().unwrap();
+    world.change_options(&["--processes", "--groups", "1"]);
+    world.start_again().await;
+    check_files(&world.client, files).await;
+    let running = world.cluster.facts.processes.clone();
+    world.cluster.kill().unwrap();
+    for pid in running.iter().filter_map(|process| process.pid) {
+        let ended = async || match command_line(pid) {
+            None => Ok(()),
+            Some(words) => Err(format!("{words:?}")),
+        };
+        eventually("a child outlives its parent", ended).await;
+    }
+}
+
+/// The URL of a gateway by its number.
+fn url(world: &World, number: u64) -> String {
+    let mut gateways = world.cluster.facts.processes.iter();
+    let found = gateways.find(|process| process.role == "gateway" && process.id == number);
+    found.unwrap().url.clone().unwrap()
+}
+
+/// Each function answers at its own gateway, and the other one says that it is the wrong one.
+async fn check_functions(world: &World) -> (String, Vec<u8>) {
+    let (api, block) = (url(world, 1), url(world, 2));
+    assert_eq!(world.cluster.facts.url, api, "people sign in where api is");
+    let token = world.client.token().unwrap().to_owned();
+    let at_block = Client::new(&block).unwrap().with_token(&token);
+    let file = put(&at_block, "/file", 1, 2 << 20).await;
+    check_files(&at_block, std::slice::from_ref(&file)).await;
+    assert_eq!(world.tree().await, ["/file"], "the tree is at the other one");
+    let content = format!("/api/v1/files/{}/content", file.0);
+    for (client, method, path, function) in [
+        (&world.client, Method::GET, content.as_str(), "block"),
+        (
+            &world.client,
+            Method::POST,
+            "/api/v1/files/upload?uploadType=media&path=/other",
+            "block",
+        ),
+        (&at_block, Method::GET, "/api/v1/metadata", "api"),
+        (&at_block, Method::POST, "/api/v1/auth/token", "api"),
+        (&at_block, Method::GET, "/api/v1/admin/status", "api"),
+    ] {
+        let refused = answer(client.request(method, path)).await;
+        let problem = refused.refused(421, "function_off");
+        assert_eq!(problem.fields["function"], function, "{path}");
+    }
+    for client in [&world.client, &at_block] {
+        assert_eq!(answer(client.request(Method::GET, "/readyz")).await.status, 200);
+        let nowhere = answer(client.request(Method::GET, "/api/v1/nowhere")).await;
+        nowhere.refused(404, "route_not_found");
+    }
+    file
+}
+
+const FUNCTIONS: [&str; 6] = ["--gateways", "2", "--functions", "api,notify", "--functions", "block"];
+
+#[tokio::test]
+async fn gateways_of_one_process_serve_the_functions_that_they_were_given() {
+    let world = World::start_with(&FUNCTIONS).await;
+    check_functions(&world).await;
+}
+
+/// Contents go in and out with a token that was given before, while the process that serves the rest of the API is dead.
+///
+/// shows: D-0.1 scale=1/2
+#[tokio::test]
+async fn contents_go_in_and_out_while_the_process_of_the_api_is_dead() {
+    let world = World::start_with(&[&["--processes"][..], &FUNCTIONS].concat()).await;
+    let file = check_functions(&world).await;
+    process_attack::kill(&world.cluster, "gateway-1").await.unwrap();
+    let token = world.client.token().unwrap().to_owned();
+    let at_block = Client::new(&url(&world, 2)).unwrap().with_token(&token);
+    check_files(&at_block, &[file]).await;
+    let more = put(&at_block, "/more", 2, 5 << 20).await;
+    check_files(&at_block, std::slice::from_ref(&more)).await;
+    process_attack::start(&world.cluster, "gateway-1").await.unwrap();
+    assert_eq!(world.tree().await, ["/file", "/more"]);
+}
