@@ -71,7 +71,7 @@ async fn cut_upload(world: Arc<World>, client: Client, job: u64) -> Left {
 }
 
 async fn whole_upload(client: Client, job: u64) -> Left {
-    let put = client.put(&Target::new_file(&path(job)), content(job).into()).await;
+    let put = client.put(&Target::new_file(path(job)), content(job).into()).await;
     Left::Acknowledged(job, put.unwrap().entry.id)
 }
 

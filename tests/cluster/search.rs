@@ -5,6 +5,10 @@
 //! in regular distances, so whatever lies in one run of two such distances is found for certain.
 //! Invariant: nothing is decoded and no file is left out, locks, logs and indexes included.
 //! Not here: what may lie where (`secrecy`).
+#![allow(
+    clippy::disallowed_types,
+    reason = "looked up at every byte of every file; its order is never seen"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;

@@ -234,7 +234,7 @@ impl Uses {
             let fields = function.fields.iter().filter(|(named, _)| named == constant);
             fields.into_iter().any(|(_, field)| {
                 let is_changed = |method: &&str| self.on_fields.contains(&(field.clone(), (*method).to_owned()));
-                methods.iter().any(|method| is_changed(&method))
+                methods.iter().any(is_changed)
             })
         };
         let naming = self
