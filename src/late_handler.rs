@@ -6,9 +6,9 @@
 //! The two hold each other through it, so whoever stops them takes the service out again, or neither would ever be dropped.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use model::error_kind::ErrorKind;
 use model::process::ProcessId;
-use bytes::Bytes;
 use protocol::frame::{Answer, Call, Method};
 use protocol::wire_error::Failure;
 use rpc::transport::Handler;

@@ -119,7 +119,7 @@ pub(crate) struct Bound {
 /// Opens the transport of a role at `listen`; port 0 takes a free one.
 pub(crate) fn bind(identity: Identity, listen: SocketAddr, base: &Base) -> anyhow::Result<Bound> {
     let handler = Arc::new(LateHandler::default());
-    if identity.process().role == Role::Admin {
+    if matches!(identity.process().role, Role::Gateway | Role::Admin) {
         handler.only_calls();
     }
     let options = QuicOptions {
@@ -366,7 +366,6 @@ impl GatewayRole {
             metadata: seeds,
             nodes,
         };
-        bound.handler.only_calls();
         let gateway = gateway::serve::start(config, place, bound.gateway_seams(&base), base.shutdown.clone()).await?;
         watched.stands(Arc::clone(&gateway.app().core) as Arc<dyn Readiness>);
         Ok(Self {

@@ -36,6 +36,7 @@ mod secrecy;
 mod separate_processes;
 mod served;
 mod startup;
+mod strangers;
 mod tamper;
 mod tokens;
 mod uploads;

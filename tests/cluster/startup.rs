@@ -374,7 +374,10 @@ async fn dev_refuses_what_it_cannot_hold_or_must_not_do() {
         ),
         (
             &["--profile", "best"],
-            &["--profile best is unknown", "dev or standard or single or solo or copies"],
+            &[
+                "--profile best is unknown",
+                "dev or standard or single or solo or copies",
+            ],
         ),
         (
             &["--listen", "0.0.0.0:0"],

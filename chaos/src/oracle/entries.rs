@@ -3,7 +3,7 @@
 //!
 //! Not here: names (`names`), versions that are not the newest (`durability`).
 
-use crate::oracle::linearizability::{Event, Model, Verdict, check};
+use crate::oracle::linearizability::{Event, Model, Verdict, check, select, told};
 use crate::world::history::{Answer, Ask, Done, Refusal, Tag};
 use model::id::EntryId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,18 +57,11 @@ pub fn violations(done: &[Done]) -> Vec<String> {
         let start = made.get(entry).map(|tag| (1, *tag));
         match check::<Content>(start, &events) {
             Verdict::Linearizable => None,
-            Verdict::Violated => Some(format!("entry {entry}: no order explains {}", told(start, &events))),
+            Verdict::Violated => Some(format!("entry {entry}: no order explains {start:?}{}", told(&events))),
             Verdict::TooLong => Some(format!("entry {entry}: undecided")),
         }
     };
     entries.iter().filter_map(check_entry).collect()
-}
-
-fn told(start: Newest, events: &[Event<Step>]) -> String {
-    let lines = events
-        .iter()
-        .map(|event| format!("\n    {}..{:?} {:?}", event.called, event.returned, event.operation));
-    format!("{start:?}{}", lines.collect::<String>())
 }
 
 fn events_of(entry: EntryId, done: &[Done]) -> Vec<Event<Step>> {
@@ -81,14 +74,7 @@ fn events_of(entry: EntryId, done: &[Done]) -> Vec<Event<Step>> {
         (Ask::Read(of), Answer::Content(version, tag)) if *of == entry => Some(Step::Seen(*version, *tag)),
         _ => None,
     };
-    let events = done.iter().filter_map(|event| {
-        Some(Event {
-            called: event.called,
-            returned: event.returned,
-            operation: step_of(event)?,
-        })
-    });
-    events.collect()
+    select(done, step_of)
 }
 
 #[cfg(test)]

@@ -21,6 +21,26 @@ pub struct Event<O> {
     pub operation: O,
 }
 
+/// What `done` did to one object: of each event the operation that `step_of` makes of it, of those that did nothing to it none.
+pub fn select<D, O>(done: &[Event<D>], step_of: impl Fn(&Event<D>) -> Option<O>) -> Vec<Event<O>> {
+    let events = done.iter().filter_map(|event| {
+        Some(Event {
+            called: event.called,
+            returned: event.returned,
+            operation: step_of(event)?,
+        })
+    });
+    events.collect()
+}
+
+/// The events as a report shows them, a line each.
+pub fn told<O: std::fmt::Debug>(events: &[Event<O>]) -> String {
+    let lines = events
+        .iter()
+        .map(|event| format!("\n    {}..{:?} {:?}", event.called, event.returned, event.operation));
+    lines.collect()
+}
+
 /// One object.
 pub trait Model {
     /// What it remembers.

@@ -4,7 +4,7 @@
 //! together and never accuses what is right. A removal names an entry, not a name: it takes whichever name the entry has.
 //! Not here: contents (`entries`).
 
-use crate::oracle::linearizability::{Event, Model, Verdict, check};
+use crate::oracle::linearizability::{Event, Model, Verdict, check, select, told};
 use crate::world::history::{Answer, Ask, Done, NameNumber, Refusal};
 use model::id::EntryId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,13 +81,6 @@ pub fn violations(done: &[Done], folders: &Folders) -> Vec<String> {
     names.filter_map(check_name).collect()
 }
 
-fn told(events: &[Event<Step>]) -> String {
-    let lines = events
-        .iter()
-        .map(|event| format!("\n    {}..{:?} {:?}", event.called, event.returned, event.operation));
-    lines.collect()
-}
-
 /// Entries that a creation was answered with.
 fn known_entries(done: &[Done]) -> BTreeSet<EntryId> {
     let made = done.iter().filter_map(|event| match &event.operation {
@@ -143,14 +136,7 @@ fn events_of(
         }
         _ => None,
     };
-    let events = done.iter().filter_map(|event| {
-        Some(Event {
-            called: event.called,
-            returned: event.returned,
-            operation: step_of(event)?,
-        })
-    });
-    events.collect()
+    select(done, step_of)
 }
 
 #[cfg(test)]

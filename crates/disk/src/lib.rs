@@ -14,9 +14,9 @@ pub mod sim;
 
 pub use capped::CappedDisk;
 pub use journal::{
-    Completion, Damage, Draft, DrivenCommit, GroupCommit, Journal, JournalError, JournalHealth, JournalOptions, JournalReader,
-    LimboScope, Place, Position, Purpose, Record, Recovery, SegmentInfo, SegmentNumber, Submission, TailCheck,
-    TailPolicy,
+    Completion, Damage, Draft, DrivenCommit, GroupCommit, Journal, JournalError, JournalHealth, JournalOptions,
+    JournalReader, LimboScope, Place, Position, Purpose, Record, Recovery, SegmentInfo, SegmentNumber, Submission,
+    TailCheck, TailPolicy,
 };
 pub use judged::JudgedDisk;
 pub use real::RealDisk;

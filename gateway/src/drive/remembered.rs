@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// How often in a life dead entries are looked for, while there is no room: so late they may make it.
+const SWEEPS_A_LIFE: u32 = 8;
+
 /// Answers by what was asked for.
 pub struct Remembered<K, V> {
     life: Duration,
@@ -17,6 +20,8 @@ pub struct Remembered<K, V> {
 
 struct State<K, V> {
     entries: BTreeMap<K, (Duration, V)>,
+    /// When dead entries were last looked for.
+    swept_at: Option<Duration>,
     /// How often something was forgotten.
     forgotten: u64,
 }
@@ -31,11 +36,14 @@ pub struct Asking {
 impl<K: Ord + Clone, V: Clone> Remembered<K, V> {
     /// Remembers at most `entries_max` answers, each for `life`.
     pub fn new(life: Duration, entries_max: usize) -> Self {
-        let (entries, forgotten) = (BTreeMap::new(), 0);
         Self {
             life,
             entries_max,
-            state: Mutex::new(State { entries, forgotten }),
+            state: Mutex::new(State {
+                entries: BTreeMap::new(),
+                swept_at: None,
+                forgotten: 0,
+            }),
         }
     }
 
@@ -60,9 +68,17 @@ impl<K: Ord + Clone, V: Clone> Remembered<K, V> {
             return;
         }
         if state.entries.len() >= self.entries_max && !state.entries.contains_key(&key) {
-            state
-                .entries
-                .retain(|_, (asked_at, _)| asking.at.saturating_sub(*asked_at) < self.life);
+            let sweep_after = self.life / SWEEPS_A_LIFE;
+            // Where all are alive, not every request may look through all of them.
+            if state
+                .swept_at
+                .is_none_or(|at| asking.at.saturating_sub(at) >= sweep_after)
+            {
+                state.swept_at = Some(asking.at);
+                state
+                    .entries
+                    .retain(|_, (asked_at, _)| asking.at.saturating_sub(*asked_at) < self.life);
+            }
             if state.entries.len() >= self.entries_max {
                 // As many living ones as may be: who comes now is asked for each time.
                 return;
@@ -128,6 +144,8 @@ mod tests {
         assert!(known.get(&3, at(900)).is_err());
         let asking = known.get(&3, at(1_100)).unwrap_err();
         known.put(3, 3, asking);
-        assert!(known.get(&3, at(1_100)).is_ok() && known.get(&2, at(1_100)).is_ok() && known.get(&1, at(1_100)).is_err());
+        assert!(
+            known.get(&3, at(1_100)).is_ok() && known.get(&2, at(1_100)).is_ok() && known.get(&1, at(1_100)).is_err()
+        );
     }
 }

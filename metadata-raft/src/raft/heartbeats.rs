@@ -36,8 +36,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(100);
 const BEATS_MAX: usize = 1024;
 
 /// The message. The variant is the version of the form.
-#[derive(Serialize, Deserialize)]
-enum Beats {
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Beats {
     V1 {
         /// Where the sending replica is reached.
         sender: SocketAddr,
@@ -47,7 +47,7 @@ enum Beats {
 }
 
 /// The answer: for each of the message, in its order, what the group said; `None` when it took too long.
-type BeatAnswers = Vec<Option<Result<Bytes, Failure>>>;
+pub(super) type BeatAnswers = Vec<Option<Result<Bytes, Failure>>>;
 
 struct Beat {
     group: GroupId,

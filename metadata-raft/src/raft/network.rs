@@ -56,7 +56,7 @@ const LAST_PART_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Before each message: which group it means, and where its sender listens. The variant is the version of the form.
 #[derive(Debug, Serialize, Deserialize)]
-enum Envelope {
+pub(super) enum Envelope {
     /// The first form.
     V1 {
         /// The group that is meant.
@@ -67,8 +67,8 @@ enum Envelope {
 }
 
 /// An append as it travels.
-#[derive(Serialize, Deserialize)]
-enum Append {
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Append {
     /// Its turn comes when it arrives.
     Alone(AppendEntriesRequest<TypeConfig>),
     /// Its turn comes after that of the one before it.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod crash;
+mod golden;
 
 /// Appends every command to a key of its own and answers the index.
 pub(crate) struct Recorder;

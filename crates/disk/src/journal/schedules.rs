@@ -12,7 +12,10 @@
     clippy::duplicate_mod,
     reason = "the same source again, over other threads: that is the point"
 )]
-#[allow(dead_code, reason = "a driven journal has no threads whose schedules could be chosen")]
+#[allow(
+    dead_code,
+    reason = "a driven journal has no threads whose schedules could be chosen"
+)]
 #[path = "group_commit.rs"]
 mod group_commit;
 mod threads;

@@ -132,8 +132,15 @@ impl Done {
     ) -> Result<(), Failure> {
         for written in &mut self.stripes {
             let name = (!renames).then_some(written.named.id);
-            let (named, survival) =
-                write_named(core, caller, facts, &written.coded, written.named.blocks.clone(), (name, None)).await?;
+            let (named, survival) = write_named(
+                core,
+                caller,
+                facts,
+                &written.coded,
+                written.named.blocks.clone(),
+                (name, None),
+            )
+            .await?;
             written.named = named;
             self.survival = worse(self.survival, survival);
         }

@@ -2,9 +2,10 @@
 
 use super::code;
 use crate::state::State;
+use bytes::Bytes;
 use kv::memory::MemoryKv;
 use kv::overlay::Overlay;
-use kv::seam::Kv;
+use kv::seam::{Kv, KvRead, Scan};
 use model::cluster::{ClusterMap, Membership, NodeInfo};
 use model::id::{CONTROL_GROUP, ClusterId, DiskId, GroupId, MapVersion, NodeId, RaftId, RowVersion, Slot};
 use model::layout::{LayoutTable, Row};
@@ -89,6 +90,54 @@ fn cluster() -> Control {
     control.run(init(5)).unwrap();
     assert_eq!(code(control.run(init(6))), "cluster_exists");
     control
+}
+
+/// Every row of a control group with at least one in each of its tables.
+pub(super) fn furnished() -> Vec<(Bytes, Bytes)> {
+    let control = cluster();
+    control.node(1, 1, &[1, 2, 3]).unwrap();
+    control.node(2, 2, &[4]).unwrap();
+    let node = NodeId(2);
+    let membership = Membership::Draining;
+    control.run(ControlCommand::SetNode { node, membership }).unwrap();
+    let rows = (0..256_u64).map(|run| Row {
+        version: RowVersion(1 + run % 3),
+        disks: vec![DiskId(1), DiskId(2), DiskId(3 + u32::from(run % 2 == 0))],
+        filling_from: BTreeMap::new(),
+    });
+    let mut rows: Vec<Row> = rows.collect();
+    rows[7].filling_from.insert(2, DiskId(3));
+    let table = LayoutTable {
+        profile: ProfileId::Solo,
+        pg_bits: 8,
+        rows,
+    };
+    let planned_from = control.version();
+    control.run(ControlCommand::SetTable { planned_from, table }).unwrap();
+    for (group, voters) in [(1, vec![RaftId(1)]), (300, vec![RaftId(1), RaftId(2), RaftId(300)])] {
+        let group = GroupId(group);
+        control.run(ControlCommand::SetGroup { group, voters }).unwrap();
+    }
+    let slot = |number| Slot::new(number).unwrap();
+    let range = |first, last, group| SlotRange {
+        first: slot(first),
+        last: slot(last),
+        group: GroupId(group),
+    };
+    let ranges = vec![range(0, 2, 1), range(4090, 4095, 300)];
+    control.run(ControlCommand::AssignSlots { ranges }).unwrap();
+    for (role, address) in [(Role::Metadata, "127.0.0.1:7001"), (Role::Gateway, "[2001:db8::1]:443")] {
+        let process = ControlCommand::RegisterProcess {
+            id: ProcessId { role, number: 1 },
+            address: address.parse().unwrap(),
+            region: "north".into(),
+            zone: "a".into(),
+        };
+        control.run(process).unwrap();
+    }
+    control.run(ControlCommand::AdoptKek { kek: "2026-a".into() }).unwrap();
+    control.run(ControlCommand::ClaimSetup { name: "ann".into() }).unwrap();
+    control.0.scan(&Scan::prefix(b"", usize::MAX)).unwrap()
 }
 
 /// shows: F6 scale=1/3

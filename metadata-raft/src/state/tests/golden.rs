@@ -1,11 +1,13 @@
-//! Golden bytes of every stored record: metadata-raft/golden/records.hex holds what this release writes, for ever readable.
+//! Golden bytes of every stored record: metadata-raft/golden/{records,control}.hex hold what this release writes, for ever readable.
 //!
 //! After a new table or record: the failing test prints the whole text; lines that are there are never changed.
 
 use super::{Bench, row};
 use crate::state::keys;
+use bytes::Bytes;
 
 const GOLDEN: &str = include_str!("../../../golden/records.hex");
+const CONTROL_GOLDEN: &str = include_str!("../../../golden/control.hex");
 const FORMAT_PAGE: &str = include_str!("../../../../docs/format/metadata-keys.md");
 
 fn hex(bytes: &[u8]) -> String {
@@ -29,13 +31,10 @@ fn furnished() -> Bench {
     bench
 }
 
-#[test]
-fn stored_records_have_their_golden_bytes() {
-    let bench = furnished();
-    bench.sound();
-    let rows = bench.everything();
+/// The rows of these tables as text, against what stands in `golden`.
+fn compare(rows: &[(Bytes, Bytes)], is_ours: impl Fn(u8) -> bool, golden: &str) {
     let mut text = String::new();
-    for (name, number) in keys::TABLES.iter().filter(|(_, number)| *number < keys::CLUSTER) {
+    for (name, number) in keys::TABLES.iter().filter(|(_, number)| is_ours(*number)) {
         text.push_str(&format!("# {name}\n"));
         let before = text.len();
         for (key, value) in rows.iter().filter(|(key, _)| key[2] == *number) {
@@ -43,7 +42,7 @@ fn stored_records_have_their_golden_bytes() {
         }
         assert!(text.len() > before, "no record in {name}");
     }
-    for (wrote, golden) in text.lines().zip(GOLDEN.lines()) {
+    for (wrote, golden) in text.lines().zip(golden.lines()) {
         assert_eq!(
             wrote, golden,
             "a stored format is never edited, only followed; all that was written:\n{text}"
@@ -51,8 +50,24 @@ fn stored_records_have_their_golden_bytes() {
     }
     assert_eq!(
         text.lines().count(),
-        GOLDEN.lines().count(),
+        golden.lines().count(),
         "all that was written:\n{text}"
+    );
+}
+
+#[test]
+fn stored_records_have_their_golden_bytes() {
+    let bench = furnished();
+    bench.sound();
+    compare(&bench.everything(), |table| table < keys::CLUSTER, GOLDEN);
+}
+
+#[test]
+fn stored_records_of_the_control_group_have_their_golden_bytes() {
+    compare(
+        &super::control::furnished(),
+        |table| table >= keys::CLUSTER,
+        CONTROL_GOLDEN,
     );
 }
 
