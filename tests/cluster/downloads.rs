@@ -199,6 +199,30 @@ async fn head_tells_what_get_would_without_a_byte() {
     world.content("nonsense", &[]).await.refused(400, "bad_id");
 }
 
+/// Reads a file of `length` bytes and drops the connection each time that this many bytes are there; goes on where it ended.
+async fn read_with_cuts(world: &World, file: &Entry, length: usize, cuts: &[usize]) -> Vec<u8> {
+    let mut have: Vec<u8> = Vec::new();
+    for cut_at in cuts {
+        let mut request = world.client.request(Method::GET, &content_path(file, ""));
+        if !have.is_empty() {
+            request = request.header("range", format!("bytes={}-", have.len()));
+            request = request.header("if-range", tag_of(file));
+        }
+        let mut response = request.send().await.unwrap();
+        let expected = if have.is_empty() { 200 } else { 206 };
+        assert_eq!(response.status().as_u16(), expected);
+        assert_eq!(response.content_length(), Some((length - have.len()) as u64));
+        while have.len() < *cut_at {
+            let Some(part) = response.chunk().await.unwrap() else {
+                break;
+            };
+            have.extend_from_slice(&part);
+        }
+        // Dropping an unread body closes the connection.
+    }
+    have
+}
+
 /// The client drops its connection in the middle, several times, and never fetches a byte twice.
 ///
 /// shows: US-1.3 scale=1/2, FR-002
@@ -208,26 +232,8 @@ async fn a_download_that_was_cut_goes_on_where_it_ended() {
     let bytes = noise(1, 40 << 20);
     let file = world.put("/file", &bytes).await.entry;
     let tag = tag_of(&file);
-    let mut have: Vec<u8> = Vec::new();
-    for cut_at in [1, 3_000_000, 4 << 20, 20_000_000, 39_999_999, usize::MAX] {
-        let mut request = world.client.request(Method::GET, &content_path(&file, ""));
-        if !have.is_empty() {
-            request = request.header("range", format!("bytes={}-", have.len()));
-            request = request.header("if-range", &tag);
-        }
-        let mut response = request.send().await.unwrap();
-        let expected = if have.is_empty() { 200 } else { 206 };
-        assert_eq!(response.status().as_u16(), expected);
-        assert_eq!(response.content_length(), Some((bytes.len() - have.len()) as u64));
-        while have.len() < cut_at {
-            let Some(part) = response.chunk().await.unwrap() else {
-                break;
-            };
-            have.extend_from_slice(&part);
-        }
-        // Dropping an unread body closes the connection.
-    }
-    assert!(have == bytes);
+    let cuts = [1, 3_000_000, 4 << 20, 20_000_000, 39_999_999, usize::MAX];
+    assert!(read_with_cuts(&world, &file, bytes.len(), &cuts).await == bytes);
 
     // New content meanwhile: going on is refused the polite way, by sending all of it.
     let target = Target {
@@ -246,4 +252,45 @@ async fn a_download_that_was_cut_goes_on_where_it_ended() {
     let rest = answer(request.header("range", "bytes=1000-").header("if-range", &tag)).await;
     assert_eq!(rest.status, StatusCode::PARTIAL_CONTENT);
     assert!(rest.body == bytes[1000..]);
+}
+
+/// shows: US-1.3
+#[tokio::test]
+async fn every_form_of_a_download_gives_the_same_bytes_while_two_fragments_of_each_stripe_are_missing() {
+    let world = World::start().await;
+    let bytes = noise(3, LENGTH);
+    let file = world.put("/file", &bytes).await.entry;
+    let tag = tag_of(&file);
+    let (nodes, last) = (world.nodes(), LENGTH - 1);
+    // Six fragments lie on six nodes, so each of these pairs takes m = 2 of every stripe away, and over the three every fragment.
+    for pair in nodes.chunks(2) {
+        for node in pair {
+            world.stop_node(*node).await;
+        }
+        let whole = world.content(&file.id, &[]).await;
+        check_head(&whole, &file, LENGTH);
+        assert!(whole.body == bytes, "without {pair:?}");
+        for (range, first, last) in [
+            ("bytes=5-99".to_owned(), 5, 99),
+            (format!("bytes=4194300-{last}"), 4_194_300, last),
+            ("bytes=-5000000".to_owned(), LENGTH - 5_000_000, last),
+        ] {
+            let part = world.content(&file.id, &[("range", &range)]).await;
+            assert_eq!(part.status, StatusCode::PARTIAL_CONTENT, "{range} without {pair:?}");
+            check_head(&part, &file, last - first + 1);
+            assert!(part.body == bytes[first..=last], "{range} without {pair:?}");
+        }
+        let unchanged = world.content(&file.id, &[("if-none-match", &tag)]).await;
+        assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED);
+        let cuts = [1, 4 << 20, 6_000_000, usize::MAX];
+        assert!(
+            read_with_cuts(&world, &file, LENGTH, &cuts).await == bytes,
+            "without {pair:?}"
+        );
+        for node in pair {
+            world.start_node(*node).await;
+        }
+    }
+    assert!(world.metric("gateway_rebuilt_reads_total").await > 0.0);
+    assert_eq!(world.metric("gateway_corrupt_fragments_total").await, 0.0);
 }

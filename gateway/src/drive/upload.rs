@@ -1,9 +1,10 @@
 //! Puts one content into a drive: body -> cutter -> batches of a stripe's worth -> sealed, coded, durable -> rows -> commit.
 //!
 //! Batches run side by side, as many as the byte budget gives, and are taken up in order. Up to 12 MiB that end within 5 s go in
-//! with their commit; what is longer opens a session and appends rows as its stripes become durable.
-//! Invariants: at most three batches in memory; a row is named only after its block is durable or known to the drive; nothing is
-//! visible before the commit; a body that ends early commits nothing and its session is ended.
+//! with their commit; what is longer opens a session and names its rows as its stripes become durable, one command at a time, while
+//! the body is read on and further batches are written.
+//! Invariants: at most `STRIPES_IN_FLIGHT_MAX` batches in memory; a row is named only after its block is durable or known to the
+//! drive; nothing is visible before the commit; a body that ends early commits nothing and its session is ended.
 //! Not here: what happens to one batch (`batch`), retries of commands (`metadata_client`).
 
 mod batch;
@@ -14,6 +15,7 @@ use crate::drive::account::CUT;
 use crate::drive::budget::{STRIPES_IN_FLIGHT_MAX, Share};
 use crate::drive::tree::{drive_of, entries_made};
 use crate::drive::upload::batch::{Batch, Done};
+use crate::drive::upload::session::{Naming, Unnamed};
 use crate::drive::{Caller, Core, expect};
 use crate::metrics;
 use api::receipt::Receipt;
@@ -22,7 +24,6 @@ use codec::cut::Cutter;
 use codec::digest::{FileDigest, PageCutter};
 use codec::seal::DriveSeal;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesOrdered};
 use model::digest::Digest;
 use model::entry::BlockRow;
@@ -32,12 +33,15 @@ use model::profile::Domain;
 use protocol::codes as group_codes;
 use protocol::metadata::query::{DriveAsk, DriveFacts};
 use protocol::metadata::upload::{
-    Committed, DirectContent, InlineBlock, NewStripe, PageRows, RowRun, Survival, UploadCommand, UploadTarget,
+    Committed, DirectContent, InlineBlock, PageRows, Survival, UploadCommand, UploadTarget,
 };
 use protocol::metadata::{Command, CommandAnswer, QueryAnswer, RequestKey};
 use protocol::wire_error::Failure;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 /// A body as it comes in; an error ends the upload.
 pub type Body = BoxStream<'static, Result<Bytes, Failure>>;
@@ -107,7 +111,13 @@ impl Core {
             ));
         }
         let seal = self.seals.of(&facts)?;
-        let mut upload = Upload::new(Arc::clone(self), *caller, order, facts, seal, admitted);
+        let stage = Stage {
+            core: Arc::clone(self),
+            caller: *caller,
+            facts: Arc::new(facts),
+            seal,
+        };
+        let mut upload = Upload::new(stage, order, admitted);
         let result = upload.run(body).await;
         if result.is_err() {
             upload.abort().await;
@@ -116,7 +126,7 @@ impl Core {
         let bytes = self.seams.metrics.counter(&metrics::UPLOADED_BYTES);
         bytes.with_label_values::<&str>(&[]).inc_by(committed.version.size);
         Ok(UploadDone {
-            receipt: self.receipts.receipt(upload.facts.profile, &committed),
+            receipt: self.receipts.receipt(upload.stage.facts.profile, &committed),
             committed,
         })
     }
@@ -156,78 +166,87 @@ impl Core {
     }
 }
 
-struct Upload {
+/// Batches on their way, in the order of the content. Each is a task of its own: it goes on while the body is read and cut and while
+/// rows are being named, and ends when the upload is dropped.
+type Flights = FuturesOrdered<AbortOnDropHandle<Result<Done, Failure>>>;
+
+/// Whose blocks these are and where they go.
+#[derive(Clone)]
+struct Stage {
     core: Arc<Core>,
     caller: Caller,
-    order: UploadOrder,
-    facts: DriveFacts,
+    facts: Arc<DriveFacts>,
     seal: Arc<DriveSeal>,
+}
+
+struct Upload {
+    stage: Stage,
+    order: UploadOrder,
     shares: Vec<Share>,
     started_at: Duration,
     size: u64,
     survival: Option<Survival>,
-    /// Batches whose rows are not named yet, in order.
-    waiting: Vec<Done>,
-    waiting_bytes: usize,
+    waiting: Unnamed,
     waiting_since: Duration,
-    /// Rows of the page that has not ended and pages that ended, since the last command.
+    /// Rows of the page that has not ended, and pages that ended while there is no session.
     open_rows: Vec<BlockRow>,
     pages: Vec<PageRows>,
-    runs: Vec<RowRun>,
     file: FileDigest,
+    /// The session with the rows that it has named.
     session: Option<(UploadId, u64)>,
+    /// The command under way that names more.
+    naming: Option<Naming>,
 }
 
 impl Upload {
-    fn new(
-        core: Arc<Core>,
-        caller: Caller,
-        order: UploadOrder,
-        facts: DriveFacts,
-        seal: Arc<DriveSeal>,
-        admitted: Admitted,
-    ) -> Self {
-        let started_at = core.seams.clock.monotonic();
-        let file = FileDigest::new(seal.digest_key());
+    fn new(stage: Stage, order: UploadOrder, admitted: Admitted) -> Self {
+        let started_at = stage.core.seams.clock.monotonic();
+        let file = FileDigest::new(stage.seal.digest_key());
         Self {
-            core,
-            caller,
+            stage,
             order,
-            facts,
-            seal,
             shares: vec![admitted.0],
             started_at,
             size: 0,
             survival: None,
-            waiting: Vec::new(),
-            waiting_bytes: 0,
+            waiting: Unnamed::default(),
             waiting_since: started_at,
             open_rows: Vec::new(),
             pages: Vec::new(),
-            runs: Vec::new(),
             file,
             session: None,
+            naming: None,
         }
     }
 
     fn drive(&self) -> DriveId {
-        self.facts.drive
+        self.stage.facts.drive
+    }
+
+    fn now(&self) -> Duration {
+        self.stage.core.seams.clock.monotonic()
     }
 
     async fn run(&mut self, mut body: Body) -> Result<Committed, Failure> {
         let mut cutter = Cutter::new();
         let mut batch = Batch::default();
-        let mut flights: FuturesOrdered<BoxFuture<'static, Result<Done, Failure>>> = FuturesOrdered::new();
+        let mut flights = Flights::new();
+        let clock = Arc::clone(&self.stage.core.seams.clock);
         loop {
+            let (unnamed_for, may_name) = (self.unnamed_for(), !self.waiting.is_empty() && self.naming.is_none());
             let chunk = tokio::select! {
                 biased;
+                named = Naming::ended(&mut self.naming) => {
+                    self.named(named?);
+                    continue;
+                }
                 Some(done) = flights.next() => {
-                    self.take(done?).await?;
+                    self.take(landed(done)?);
                     continue;
                 }
                 // A body that trickles must not keep acknowledged stripes unnamed.
-                () = self.core.seams.clock.sleep(self.unnamed_for()), if !self.waiting.is_empty() => {
-                    self.append().await?;
+                () = clock.sleep(unnamed_for), if may_name => {
+                    self.name();
                     continue;
                 }
                 chunk = body.next() => chunk,
@@ -235,7 +254,7 @@ impl Upload {
             let Some(chunk) = chunk else { break };
             let chunk = chunk?;
             self.size += chunk.len() as u64;
-            if self.size > self.core.limits.file_bytes_max {
+            if self.size > self.stage.core.limits.file_bytes_max {
                 return Err(group_codes::FILE_TOO_LARGE.failure());
             }
             for block in cutter.push(chunk) {
@@ -265,57 +284,56 @@ impl Upload {
             flights.push_back(self.start(batch));
         }
         while let Some(done) = flights.next().await {
-            self.take(done?).await?;
+            self.take(landed(done)?);
         }
         self.commit().await
     }
 
     /// How long the stripes that wait may still stay unnamed.
     fn unnamed_for(&self) -> Duration {
-        (self.waiting_since + DIRECT_COMMIT_AFTER).saturating_sub(self.core.seams.clock.monotonic())
+        (self.waiting_since + DIRECT_COMMIT_AFTER).saturating_sub(self.now())
     }
 
-    fn start(&self, batch: Batch) -> BoxFuture<'static, Result<Done, Failure>> {
-        let (core, caller, facts, seal) = (
-            Arc::clone(&self.core),
-            self.caller,
-            self.facts.clone(),
-            Arc::clone(&self.seal),
-        );
-        Box::pin(async move { batch.store(&core, &caller, &facts, &seal).await })
+    fn start(&self, batch: Batch) -> AbortOnDropHandle<Result<Done, Failure>> {
+        let stage = self.stage.clone();
+        let store = async move { batch.store(&stage).await };
+        AbortOnDropHandle::new(tokio::spawn(store.in_current_span()))
     }
 
-    /// Waits until one more batch fits: what flies and what waits for its rows together stay within the shares.
-    async fn make_room(
-        &mut self,
-        flights: &mut FuturesOrdered<BoxFuture<'static, Result<Done, Failure>>>,
-    ) -> Result<(), Failure> {
-        if flights.len() + self.waiting.len() >= self.shares.len()
+    /// Waits until one more batch fits: what flies, what waits for its rows and what is being named together stay within the shares.
+    async fn make_room(&mut self, flights: &mut Flights) -> Result<(), Failure> {
+        if self.held(flights) >= self.shares.len()
             && self.shares.len() < STRIPES_IN_FLIGHT_MAX
-            && let Some(share) = self.core.budget.extend()
+            && let Some(share) = self.stage.core.budget.extend()
         {
             self.shares.push(share);
         }
-        while flights.len() + self.waiting.len() >= self.shares.len() {
-            if self.waiting.len() >= self.shares.len() {
-                self.append().await?;
-                continue;
+        while self.held(flights) >= self.shares.len() {
+            if flights.is_empty() && self.naming.is_none() {
+                self.name();
             }
-            match flights.next().await {
-                Some(done) => self.take(done?).await?,
-                None => self.append().await?,
+            tokio::select! {
+                biased;
+                named = Naming::ended(&mut self.naming) => self.named(named?),
+                Some(done) = flights.next() => self.take(landed(done)?),
             }
         }
         Ok(())
     }
 
+    /// Batches in memory.
+    fn held(&self, flights: &Flights) -> usize {
+        let named = self.naming.as_ref().map_or(0, Naming::batches);
+        flights.len() + self.waiting.batches() + named
+    }
+
     /// Takes up a batch whose blocks are durable: its rows follow those before.
-    async fn take(&mut self, done: Done) -> Result<(), Failure> {
+    fn take(&mut self, done: Done) {
         self.survival = Some(match self.survival {
             Some(before) => worse(before, done.survival),
             None => done.survival,
         });
-        let seal = Arc::clone(&self.seal);
+        let seal = Arc::clone(&self.stage.seal);
         for row in &done.rows {
             // The page cutter of codec decides where a page ends; its rows live here, since it borrows the key.
             let mut pages = PageCutter::resume(seal.digest_key(), std::mem::take(&mut self.open_rows));
@@ -323,43 +341,26 @@ impl Upload {
                 Some(page) => self.end_page(page.digest, page.rows, Some(*row)),
                 None => {
                     self.open_rows = pages.open_rows().to_vec();
-                    self.push_row(*row);
+                    self.waiting.push_row(*row);
                 }
             }
         }
-        if self.waiting.is_empty() {
-            self.waiting_since = self.core.seams.clock.monotonic();
+        if self.waiting.batches() == 0 {
+            self.waiting_since = self.now();
         }
-        self.waiting_bytes += done.plain_bytes;
         self.waiting.push(done);
-        let is_late = self.core.seams.clock.monotonic() >= self.started_at + DIRECT_COMMIT_AFTER;
-        if self.session.is_some() || is_late || self.waiting_bytes > DIRECT_COMMIT_BYTES {
-            self.append().await?;
-        }
-        Ok(())
-    }
-
-    fn push_row(&mut self, row: BlockRow) {
-        match self.runs.last_mut() {
-            Some(run) if run.page_end.is_none() => run.rows.push(row),
-            _ => self.runs.push(RowRun {
-                rows: vec![row],
-                page_end: None,
-            }),
+        let is_late = self.now() >= self.started_at + DIRECT_COMMIT_AFTER;
+        let needs_session = self.session.is_some() || is_late || self.waiting.plain_bytes() > DIRECT_COMMIT_BYTES;
+        if needs_session && self.naming.is_none() {
+            self.name();
         }
     }
 
     fn end_page(&mut self, digest: Digest, rows: Vec<BlockRow>, last: Option<BlockRow>) {
         if let Some(row) = last {
-            self.push_row(row);
+            self.waiting.push_row(row);
         }
-        match self.runs.last_mut() {
-            Some(run) if run.page_end.is_none() => run.page_end = Some(digest),
-            _ => self.runs.push(RowRun {
-                rows: Vec::new(),
-                page_end: Some(digest),
-            }),
-        }
+        self.waiting.end_page(digest);
         self.file.push(&digest);
         if self.session.is_none() {
             self.pages.push(PageRows { digest, rows });
@@ -367,7 +368,7 @@ impl Upload {
     }
 
     fn end_last_page(&mut self) {
-        let seal = Arc::clone(&self.seal);
+        let seal = Arc::clone(&self.stage.seal);
         let mut pages = PageCutter::resume(seal.digest_key(), std::mem::take(&mut self.open_rows));
         if let Some(page) = pages.finish() {
             self.end_page(page.digest, page.rows, None);
@@ -375,14 +376,15 @@ impl Upload {
     }
 
     async fn commit_inline(&mut self, block: Option<Bytes>) -> Result<Committed, Failure> {
-        let survives = self.core.inline_survival(self.drive().slot());
+        let survives = self.stage.core.inline_survival(self.drive().slot());
         self.survival = Some(survives);
         let mut inline = None;
         if let Some(block) = block {
             // At most 4 KiB: cheaper than the way to the pool and back.
-            let digest = self.seal.digest(&block);
-            let mut random = |bytes: &mut [u8]| self.core.seams.random.fill(bytes);
-            let sealed = self.seal.seal_block(&digest, &block, &mut random);
+            let Stage { core, seal, .. } = &self.stage;
+            let digest = seal.digest(&block);
+            let mut random = |bytes: &mut [u8]| core.seams.random.fill(bytes);
+            let sealed = seal.seal_block(&digest, &block, &mut random);
             let row = BlockRow {
                 digest,
                 size: block.len() as u32,
@@ -397,7 +399,7 @@ impl Upload {
     async fn commit(&mut self) -> Result<Committed, Failure> {
         self.end_last_page();
         if self.session.is_some() {
-            self.append().await?;
+            self.name_all().await?;
             return self.commit_session().await;
         }
         self.commit_direct(None).await
@@ -411,11 +413,11 @@ impl Upload {
                 size: self.size,
                 digest: self.file.finish(),
                 pages: self.pages.clone(),
-                stripes: self.new_stripes(),
+                stripes: self.waiting.stripes(),
                 inline: inline.clone(),
             };
             let command = UploadCommand::CommitUpload {
-                principal: self.caller.principal,
+                principal: self.stage.caller.principal,
                 drive: self.drive(),
                 target: self.order.target.clone(),
                 base_version: self.order.base_version,
@@ -424,10 +426,11 @@ impl Upload {
                 content_type: self.order.content_type.clone(),
                 survival: self.survival()?,
             };
-            match self.core.command(&self.caller, Command::Upload(command), key).await {
+            let Stage { core, caller, .. } = &self.stage;
+            match core.command(caller, Command::Upload(command), key).await {
                 Ok(CommandAnswer::Committed(committed)) => return Ok(committed),
                 Ok(_) => return expect(None),
-                Err(failure) => self.mend(failure, &mut mends).await?,
+                Err(failure) => self.stage.mend(&mut self.waiting, failure, &mut mends).await?,
             }
         }
     }
@@ -448,20 +451,18 @@ impl Upload {
             UploadTarget::Place { place, with_parents } => entries_made(place, *with_parents),
             UploadTarget::Entry(_) => 1,
         };
-        self.core.fresh(count)
+        self.stage.core.fresh(count)
     }
 
     fn survival(&self) -> Result<Survival, Failure> {
-        self.survival
-            .ok_or_else(|| Failure::bug("a content without blocks has no survival"))
+        let survival = self.survival.into_iter().chain(self.waiting.survival()).reduce(worse);
+        survival.ok_or_else(|| Failure::bug("a content without blocks has no survival"))
     }
+}
 
-    fn new_stripes(&self) -> Vec<NewStripe> {
-        self.waiting
-            .iter()
-            .flat_map(|done| done.stripes.iter().map(|written| written.named.clone()))
-            .collect()
-    }
+/// What a batch came to.
+fn landed(done: Result<Result<Done, Failure>, JoinError>) -> Result<Done, Failure> {
+    done.unwrap_or_else(|error| Err(Failure::bug(format!("store a batch: {error}"))))
 }
 
 /// The lesser of two promises.

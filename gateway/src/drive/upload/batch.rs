@@ -5,11 +5,11 @@
 //! Not here: the order of batches, rows and commits (`upload`).
 
 use crate::drive::stripe_writer::Coded;
-use crate::drive::upload::worse;
+use crate::drive::upload::{Stage, worse};
 use crate::drive::{Caller, Core, expect};
 use crate::metrics;
 use bytes::Bytes;
-use codec::seal::{DriveSeal, SEAL_BYTES};
+use codec::seal::SEAL_BYTES;
 use codec::stripe::{ClosedStripe, StripeBuilder};
 use daemon::pool::Urgency;
 use model::digest::Digest;
@@ -73,14 +73,11 @@ impl Batch {
     }
 
     /// Makes every block of the batch durable, unless the drive has it.
-    pub(super) async fn store(
-        self,
-        core: &Core,
-        caller: &Caller,
-        facts: &DriveFacts,
-        seal: &Arc<DriveSeal>,
-    ) -> Result<Done, Failure> {
-        let rows = digests(core, seal, self.blocks.clone()).await;
+    pub(super) async fn store(self, stage: &Stage) -> Result<Done, Failure> {
+        let Stage {
+            core, caller, facts, ..
+        } = stage;
+        let rows = digests(stage, self.blocks.clone()).await;
         let plain: BTreeMap<Digest, Bytes> = rows
             .iter()
             .map(|row| row.digest)
@@ -108,7 +105,7 @@ impl Batch {
                 lacking.push(*row);
             }
         }
-        let (stripes, written) = store_blocks(core, caller, facts, seal, time, &lacking, &plain).await?;
+        let (stripes, written) = store_blocks(stage, time, &lacking, &plain).await?;
         survival = worse(survival, written);
         let plain_bytes = rows.iter().map(|row| row.size as usize).sum();
         Ok(Done {
@@ -123,24 +120,11 @@ impl Batch {
 
 impl Done {
     /// Writes the stripes again: under the newest rows, and under new names when theirs are refused.
-    pub(super) async fn write_again(
-        &mut self,
-        core: &Core,
-        caller: &Caller,
-        facts: &DriveFacts,
-        renames: bool,
-    ) -> Result<(), Failure> {
+    pub(super) async fn write_again(&mut self, stage: &Stage, renames: bool) -> Result<(), Failure> {
         for written in &mut self.stripes {
             let name = (!renames).then_some(written.named.id);
-            let (named, survival) = write_named(
-                core,
-                caller,
-                facts,
-                &written.coded,
-                written.named.blocks.clone(),
-                (name, None),
-            )
-            .await?;
+            let blocks = written.named.blocks.clone();
+            let (named, survival) = write_named(stage, &written.coded, blocks, (name, None)).await?;
             written.named = named;
             self.survival = worse(self.survival, survival);
         }
@@ -148,13 +132,10 @@ impl Done {
     }
 
     /// Writes those blocks that the drive was said to have and has no longer.
-    pub(super) async fn write_known(
-        &mut self,
-        core: &Core,
-        caller: &Caller,
-        facts: &DriveFacts,
-        seal: &Arc<DriveSeal>,
-    ) -> Result<(), Failure> {
+    pub(super) async fn write_known(&mut self, stage: &Stage) -> Result<(), Failure> {
+        let Stage {
+            core, caller, facts, ..
+        } = stage;
         let wanted: Vec<Digest> = self.plain.keys().copied().collect();
         let asked = core.ask_with_time(caller, facts.drive, DriveAsk::FindBlocks(wanted));
         let (QueryAnswer::Blocks(found), time) = asked.await? else {
@@ -174,7 +155,7 @@ impl Done {
             .collect();
         lacking.sort_by_key(|row| row.digest);
         lacking.dedup();
-        let (stripes, survival) = store_blocks(core, caller, facts, seal, time, &lacking, &self.plain).await?;
+        let (stripes, survival) = store_blocks(stage, time, &lacking, &self.plain).await?;
         self.stripes.extend(stripes);
         self.survival = worse(self.survival, survival);
         Ok(())
@@ -186,34 +167,36 @@ const NOTHING_LOST: Survival = Survival {
     is_degraded: false,
 };
 
-async fn digests(core: &Core, seal: &Arc<DriveSeal>, blocks: Vec<Bytes>) -> Vec<BlockRow> {
-    let seal = Arc::clone(seal);
+async fn digests(stage: &Stage, blocks: Vec<Bytes>) -> Vec<BlockRow> {
+    let seal = Arc::clone(&stage.seal);
     let row = move |block: &Bytes| BlockRow {
         digest: seal.digest(block),
         size: block.len() as u32,
     };
-    core.seams
+    stage
+        .core
+        .seams
         .pool
         .run(Urgency::Foreground, move || blocks.iter().map(row).collect())
         .await
 }
 
 async fn store_blocks(
-    core: &Core,
-    caller: &Caller,
-    facts: &DriveFacts,
-    seal: &Arc<DriveSeal>,
+    stage: &Stage,
     time: Option<SlotTime>,
     lacking: &[BlockRow],
     plain: &BTreeMap<Digest, Bytes>,
 ) -> Result<(Vec<Written>, Survival), Failure> {
+    let Stage {
+        core, caller, facts, ..
+    } = stage;
     let mut survival = NOTHING_LOST;
     let mut stripes = Vec::new();
     let blocks = lacking
         .iter()
         .filter_map(|row| Some((*row, plain.get(&row.digest)?.clone())))
         .collect();
-    for closed in lay(core, seal, blocks).await? {
+    for closed in lay(stage, blocks).await? {
         let profile = core.profile_for(facts, closed.bytes.len(), caller.trace).await?;
         let coded = core.code_stripe(closed.bytes, profile).await?;
         let blocks = closed.blocks.iter().map(|(row, place)| NewBlock {
@@ -221,22 +204,19 @@ async fn store_blocks(
             offset: place.offset,
             sealed_bytes: place.sealed_bytes,
         });
-        let (named, durable) = write_named(core, caller, facts, &coded, blocks.collect(), (None, time)).await?;
+        let (named, durable) = write_named(stage, &coded, blocks.collect(), (None, time)).await?;
         survival = worse(survival, durable);
         stripes.push(Written { named, coded });
     }
     Ok((stripes, survival))
 }
 
-async fn lay(
-    core: &Core,
-    seal: &Arc<DriveSeal>,
-    blocks: Vec<(BlockRow, Bytes)>,
-) -> Result<Vec<ClosedStripe<BlockRow>>, Failure> {
+async fn lay(stage: &Stage, blocks: Vec<(BlockRow, Bytes)>) -> Result<Vec<ClosedStripe<BlockRow>>, Failure> {
     if blocks.is_empty() {
         return Ok(Vec::new());
     }
-    let (seal, random) = (Arc::clone(seal), core.seams.random.clone());
+    let seams = &stage.core.seams;
+    let (seal, random) = (Arc::clone(&stage.seal), seams.random.clone());
     let work = move || {
         let mut fill = |bytes: &mut [u8]| random.fill(bytes);
         let mut builder = StripeBuilder::new();
@@ -248,23 +228,21 @@ async fn lay(
         closed.extend(builder.close());
         Ok::<_, codec::stripe::StripeError>(closed)
     };
-    core.seams
-        .pool
-        .run(Urgency::Foreground, work)
-        .await
-        .map_err(|error| Failure::bug(error.to_string()))
+    let laid = seams.pool.run(Urgency::Foreground, work).await;
+    laid.map_err(|error| Failure::bug(error.to_string()))
 }
 
 /// Writes a coded stripe under `name`, or under fresh ones until one is free; the first of them is born at the `time` that the group
 /// told a moment ago, if it did.
 async fn write_named(
-    core: &Core,
-    caller: &Caller,
-    facts: &DriveFacts,
+    stage: &Stage,
     coded: &Coded,
     blocks: Vec<NewBlock>,
     (mut name, mut time): (Option<StripeId>, Option<SlotTime>),
 ) -> Result<(NewStripe, Survival), Failure> {
+    let Stage {
+        core, caller, facts, ..
+    } = stage;
     for _ in 0..NAMES_MAX {
         let id = match name.take() {
             Some(id) => id,

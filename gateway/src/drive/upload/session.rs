@@ -1,79 +1,185 @@
-//! The part of an upload that needs a session: opening it, appending rows, committing and ending it; and what can be mended when
-//! a group refuses stripes or rows.
+//! The part of an upload that needs a session: opening it, naming rows, committing and ending it; and what can be mended when a
+//! group refuses stripes or rows.
 //!
-//! Invariants: what a command names is kept until the command succeeded, so that every refusal that asks for bytes can be served.
+//! Invariants: rows are named in the order of the content, one command at a time; what a command names is kept until the command
+//! succeeded, so that every refusal that asks for bytes can be served.
 
 use crate::codes;
-use crate::drive::upload::Upload;
+use crate::drive::upload::batch::Done;
+use crate::drive::upload::{Stage, Upload, worse};
 use crate::drive::{Caller, Core, expect};
+use model::digest::Digest;
+use model::entry::BlockRow;
 use model::id::UploadId;
 use protocol::codes as group_codes;
-use protocol::metadata::upload::{Committed, UploadCommand};
+use protocol::metadata::upload::{Committed, NewStripe, RowRun, Survival, UploadCommand};
 use protocol::metadata::{Command, CommandAnswer};
 use protocol::wire_error::Failure;
 use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 /// How often one command is mended before the client is asked to send the content again.
 const MENDS_MAX: u32 = 4;
 
+/// Batches whose rows are not named yet, in order, with the rows.
+#[derive(Default)]
+pub(super) struct Unnamed {
+    done: Vec<Done>,
+    runs: Vec<RowRun>,
+}
+
+impl Unnamed {
+    pub(super) fn push(&mut self, done: Done) {
+        self.done.push(done);
+    }
+
+    pub(super) fn push_row(&mut self, row: BlockRow) {
+        match self.runs.last_mut() {
+            Some(run) if run.page_end.is_none() => run.rows.push(row),
+            _ => self.runs.push(RowRun {
+                rows: vec![row],
+                page_end: None,
+            }),
+        }
+    }
+
+    /// The page of the rows before ends here.
+    pub(super) fn end_page(&mut self, digest: Digest) {
+        match self.runs.last_mut() {
+            Some(run) if run.page_end.is_none() => run.page_end = Some(digest),
+            _ => self.runs.push(RowRun {
+                rows: Vec::new(),
+                page_end: Some(digest),
+            }),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.runs.is_empty()
+    }
+
+    pub(super) fn batches(&self) -> usize {
+        self.done.len()
+    }
+
+    pub(super) fn plain_bytes(&self) -> usize {
+        self.done.iter().map(|done| done.plain_bytes).sum()
+    }
+
+    pub(super) fn stripes(&self) -> Vec<NewStripe> {
+        let written = self.done.iter().flat_map(|done| &done.stripes);
+        written.map(|written| written.named.clone()).collect()
+    }
+
+    /// The least that any of its blocks survives.
+    pub(super) fn survival(&self) -> Option<Survival> {
+        self.done.iter().map(|done| done.survival).reduce(worse)
+    }
+}
+
+/// A command under way that names rows.
+pub(super) struct Naming {
+    task: AbortOnDropHandle<Result<Named, Failure>>,
+    batches: usize,
+}
+
+/// What it came to.
+pub(super) struct Named {
+    /// The rows that the session has named now.
+    position: u64,
+    survival: Option<Survival>,
+}
+
+impl Naming {
+    /// Batches that it keeps.
+    pub(super) fn batches(&self) -> usize {
+        self.batches
+    }
+
+    /// How it ended; without one, never.
+    pub(super) async fn ended(naming: &mut Option<Self>) -> Result<Named, Failure> {
+        match naming {
+            Some(naming) => {
+                let named = (&mut naming.task).await;
+                named.unwrap_or_else(|error| Err(Failure::bug(format!("name rows: {error}"))))
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Upload {
-    /// Names the stripes and rows that wait; opens the session first when there is none.
-    pub(super) async fn append(&mut self) -> Result<(), Failure> {
-        let (upload, mut position) = match self.session {
-            Some(session) => session,
+    /// Begins to name the stripes and rows that wait; opens the session first when there is none. Nothing else is being named.
+    pub(super) fn name(&mut self) {
+        let opening = match self.session {
+            Some(_) => None,
             None => {
                 let upload = UploadId {
                     drive: self.drive(),
-                    number: self.core.seams.random.u64(),
+                    number: self.stage.core.seams.random.u64(),
                 };
                 // Noted before it is asked for: whoever drops this upload meanwhile ends it all the same.
                 self.session = Some((upload, 0));
-                self.open(upload).await?;
                 self.pages.clear();
-                (upload, 0)
+                Some(self.opening(upload))
             }
         };
-        if self.waiting.is_empty() && self.runs.is_empty() {
-            return Ok(());
-        }
-        let mut mends = 0;
-        loop {
-            let (stripes, runs) = (self.new_stripes(), self.runs.clone());
-            let command = UploadCommand::AppendRows {
-                upload,
-                position,
-                stripes,
-                runs,
-            };
-            match self.core.command(&self.caller, Command::Upload(command), None).await {
-                Ok(CommandAnswer::Session(state)) => {
-                    position = state.rows;
-                    break;
+        let Some((upload, position)) = self.session else { return };
+        let unnamed = std::mem::take(&mut self.waiting);
+        let (batches, stage) = (unnamed.batches(), self.stage.clone());
+        let task = async move {
+            if let Some(opening) = opening {
+                match stage
+                    .core
+                    .command(&stage.caller, Command::Upload(opening), None)
+                    .await?
+                {
+                    CommandAnswer::Session(_) => {}
+                    _ => return expect(None),
                 }
-                Ok(_) => return expect(None),
-                Err(failure) => self.mend(failure, &mut mends).await?,
             }
-        }
-        self.session = Some((upload, position));
-        self.waiting.clear();
-        self.waiting_bytes = 0;
-        self.runs.clear();
-        Ok(())
+            stage.name_rows(upload, position, unnamed).await
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(task.in_current_span()));
+        self.naming = Some(Naming { task, batches });
     }
 
-    async fn open(&mut self, upload: UploadId) -> Result<(), Failure> {
-        let command = UploadCommand::OpenSession {
-            principal: self.caller.principal,
+    /// Takes up what was named; what became durable meanwhile goes with the next command.
+    pub(super) fn named(&mut self, named: Named) {
+        self.naming = None;
+        if let Some((_, position)) = &mut self.session {
+            *position = named.position;
+        }
+        self.survival = self.survival.into_iter().chain(named.survival).reduce(worse);
+        if self.waiting.batches() > 0 {
+            self.name();
+        }
+    }
+
+    /// Names everything that is durable.
+    pub(super) async fn name_all(&mut self) -> Result<(), Failure> {
+        loop {
+            if self.naming.is_some() {
+                let named = Naming::ended(&mut self.naming).await?;
+                self.named(named);
+            } else if self.waiting.is_empty() {
+                return Ok(());
+            } else {
+                self.name();
+            }
+        }
+    }
+
+    fn opening(&self, upload: UploadId) -> UploadCommand {
+        UploadCommand::OpenSession {
+            principal: self.stage.caller.principal,
             upload,
             target: self.order.target.clone(),
             base_version: self.order.base_version,
             declared_bytes: self.order.declared_bytes,
             is_resumable: false,
             content_type: self.order.content_type.clone(),
-        };
-        match self.core.command(&self.caller, Command::Upload(command), None).await? {
-            CommandAnswer::Session(_) => Ok(()),
-            _ => expect(None),
         }
     }
 
@@ -82,16 +188,16 @@ impl Upload {
             return Err(Failure::bug("a session is committed that was not opened"));
         };
         let command = UploadCommand::CommitSession {
-            principal: self.caller.principal,
+            principal: self.stage.caller.principal,
             upload,
             size: self.size,
             digest: self.file.finish(),
             fresh: self.fresh(),
             survival: self.survival()?,
         };
-        match self
-            .core
-            .command(&self.caller, Command::Upload(command), self.commit_key())
+        let Stage { core, caller, .. } = &self.stage;
+        match core
+            .command(caller, Command::Upload(command), self.commit_key())
             .await?
         {
             CommandAnswer::Committed(committed) => {
@@ -104,14 +210,40 @@ impl Upload {
 
     /// Ends the session, if any, so that it holds nothing until its age is over.
     pub(super) async fn abort(&mut self) {
+        self.naming = None;
         if let Some((upload, _)) = self.session.take() {
-            end(&self.core, &self.caller, upload).await;
+            end(&self.stage.core, &self.stage.caller, upload).await;
+        }
+    }
+}
+
+impl Stage {
+    /// Names stripes and rows behind the first `position` ones of a session.
+    async fn name_rows(&self, upload: UploadId, position: u64, mut unnamed: Unnamed) -> Result<Named, Failure> {
+        let mut mends = 0;
+        loop {
+            let command = UploadCommand::AppendRows {
+                upload,
+                position,
+                stripes: unnamed.stripes(),
+                runs: unnamed.runs.clone(),
+            };
+            match self.core.command(&self.caller, Command::Upload(command), None).await {
+                Ok(CommandAnswer::Session(state)) => {
+                    return Ok(Named {
+                        position: state.rows,
+                        survival: unnamed.survival(),
+                    });
+                }
+                Ok(_) => return expect(None),
+                Err(failure) => self.mend(&mut unnamed, failure, &mut mends).await?,
+            }
         }
     }
 
     /// Makes good what a group refused and can be made good: stripes counted under an old row, blocks that went away meanwhile,
     /// stripe ids that are taken or too old. Everything else is the upload's failure.
-    pub(super) async fn mend(&mut self, failure: Failure, mends: &mut u32) -> Result<(), Failure> {
+    pub(super) async fn mend(&self, unnamed: &mut Unnamed, failure: Failure, mends: &mut u32) -> Result<(), Failure> {
         let is_stale = group_codes::STALE_ROW.is(&failure);
         let is_id = group_codes::BIRTH_EPOCH_CLOSED.is(&failure) || group_codes::STRIPE_EXISTS.is(&failure);
         let needs_blocks = group_codes::NEED_BLOCKS.is(&failure);
@@ -128,13 +260,12 @@ impl Upload {
         if is_stale {
             self.core.directory.refresh(self.caller.trace).await?;
         }
-        for done in &mut self.waiting {
+        for done in &mut unnamed.done {
             if is_stale || is_id {
-                done.write_again(&self.core, &self.caller, &self.facts, is_id).await?;
+                done.write_again(self, is_id).await?;
             }
             if needs_blocks {
-                done.write_known(&self.core, &self.caller, &self.facts, &self.seal)
-                    .await?;
+                done.write_known(self).await?;
             }
         }
         Ok(())
@@ -149,7 +280,7 @@ impl Drop for Upload {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let (core, caller) = (Arc::clone(&self.core), self.caller);
+        let (core, caller) = (Arc::clone(&self.stage.core), self.stage.caller);
         runtime.spawn(async move { end(&core, &caller, upload).await });
     }
 }
