@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench demo kills sim wide-folder largest-file tools clean
+.PHONY: build run test verify fix bench profile demo kills overload pauses crowd quorum sim wide-folder largest-file tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -38,9 +38,15 @@ fix:
 	$(CARGO) fmt --all
 	HOLDFAST_FIX=1 $(CARGO) test --release --test tidy -q the_requirement_map || true
 
+# Figures beside the machine's limits and the goals: about three minutes and four gigabytes of disk. ARGS=--one-process for one process,
+# ARGS=--largest-upload for a 10 GiB file as well, ARGS=--quick to see that it runs.
 bench: build
 	$(HOLDFAST) --version
 	$(CARGO) run --release --locked -p chaos --bin bench -- --holdfast $(HOLDFAST) $(ARGS)
+
+# Where the CPU time of a PUT, a GET and of commits goes: flame graphs into docs/profiles. Needs perf; exit code 3 says what to install.
+profile: build
+	$(CARGO) run --release --locked -p chaos --bin profile -- --holdfast $(HOLDFAST) $(ARGS)
 
 demo: build
 	$(CARGO) run --release --locked -p chaos --bin demo -- --holdfast $(HOLDFAST) $(ARGS)
@@ -48,6 +54,22 @@ demo: build
 # How long writes stand still when the leader of a drive's group is killed (20 times) or paused (5 times). About three minutes.
 kills: build
 	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) $(ARGS)
+
+# A gateway, the leader of a drive's group and a node stopped for a minute each in the middle of uploads. About four minutes.
+pauses: build
+	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) --data-dir target/pauses --kills 0 --pauses 0 --long-pause 60 $(ARGS)
+
+# The crowd of tests/cluster at its full scale: 100,000 connections opened at a gateway and left.
+crowd: build
+	HOLDFAST_CROWD=100000 $(CARGO) test --release --locked --test cluster -- --nocapture a_crowd_that_opens_connections
+
+# Three times the load that saturates the cluster: what is still done in time, and how soon all is as before. About four minutes.
+overload: build
+	$(CARGO) run --release --locked -p chaos --bin overload -- --holdfast $(HOLDFAST) $(ARGS)
+
+# F1 at its full scale, for every new release of openraft: sixty seeds. About five minutes.
+quorum: tools
+	HOLDFAST_QUORUM_SEEDS=30 $(CARGO) test --release --locked -p metadata-raft --lib -- voters_acknowledge
 
 # The simulated world: so many seeds, or one again with SEED=n, perhaps with a planted bug (PLANT=vote-unsynced). A second a seed.
 SEEDS ?= 100

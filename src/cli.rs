@@ -67,6 +67,15 @@ pub struct DevArguments {
     /// Capacity of each disk, such as 20G; by default the free space divided by the number of disks.
     #[arg(long)]
     pub disk_capacity: Option<String>,
+    /// Short requests that a gateway works on at once, at most; by default 128.
+    #[arg(long, value_name = "COUNT")]
+    pub requests_in_service_max: Option<usize>,
+    /// Short requests that a gateway holds in all, at least as many; by default 512.
+    #[arg(long, value_name = "COUNT")]
+    pub requests_held_max: Option<usize>,
+    /// How long a request waits at most to be worked on; by default a second.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub request_wait_ms_max: Option<u64>,
     /// The gateway's certificate chain in PEM; without it dev serves plain HTTP.
     #[arg(long, requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
@@ -95,6 +104,9 @@ pub struct ServeArguments {
     /// Ends when the process of this id ends, which must be the one that starts it.
     #[arg(long, hide = true)]
     pub with_parent: Option<u32>,
+    /// Moves the wall clock by the seconds in this file, for tests of wrong clocks.
+    #[arg(long, hide = true)]
+    pub clock_offset_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

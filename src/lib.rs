@@ -13,6 +13,7 @@ pub mod identity_command;
 mod identity_files;
 pub mod init;
 mod late_handler;
+mod moved_clock;
 pub mod one_line;
 mod registration;
 mod revocation_file;

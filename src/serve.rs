@@ -11,6 +11,7 @@ use crate::cli::ServeArguments;
 use crate::config::{EndpointConfig, RawFile, ServeConfig};
 use crate::first_start::{self, Begin};
 use crate::identity_files::load_identity;
+use crate::moved_clock::MovedClock;
 use crate::registration::{self, Registration, Site};
 use crate::revocation_file;
 use crate::roles::{self, Base, Bound, GatewayRole, MetadataRole, NodeRole};
@@ -32,7 +33,16 @@ use tokio::sync::mpsc;
 
 /// Checks the file and runs its roles.
 pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
-    let config = daemon::config::load::<RawFile>(&arguments.config)?;
+    let config = match daemon::config::load::<RawFile>(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            // Who asks for lines of a machine reads this one too; the file, which could ask for them, cannot be read.
+            if let Some(format) = arguments.log {
+                log::init(format, "info").context("start logging")?;
+            }
+            return Err(error.into());
+        }
+    };
     if arguments.check_config {
         println!("{}: good", arguments.config.display());
         return Ok(());
@@ -46,11 +56,14 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         end_with(parent)?;
     }
     let roles = Roles::default();
-    let base = Base {
+    let mut base = Base {
         watching: Watching::Together(roles.clone()),
         has_jumbo_frames: config.has_jumbo_frames,
         ..Base::of_machine(RocksBudget::new(config.cache_bytes, config.write_buffer_bytes)?)?
     };
+    if let Some(file) = arguments.clock_offset_file {
+        base.clock = Arc::new(MovedClock::new(file));
+    }
     let signals = base.shutdown.clone();
     tokio::spawn(async move {
         if let Err(error) = signals.request_on_signals().await {

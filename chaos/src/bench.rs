@@ -1,18 +1,24 @@
-//! The bench, first form: figures of a dev cluster over HTTP, beside the limits of the machine measured in the same run.
+//! The bench: figures of a dev cluster over HTTP, beside the limits of the machine measured in the same run, and beside the goals.
 //!
-//! First the limits, while nothing else runs; from them the bound of a PUT and of a GET; then the cluster under load. A table
-//! on the terminal, JSON beside it.
-//! Invariants: no figure is judged, so a slow machine never fails a run; an error or a wrong byte always does. Contents and
-//! their digests are made before a phase is timed, so that making them costs no figure anything.
-//! Not here: `--processes` and the figures of single roles, metadata commits, idle cost.
+//! First the limits, while nothing else runs; from them the bound of a PUT and of a GET; then a cluster of separate processes, idle and
+//! under load; then one in one process, idle and with the large file. Tables on the terminal, JSON beside them.
+//! Invariants: no figure is judged beyond saying so, and a slow machine never fails a run; an error or a wrong byte always does.
+//! Contents and their digests are made before a phase is timed, so that making them costs no figure anything; the 10 GiB upload alone
+//! makes them meanwhile, since they would not fit the memory.
+//! Not here: where the time goes (`profile`), a folder of a million entries (`wide_folder`), overload.
 
 mod bound;
+mod calls;
 mod cores;
 mod figure;
+mod goal;
+mod idle;
 mod limit;
 mod load;
 mod machine;
+mod metadata;
 mod network;
+pub mod profile;
 mod report;
 mod storage;
 mod watch;
@@ -21,11 +27,18 @@ use crate::dev_cluster::DevCluster;
 use anyhow::Context;
 use bound::Bounds;
 use clap::Parser;
+use figure::Figure;
+use idle::{Idle, ONE_PROCESS, PROCESSES};
 use limit::Limit;
 use machine::{Machine, Neighbours};
 use model::profile::{Profile, ProfileId};
 use report::Report;
 use std::path::{Path, PathBuf};
+use watch::ClusterWatch;
+
+/// Length of the upload of `--largest-upload`.
+const LARGEST_UPLOAD_BYTES: u64 = 10 << 30;
+const QUICK_LARGEST_UPLOAD_BYTES: u64 = 256 << 20;
 
 /// Arguments of the bench.
 #[derive(Debug, Parser)]
@@ -42,12 +55,24 @@ pub struct Arguments {
     /// Smaller sizes: shows that it runs, not how fast.
     #[arg(long)]
     quick: bool,
+    /// Runs all roles in one process, as figures before 2026-11-22 were measured, and no cluster of processes.
+    #[arg(long)]
+    one_process: bool,
+    /// Also puts one file of 10 GiB and holds the gateway's peak memory in it against its goal. A minute and 16 GiB of disk more.
+    #[arg(long)]
+    largest_upload: bool,
     /// Measures the machine and starts no cluster.
     #[arg(long)]
     limits_only: bool,
     /// Seed of all contents.
     #[arg(long, default_value_t = 20_261_121)]
     seed: u64,
+}
+
+impl Arguments {
+    fn form(&self) -> &'static str {
+        if self.one_process { ONE_PROCESS } else { PROCESSES }
+    }
 }
 
 /// Runs the bench; an error when a call fails or a byte comes back wrong, never for a slow figure.
@@ -67,26 +92,72 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     println!("machine: {}; seed {}", machine.text(), arguments.seed);
     let neighbours = Neighbours::watch();
     let limits = measure_limits(arguments).await?;
-    let mut report = Report::new(arguments.quick, arguments.seed, machine, limits);
+    let mut report = Report::new(arguments.quick, arguments.seed, machine, limits, arguments.form());
     report.neighbours_cores = neighbours.cores();
     report.print_limits();
-    if arguments.limits_only {
-        report.bounds = Some(bounds(&report, ProfileId::Dev.profile())?);
-    } else {
-        println!("starting {}", arguments.holdfast.display());
-        let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &[]).await?;
-        let profile = ProfileId::parse(&cluster.facts.profile)
-            .with_context(|| format!("unknown profile {}", cluster.facts.profile))?;
-        report.bounds = Some(bounds(&report, profile.profile())?);
-        let outcome = load::run(&cluster, arguments.quick, arguments.seed).await;
-        let stopped = cluster.stop();
-        // What the load met comes first: a cluster that failed under it may also not stop.
-        report.figures = outcome?;
-        stopped?;
+    let mut profile = ProfileId::Dev;
+    if !arguments.limits_only {
+        let (found, idle, figures) = at_cluster(arguments, arguments.form()).await?;
+        profile = found;
+        report.figures = figures;
+        report.idle.push(idle);
+        if !arguments.one_process {
+            wipe(&arguments.data_dir)?;
+            let (_, idle, figures) = at_cluster(arguments, ONE_PROCESS).await?;
+            report.one_process_figures = figures;
+            report.idle.push(idle);
+        }
     }
-    report.hold_against_bounds();
+    report.bounds = Some(bounds(&report, profile.profile())?);
+    report.judge();
     report.print();
     report.write(&arguments.report)
+}
+
+/// Starts a cluster, measures at it, and stops it.
+async fn at_cluster(arguments: &Arguments, form: &'static str) -> anyhow::Result<(ProfileId, Idle, Vec<Figure>)> {
+    println!("starting {}, {form}", arguments.holdfast.display());
+    let options: &[&str] = if form == PROCESSES { &["--processes"] } else { &[] };
+    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, options).await?;
+    let profile = ProfileId::parse(&cluster.facts.profile)
+        .with_context(|| format!("unknown profile {}", cluster.facts.profile))?;
+    let outcome = under_load(arguments, form, &cluster).await;
+    let stopped = cluster.stop();
+    // What the load met comes first: a cluster that failed under it may also not stop.
+    let (idle, figures) = outcome?;
+    stopped?;
+    Ok((profile, idle, figures))
+}
+
+/// Everything that is measured at one cluster; at the second one, which is not of the form that was asked for, the large file alone.
+async fn under_load(
+    arguments: &Arguments,
+    form: &'static str,
+    cluster: &DevCluster,
+) -> anyhow::Result<(Idle, Vec<Figure>)> {
+    let (quick, seed) = (arguments.quick, arguments.seed);
+    let watch = ClusterWatch::of(&cluster.facts, cluster.pid());
+    let idle = idle::watch(&watch, form, quick).await?;
+    // The one log-in of the run: a password takes the gateway more memory than any upload.
+    let client = cluster.client().await?;
+    if form != arguments.form() {
+        let figures = load::large_file(&client, &watch, quick, seed).await?;
+        return Ok((idle, figures.into()));
+    }
+    let mut figures = load::run(&client, &watch, quick, seed).await?;
+    figures.extend(metadata::run(cluster, &client, &watch, quick).await?);
+    if arguments.largest_upload {
+        let length_bytes = if quick {
+            QUICK_LARGEST_UPLOAD_BYTES
+        } else {
+            LARGEST_UPLOAD_BYTES
+        };
+        figures.push(load::largest_upload(&client, &watch, length_bytes, !seed).await?);
+    }
+    if form == PROCESSES {
+        figures.push(metadata::run_nearest(cluster, &client, quick).await?);
+    }
+    Ok((idle, figures))
 }
 
 fn bounds(report: &Report, profile: Profile) -> anyhow::Result<Bounds> {

@@ -2,10 +2,12 @@
 //!
 //! A write is begun every few milliseconds; what is measured is the time from the signal to the first answer of one that was begun
 //! after it, and to the answer of the last one that had to wait. Then the process is started again, or goes on, and all are well.
+//! With `--long-pause` a gateway, that leader and a node are paused in the middle of uploads as well, one after the other (`long_pause`).
 //! Invariants: the leader is another one after each round; it fails when a limit is passed, and when a write is refused for good.
 //! Not here: a simulated world, where such things are found by their thousands.
 
 use crate::dev_cluster::DevCluster;
+use crate::long_pause;
 use crate::process_attack;
 use crate::table;
 use anyhow::{Context, bail, ensure};
@@ -41,6 +43,9 @@ pub struct Arguments {
     /// Times that it is paused by SIGSTOP.
     #[arg(long, default_value_t = 5)]
     pauses: usize,
+    /// Seconds for which a gateway, the leader and a node are paused in the middle of uploads; 0 leaves that out.
+    #[arg(long, default_value_t = 0)]
+    long_pause: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,11 +70,19 @@ pub async fn run() -> anyhow::Result<()> {
     if arguments.data_dir.exists() {
         std::fs::remove_dir_all(&arguments.data_dir)?;
     }
-    let options = ["--processes", "--groups", "1", "--disk-capacity", "2G"];
+    let mut options = vec!["--processes", "--groups", "1", "--disk-capacity", "2G"];
+    if arguments.long_pause > 0 {
+        options.extend(["--gateways", "2"]);
+    }
     let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &options).await?;
     let outcome = rounds(&arguments, &cluster).await;
+    let paused = match outcome.is_ok() && arguments.long_pause > 0 {
+        true => long_pauses(&cluster, Duration::from_secs(arguments.long_pause)).await,
+        false => Ok(()),
+    };
     cluster.stop()?;
     let rounds = outcome?;
+    paused?;
     println!("{}", table::render(&rows(&rounds)));
     judge(&rounds)?;
     std::fs::remove_dir_all(&arguments.data_dir)?;
@@ -96,6 +109,17 @@ async fn rounds(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<V
         rounds.push(round);
     }
     Ok(rounds)
+}
+
+async fn long_pauses(cluster: &DevCluster, span: Duration) -> anyhow::Result<()> {
+    let leader = process_attack::leader(cluster).await?;
+    for victim in ["gateway-1", &leader, "node-3"] {
+        let shown = long_pause::strike(cluster, &[victim], span, &format!("/pause-of-{victim}"))
+            .await
+            .with_context(|| format!("pause {victim}"))?;
+        println!("SIGSTOP for {span:?}  {victim}  {shown:?}");
+    }
+    Ok(())
 }
 
 async fn strike(cluster: &DevCluster, client: &Client, number: usize, blow: Blow) -> anyhow::Result<Round> {

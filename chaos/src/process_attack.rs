@@ -56,17 +56,26 @@ pub async fn noted(cluster: &DevCluster, name: &str) -> anyhow::Result<()> {
 
 /// Starts a dead process again on its data, as an operator would; on return it is ready.
 pub async fn start(cluster: &DevCluster, name: &str) -> anyhow::Result<()> {
+    ask(cluster, "start", name).await
+}
+
+/// Stops a process in good order, as an operator would; on return it has ended.
+pub async fn stop(cluster: &DevCluster, name: &str) -> anyhow::Result<()> {
+    ask(cluster, "stop", name).await
+}
+
+async fn ask(cluster: &DevCluster, what: &str, name: &str) -> anyhow::Result<()> {
     let output = tokio::process::Command::new(cluster.holdfast())
         .args(["admin", "--data-dir"])
         .arg(cluster.data_dir())
-        .args(["process", "start", name])
+        .args(["process", what, name])
         .stdin(Stdio::null())
         .output()
         .await
         .context("run holdfast admin")?;
     ensure!(
         output.status.success(),
-        "start {name}: {}",
+        "{what} {name}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())

@@ -40,6 +40,7 @@ codes! {
     RANGE_NOT_SATISFIABLE "range_not_satisfiable" Invalid "The range lies outside the content; see Content-Range."
     PRECONDITION_FAILED "precondition_failed" Conflict "The content or the entry is another by now; read it again and decide."
     BODY_TOO_LARGE "body_too_large" TooLarge "The body passes the limit of this call."
+    RATE_EXCEEDED "rate_exceeded" Exhausted "You have as much under way as is left for all others; go slower, and try again after Retry-After."
     TOO_BUSY "too_busy" Busy "Too much is under way at this gateway; try again after Retry-After."
     TOO_FEW_DISKS "too_few_disks" Unavailable "Too few disks are reachable to keep the content safely; try again."
     STORAGE_FULL "storage_full" Exhausted "The disks have no room for the content; an administrator must add some."

@@ -2,6 +2,7 @@
 //!
 //! Invariants: outside of loopback plain HTTP is served only behind a proxy that was named; secrets come from files only.
 
+use crate::connections;
 use codec::keys::{Kek, KeyError};
 use daemon::config::Problem;
 use daemon::resources;
@@ -27,6 +28,27 @@ pub fn upload_budget_default() -> u64 {
     })
 }
 
+/// Short requests in service when nothing else was said: measured in decision 0032.
+pub const REQUESTS_IN_SERVICE_MAX: usize = 128;
+/// Held ones: four times as many, so one user alone has half of the above in service and three times as many waiting.
+pub const REQUESTS_HELD_MAX: usize = 512;
+/// Longest wait for service. A guess: people try again after that, and programs give up.
+pub const REQUEST_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Service aimed at: with a fresh wait before it most of QAS-006's half second is left to chance.
+pub const REQUEST_TARGET: Duration = Duration::from_millis(300);
+const REQUEST_WAIT_LONGEST: Duration = Duration::from_secs(60);
+/// Transfers at once, however small the budget.
+const TRANSFERS_MIN: usize = 64;
+const TRANSFERS_MAX: usize = 1024;
+/// A download reads three stripes ahead at most, which is what one third of an upload's first share is.
+const BYTES_A_TRANSFER: u64 = 4 << 20;
+
+/// Transfers at once when nothing else was said.
+fn transfers_default(upload_budget_bytes: u64) -> usize {
+    let count = usize::try_from(upload_budget_bytes / BYTES_A_TRANSFER).unwrap_or(TRANSFERS_MAX);
+    count.clamp(TRANSFERS_MIN, TRANSFERS_MAX)
+}
+
 /// The section as the file has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +61,11 @@ pub struct RawGateway {
     behind_proxy: bool,
     functions: Option<Vec<String>>,
     upload_budget_bytes: Option<u64>,
+    requests_in_service_max: Option<usize>,
+    requests_held_max: Option<usize>,
+    request_wait_ms_max: Option<u64>,
+    request_target_ms: Option<u64>,
+    transfers_max: Option<usize>,
     #[serde(default)]
     metadata_reads: MetadataReads,
 }
@@ -65,11 +92,84 @@ pub struct Functions {
     pub notify: bool,
 }
 
+/// How much a gateway takes on at once (decision 0032).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdmissionLimits {
+    /// Short requests that are worked on at once, at most.
+    pub requests_in_service_max: usize,
+    /// Short requests that are held in all: worked on, waiting for that, or waiting for their client.
+    pub requests_held_max: usize,
+    /// How long a request waits at most until it is worked on.
+    pub wait_max: Duration,
+    /// How long a short request should take in the mean once it is worked on; fewer are worked on at once where it is longer.
+    pub service_target: Duration,
+    /// Contents under way that are long or of unknown length.
+    pub transfers_max: usize,
+}
+
+impl Default for AdmissionLimits {
+    fn default() -> Self {
+        Self {
+            requests_in_service_max: REQUESTS_IN_SERVICE_MAX,
+            requests_held_max: REQUESTS_HELD_MAX,
+            wait_max: REQUEST_WAIT_MAX,
+            service_target: REQUEST_TARGET,
+            transfers_max: TRANSFERS_MIN,
+        }
+    }
+}
+
+impl AdmissionLimits {
+    /// What is wrong with them.
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut check = |is_wrong: bool, key, what, remedy| {
+            if is_wrong {
+                problems.push(Problem::new(key, what, remedy));
+            }
+        };
+        let none = "lets nobody in";
+        check(
+            self.requests_in_service_max == 0,
+            "gateway.requests_in_service_max",
+            none,
+            "set it to at least 1",
+        );
+        check(
+            self.requests_held_max < self.requests_in_service_max,
+            "gateway.requests_held_max",
+            "is less than requests_in_service_max, which are held too",
+            "set it to at least requests_in_service_max",
+        );
+        check(
+            self.wait_max.is_zero() || self.wait_max > REQUEST_WAIT_LONGEST,
+            "gateway.request_wait_ms_max",
+            "is no time that a client would wait",
+            "set it to 1 to 60000",
+        );
+        check(
+            self.service_target.is_zero() || self.service_target > REQUEST_WAIT_LONGEST,
+            "gateway.request_target_ms",
+            "is no time that a client would wait",
+            "set it to 1 to 60000",
+        );
+        check(
+            self.transfers_max < 2,
+            "gateway.transfers_max",
+            none,
+            "set it to at least 2",
+        );
+        problems
+    }
+}
+
 /// What a client may do to a gateway. No configuration reaches these: the API promises them, and only tests are in more of a hurry.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of one file.
     pub file_bytes_max: u64,
+    /// Connections at once.
+    pub connections_max: usize,
     /// A request's head comes within this, or its connection is closed.
     pub head_patience: Duration,
     /// A body's sender is silent for less than this, or its request is refused.
@@ -80,6 +180,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             file_bytes_max: FILE_BYTES_MAX,
+            connections_max: connections::connections_max(),
             head_patience: HEAD_PATIENCE,
             body_patience: BODY_PATIENCE,
         }
@@ -99,6 +200,8 @@ pub struct GatewayConfig {
     pub functions: Functions,
     /// What all uploads together may hold in memory.
     pub upload_budget_bytes: u64,
+    /// How much is taken on at once.
+    pub admission: AdmissionLimits,
     /// Which replicas answer queries.
     pub metadata_reads: MetadataReads,
     /// What clients may do.
@@ -106,8 +209,27 @@ pub struct GatewayConfig {
 }
 
 impl RawGateway {
+    fn admission(&self, upload_budget_bytes: u64) -> AdmissionLimits {
+        let fallback = AdmissionLimits::default();
+        AdmissionLimits {
+            requests_in_service_max: self.requests_in_service_max.unwrap_or(fallback.requests_in_service_max),
+            requests_held_max: self.requests_held_max.unwrap_or(fallback.requests_held_max),
+            wait_max: self
+                .request_wait_ms_max
+                .map_or(fallback.wait_max, Duration::from_millis),
+            service_target: self
+                .request_target_ms
+                .map_or(fallback.service_target, Duration::from_millis),
+            transfers_max: self
+                .transfers_max
+                .unwrap_or_else(|| transfers_default(upload_budget_bytes)),
+        }
+    }
+
     /// Checks the section and gives every problem found.
     pub fn check(self) -> Result<GatewayConfig, Vec<Problem>> {
+        let upload_budget_bytes = self.upload_budget_bytes.unwrap_or_else(upload_budget_default);
+        let admission = self.admission(upload_budget_bytes);
         let mut problems = Vec::new();
         let listen = self.listen.parse::<SocketAddr>().ok();
         if listen.is_none() {
@@ -145,7 +267,6 @@ impl RawGateway {
                 Functions::ALL
             }
         };
-        let upload_budget_bytes = self.upload_budget_bytes.unwrap_or_else(upload_budget_default);
         if upload_budget_bytes < BUDGET_BYTES_MIN {
             problems.push(Problem::new(
                 "gateway.upload_budget_bytes",
@@ -153,6 +274,7 @@ impl RawGateway {
                 "set it to at least 16777216",
             ));
         }
+        problems.extend(admission.problems());
         match listen {
             Some(listen) if problems.is_empty() => Ok(GatewayConfig {
                 listen,
@@ -160,6 +282,7 @@ impl RawGateway {
                 tls,
                 functions,
                 upload_budget_bytes,
+                admission,
                 metadata_reads: self.metadata_reads,
                 limits: Limits::default(),
             }),
@@ -274,6 +397,36 @@ mod tests {
         assert_eq!(said.upload_budget_bytes, 20_000_000);
         let small = check(r#"{"listen":"127.0.0.1:0","kek_file":"k","upload_budget_bytes":1000}"#).unwrap_err();
         assert_eq!(small[0].key, "gateway.upload_budget_bytes");
+    }
+
+    #[test]
+    fn what_is_taken_on_at_once_may_be_said_and_must_let_somebody_in() {
+        let config = check(
+            r#"{"listen":"127.0.0.1:0","kek_file":"k","requests_in_service_max":3,"requests_held_max":6,
+            "request_wait_ms_max":250,"request_target_ms":90,"transfers_max":4}"#,
+        );
+        let said = config.unwrap().admission;
+        assert_eq!((said.requests_in_service_max, said.requests_held_max), (3, 6));
+        assert_eq!(said.transfers_max, 4);
+        assert_eq!(said.wait_max, std::time::Duration::from_millis(250));
+        assert_eq!(said.service_target, std::time::Duration::from_millis(90));
+        for (key, value) in [
+            ("requests_in_service_max", "0"),
+            ("requests_held_max", "127"),
+            ("request_wait_ms_max", "0"),
+            ("request_wait_ms_max", "60001"),
+            ("request_target_ms", "0"),
+            ("transfers_max", "1"),
+        ] {
+            let wrong = check(&format!(r#"{{"listen":"127.0.0.1:0","kek_file":"k","{key}":{value}}}"#)).unwrap_err();
+            assert_eq!(
+                (wrong.len(), wrong[0].key.as_str()),
+                (1, format!("gateway.{key}").as_str()),
+                "{value}"
+            );
+        }
+        let large = r#"{"listen":"127.0.0.1:0","kek_file":"k","upload_budget_bytes":1073741824}"#;
+        assert_eq!(check(large).unwrap().admission.transfers_max, 256);
     }
 
     /// shows: F39

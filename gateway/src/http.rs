@@ -1,9 +1,10 @@
 //! The HTTP front: routes, and what all of them share.
 //!
-//! Invariants: a route lies in exactly one file; fronts call `drive` and name no rpc, codec or placement; no CORS header is ever
+//! Invariants: a route lies in exactly one file; every route of the API passes `admit`, and what watches the gateway does not; fronts call `drive` and name no rpc, codec or placement; no CORS header is ever
 //! sent and no connection is ever upgraded; every answer carries a request id.
 
 pub mod admin;
+pub mod admit;
 pub mod content;
 pub mod entries;
 pub mod extract;
@@ -21,6 +22,7 @@ pub mod trace;
 pub mod upload;
 pub mod users;
 
+use crate::admission::Admission;
 use crate::auth::password::Passwords;
 use crate::codes;
 use crate::config::Functions;
@@ -50,6 +52,8 @@ pub struct App {
     pub core: Arc<Core>,
     /// Hashes passwords.
     pub passwords: Passwords,
+    /// Who is let in.
+    pub admission: Admission,
     /// Stops and starts nodes, in dev.
     pub nodes: Option<Arc<dyn NodeSwitch>>,
     /// Requested once the process stops.
@@ -65,8 +69,8 @@ pub fn router(app: Arc<App>, functions: Functions) -> Router {
         .route("/readyz", get(page::readyz))
         .route("/metrics", get(page::metrics))
         .route("/api/v1/openapi.json", get(openapi::document));
-    own.merge(served("api", functions.api, api_routes()))
-        .merge(served("block", functions.block, block_routes()))
+    own.merge(served("api", functions.api, api_routes(&app)))
+        .merge(served("block", functions.block, block_routes(&app)))
         .fallback(async || HttpError::from(codes::ROUTE_NOT_FOUND.failure()))
         .method_not_allowed_fallback(async || HttpError::from(codes::METHOD_NOT_ALLOWED.failure()))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), incoming::layer))
@@ -87,13 +91,19 @@ fn served(function: &'static str, is_on: bool, routes: Router<Arc<App>>) -> Rout
 }
 
 /// Contents, which are most of the bytes.
-fn block_routes() -> Router<Arc<App>> {
-    Router::new()
+fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
+    let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::upload);
+    let upload = Router::new()
         .route("/api/v1/files/upload", post(upload::upload))
+        .route_layer(admitted);
+    let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::short);
+    let content = Router::new()
         .route("/api/v1/files/{id}/content", get(content::content))
+        .route_layer(admitted);
+    upload.merge(content)
 }
 
-fn api_routes() -> Router<Arc<App>> {
+fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/api/v1/auth/token", post(token::token))
         .route("/api/v1/users", post(users::create))
@@ -110,4 +120,5 @@ fn api_routes() -> Router<Arc<App>> {
         .route("/api/v1/admin/status", get(admin::status))
         .route("/api/v1/admin/nodes/{id}/stop", post(admin::stop_node))
         .route("/api/v1/admin/nodes/{id}/start", post(admin::start_node))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit::short))
 }

@@ -1,10 +1,13 @@
 //! The gateway: drive use cases, sign-in, and the HTTP front.
 //!
-//! Reading order: `serve` (how it starts), `http` (what comes in), `drive` (what is done), `auth` (who asks).
+//! Reading order: `serve` (how it starts), `http` (what comes in), `admission` (what is taken on), `drive` (what is done), `auth`
+//! (who asks).
 
+pub mod admission;
 pub mod auth;
 pub mod codes;
 pub mod config;
+pub mod connections;
 pub mod drive;
 pub mod http;
 pub mod metrics;

@@ -70,11 +70,31 @@ pub const BUDGET_REFUSED: Definition = Definition::counter(
     "Uploads refused before their body, for want of budget.",
     &[],
 );
-/// Passwords refused because too many waited.
-pub const PASSWORDS_REFUSED: Definition = Definition::counter(
-    "gateway_passwords_refused_total",
-    "Sign-ins refused because too many waited.",
-    &[],
+/// What a gate let in.
+pub const REQUESTS_ADMITTED: Definition =
+    Definition::counter("gateway_requests_admitted_total", "Let in by a gate.", &["gate"]);
+/// What a gate sent away, and why.
+pub const REQUESTS_REFUSED: Definition = Definition::counter(
+    "gateway_requests_refused_total",
+    "Sent away by a gate, before anything was done.",
+    &["gate", "why"],
+);
+/// What is worked on behind a gate.
+pub const REQUESTS_IN_SERVICE: Definition =
+    Definition::gauge("gateway_requests_in_service", "Worked on behind a gate.", &["gate"]);
+/// How many may be worked on behind a gate: it follows how long that takes.
+pub const REQUESTS_IN_SERVICE_MAX: Definition = Definition::gauge(
+    "gateway_requests_in_service_max",
+    "May be worked on behind a gate at present.",
+    &["gate"],
+);
+/// What waits at a gate.
+pub const REQUESTS_WAITING: Definition = Definition::gauge("gateway_requests_waiting", "Waiting at a gate.", &["gate"]);
+/// How long it waited.
+pub const REQUEST_WAIT: Definition = Definition::latency(
+    "gateway_request_wait_seconds",
+    "Wait at a gate of what it let in.",
+    &["gate"],
 );
 /// Sign-ins by outcome.
 pub const SIGN_INS: Definition = Definition::counter("gateway_sign_ins_total", "Sign-ins by outcome.", &["outcome"]);
@@ -83,6 +103,16 @@ pub const METADATA_RETRIES: Definition = Definition::counter(
     "gateway_metadata_retries_total",
     "Calls to metadata groups sent again.",
     &["reason"],
+);
+
+/// Connections of clients.
+pub const CONNECTIONS: Definition =
+    Definition::gauge("gateway_connections", "Connections of clients that are open.", &[]);
+/// Connections closed because there are too many.
+pub const CONNECTIONS_TURNED_AWAY: Definition = Definition::counter(
+    "gateway_connections_turned_away_total",
+    "Connections closed because there are too many: silent ones, and new ones where none is silent.",
+    &["kind"],
 );
 
 /// All of them, for docs and tests.
@@ -101,7 +131,14 @@ pub const ALL: &[Definition] = &[
     BUDGET_BYTES,
     BUDGET_FREE_BYTES,
     BUDGET_REFUSED,
-    PASSWORDS_REFUSED,
+    REQUESTS_ADMITTED,
+    REQUESTS_REFUSED,
+    REQUESTS_IN_SERVICE,
+    REQUESTS_IN_SERVICE_MAX,
+    REQUESTS_WAITING,
+    REQUEST_WAIT,
     SIGN_INS,
     METADATA_RETRIES,
+    CONNECTIONS,
+    CONNECTIONS_TURNED_AWAY,
 ];

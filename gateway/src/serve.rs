@@ -3,19 +3,19 @@
 //! Invariants: it listens before `start` returns, so that port 0 can be told; it answers `/healthz` at once and is ready once the
 //! control group answers it; when asked to stop it takes no new connection and lets running requests end, for a while.
 
+use crate::admission::{Admission, ClientAddress};
 use crate::auth::password::{COST, Passwords};
 use crate::auth::setup::SetupToken;
 use crate::config::{GatewayConfig, KekError, read_kek};
-use crate::drive::account::{
-    DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX, TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX,
-};
-use crate::drive::remembered::Remembered;
+use crate::connections::{Connections, Seat};
 use crate::drive::Core;
+use crate::drive::account::{DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX, TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX};
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
 use crate::drive::metadata_client::MetadataClient;
 use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
+use crate::drive::remembered::Remembered;
 use crate::drive::seals::Seals;
 use crate::http::{self, App, NodeSwitch};
 use crate::metrics;
@@ -142,14 +142,16 @@ pub async fn start(
     let address = listener
         .local_addr()
         .map_err(|error| StartError::Listen(config.listen, error))?;
-    let passwords = Passwords::new(seams, COST);
+    let admission = Admission::new(&config.admission, &seams);
     let app = Arc::new(App {
         core,
-        passwords,
+        admission,
+        passwords: Passwords::new(seams, COST),
         nodes: place.nodes,
         shutdown: shutdown.clone(),
     });
     let router = http::router(Arc::clone(&app), config.functions);
+    let connections = Connections::new(config.limits.connections_max, &app.core.seams.metrics);
     let core = Arc::clone(&app.core);
     let front = Front {
         tls,
@@ -158,7 +160,7 @@ pub async fn start(
     };
     let work = async move {
         tokio::select! {
-            () = accept(listener, front, shutdown) => {}
+            () = accept(listener, &connections, front, shutdown) => {}
             () = keep_fresh(&core) => {}
             () = core.keep_probing() => {}
         }
@@ -210,7 +212,7 @@ async fn pause() {
     tokio::time::sleep(ACCEPT_AGAIN).await;
 }
 
-async fn accept(listener: TcpListener, front: Front, shutdown: Shutdown) {
+async fn accept(listener: TcpListener, connections: &Arc<Connections>, front: Front, shutdown: Shutdown) {
     let graceful = GracefulShutdown::new();
     loop {
         let stream = tokio::select! {
@@ -225,12 +227,16 @@ async fn accept(listener: TcpListener, front: Front, shutdown: Shutdown) {
                 }
             },
         };
+        let Some(seat) = connections.enter() else {
+            // Closed without a word: an answer would cost what there is too little of.
+            continue;
+        };
         let (watcher, front) = (graceful.watcher(), front.clone());
         tokio::spawn(async move {
-            let served = match front.secured(stream).await {
-                Ok(Stream::Plain(stream)) => front.connection(TokioIo::new(stream), watcher).await,
-                Ok(Stream::Secured(stream)) => front.connection(TokioIo::new(stream), watcher).await,
-                Err(_) => return,
+            let seat = Arc::new(seat);
+            let served = tokio::select! {
+                served = front.served(stream, watcher, Arc::clone(&seat)) => served,
+                () = seat.displaced() => return,
             };
             if let Err(error) = served {
                 tracing::debug!(error, "connection ended");
@@ -244,6 +250,14 @@ async fn accept(listener: TcpListener, front: Front, shutdown: Shutdown) {
 }
 
 impl Front {
+    async fn served(&self, stream: TcpStream, watcher: Watcher, seat: Arc<Seat>) -> Result<(), axum::BoxError> {
+        let from = ClientAddress(stream.peer_addr()?.ip());
+        match self.secured(stream).await? {
+            Stream::Plain(stream) => self.connection(TokioIo::new(stream), from, watcher, seat).await,
+            Stream::Secured(stream) => self.connection(TokioIo::new(stream), from, watcher, seat).await,
+        }
+    }
+
     async fn secured(&self, stream: TcpStream) -> std::io::Result<Stream> {
         stream.set_nodelay(true)?;
         match &self.tls {
@@ -259,14 +273,22 @@ impl Front {
 
     /// Serves a connection to its end. One whose first request does not come in time is closed: hyper's own patience begins only
     /// once it knows the version of HTTP, so a silent connection would stay for ever.
-    async fn connection<S>(&self, stream: TokioIo<S>, watcher: Watcher) -> Result<(), axum::BoxError>
+    async fn connection<S>(
+        &self,
+        stream: TokioIo<S>,
+        from: ClientAddress,
+        watcher: Watcher,
+        seat: Arc<Seat>,
+    ) -> Result<(), axum::BoxError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let asked = Arc::new(Notify::new());
         let service = {
             let (asked, inner) = (Arc::clone(&asked), TowerToHyperService::new(self.router.clone()));
-            service_fn(move |request| {
+            service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(from);
+                seat.asked();
                 asked.notify_one();
                 inner.call(request)
             })

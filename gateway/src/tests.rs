@@ -3,6 +3,7 @@
 //! Behind it stand the real state machine without Raft and shelves instead of nodes (`world`), all in memory on a clock that the
 //! tests move. Not here: what one module shows alone, and what needs real nodes or processes (tests/cluster).
 
+mod admission;
 mod bodies;
 mod connections;
 mod refusals;

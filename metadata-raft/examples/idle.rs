@@ -12,32 +12,27 @@
 #[path = "../tests/replicas/drive.rs"]
 #[allow(dead_code)]
 mod drive;
+#[path = "shared/measure.rs"]
+#[allow(dead_code)]
+mod measure;
+#[path = "../tests/replicas/parts.rs"]
+mod parts;
 #[path = "../tests/replicas/world.rs"]
 #[allow(dead_code)]
 mod world;
 
+use measure::{argument, cpu};
 use std::time::Duration;
 use world::{Wires, World};
 
-/// User and system time of this process.
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let (seconds, nanos) = (
-        u64::try_from(time.tv_sec).unwrap(),
-        u32::try_from(time.tv_nsec).unwrap(),
-    );
-    Duration::new(seconds, nanos)
-}
-
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let groups = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(64);
-    let wires = match arguments.next().as_deref() {
-        Some("memory") => Wires::memory(),
+    let groups: u32 = argument(1, 64);
+    let wires = match argument(2, "quic".to_owned()).as_str() {
+        "memory" => Wires::memory(),
         _ => Wires::quic(),
     };
-    let span = Duration::from_secs(arguments.next().and_then(|text| text.parse().ok()).unwrap_or(10));
+    let span = Duration::from_secs(argument(3, 10));
     let mut world = World::new(wires, 3, groups);
     let all = world.numbers();
     world.start(&all).await;

@@ -1,9 +1,9 @@
 //! A replica that was away while very much was written: it is sent a snapshot under load, killed midway, and goes on.
 //!
-//! `cargo run --release -p metadata-raft --example install -- [entries]`, by default 1,000,000. Three replicas with real disks and
-//! RocksDB, wired in memory. Prints how long each step takes, commits beside it, and the memory of the whole process, which holds
-//! all three: what it grows by is the returning replica with its caches and log, and the installation. Not here: what is in the
-//! parts (tests `installs`).
+//! `cargo run --release -p metadata-raft --example install -- [entries]`, by default 1,000,000. Three replicas in processes of their
+//! own, over QUIC, with real disks and RocksDB. What the transfer costs in memory is the peak of a process while it sends or
+//! receives, less the peak of the same process under the same load with nothing to send or receive: the sender's before it, the
+//! receiver's after it, started anew on what it has then. Not here: what is in the parts (tests `installs`).
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -14,26 +14,35 @@
 #[path = "../tests/replicas/drive.rs"]
 #[allow(dead_code)]
 mod drive;
+#[path = "shared/measure.rs"]
+#[allow(dead_code)]
+mod measure;
+#[path = "../tests/replicas/parts.rs"]
+mod parts;
+#[path = "shared/replica_process.rs"]
+mod replica_process;
 #[path = "../tests/replicas/world.rs"]
 #[allow(dead_code)]
 mod world;
 
 use disk::{Disk, RealDisk};
 use drive::{Drive, GROUP};
+use measure::{Load, argument};
+use replica_process::{Client, Processes, REPLICA};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use world::{Wires, World};
 
 const AWAY: u64 = 3;
+const ALL: [u64; 3] = [1, 2, 3];
+const MAKERS: usize = 64;
+const CLIENTS: usize = 4;
+const EXTRA_MAX_MB: u64 = 64;
+/// Of the load with nothing to send or receive.
+const CONTROL: Duration = Duration::from_secs(20);
 /// Entries for a megabyte of the receiver's store before it is killed: about half of what they take there, measured.
 const ENTRIES_A_MB: u64 = 16_000;
-
-/// Memory of this process now.
-fn resident_mb() -> u64 {
-    daemon::resources::resident_bytes().unwrap() >> 20
-}
 
 fn store_mb(directory: &Path) -> u64 {
     let disk = RealDisk::open(directory).unwrap();
@@ -43,118 +52,149 @@ fn store_mb(directory: &Path) -> u64 {
     files.iter().filter_map(length).sum::<u64>() >> 20
 }
 
-/// Writers, and the greatest memory while they ran.
-struct Load {
-    is_over: Arc<AtomicBool>,
-    writers: Vec<tokio::task::JoinHandle<Vec<Duration>>>,
-    memory: tokio::task::JoinHandle<u64>,
+/// The cluster, its client and what is written.
+struct Bench {
+    processes: Processes,
+    client: Client,
+    drive: Drive,
+    next: Arc<AtomicU64>,
 }
 
-impl Load {
-    fn start(world: &World, drive: Drive, next: &Arc<AtomicU64>, writers: usize) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let services: Vec<_> = world.services().into_iter().map(|(_, service)| service).collect();
-        let write = |_| {
-            let (next, services, is_over) = (next.clone(), services.clone(), is_over.clone());
-            tokio::spawn(async move {
-                let (mut times, mut at) = (Vec::new(), 0);
-                while !is_over.load(Ordering::Relaxed) {
-                    let command = drive.folder(next.fetch_add(1, Ordering::Relaxed));
-                    let begun = Instant::now();
-                    world::propose_anywhere(&services, &mut at, GROUP, &command).await;
-                    times.push(begun.elapsed());
-                }
-                times
-            })
-        };
-        let over = is_over.clone();
-        Self {
-            writers: (0..writers).map(write).collect(),
-            memory: tokio::spawn(async move {
-                let mut peak = 0;
-                while !over.load(Ordering::Relaxed) {
-                    peak = resident_mb().max(peak);
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                peak
-            }),
-            is_over,
+impl Bench {
+    fn load(&self, clients: usize) -> Load {
+        let (client, drive, next) = (self.client.clone(), self.drive, self.next.clone());
+        let led_at = Arc::new(AtomicU64::new(1));
+        Load::start(clients, Duration::ZERO, move || {
+            let (client, next, led_at) = (client.clone(), next.clone(), led_at.clone());
+            async move {
+                let command = drive.folder(next.fetch_add(1, Ordering::Relaxed));
+                let at = client.propose(led_at.load(Ordering::Relaxed), GROUP, &command).await;
+                led_at.store(at, Ordering::Relaxed);
+            }
+        })
+    }
+
+    async fn applied(&self, number: u64) -> Option<u64> {
+        let status = self.client.status(number).await?;
+        let group = status.groups.into_iter().find(|group| group.group == GROUP)?;
+        Some(group.applied_index)
+    }
+
+    /// Waits until a replica has applied what any other has by now.
+    async fn settle(&self, number: u64) {
+        let mut wanted = None;
+        for other in ALL {
+            wanted = self.applied(other).await.max(wanted);
+        }
+        while self.applied(number).await < wanted {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Ends the load; prints commits and returns the greatest memory.
-    async fn end(self, what: &str, begun: Instant) -> u64 {
-        self.is_over.store(true, Ordering::Relaxed);
-        let mut times = Vec::new();
-        for writer in self.writers {
-            times.extend(writer.await.unwrap());
+    /// Runs `until` under load; prints commits and answers the peaks of `numbers` in megabytes.
+    async fn phase(&mut self, what: &str, numbers: &[u64], until: impl AsyncFnOnce(&Self)) -> Vec<u64> {
+        for number in numbers {
+            self.processes.peak_kb(*number);
         }
-        times.sort_unstable();
-        let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
-        let peak = self.memory.await.unwrap();
-        let span = begun.elapsed().as_secs_f64();
+        let load = self.load(CLIENTS);
+        until(self).await;
+        let times = load.end().await;
+        let peaks: Vec<u64> = numbers
+            .iter()
+            .map(|number| self.processes.peak_kb(*number) >> 10)
+            .collect();
+        let shown: Vec<String> = numbers
+            .iter()
+            .zip(&peaks)
+            .map(|(number, peak)| format!("{number}: {peak} MB"))
+            .collect();
         println!(
-            "{what:<34} {span:>6.1} s  {:>6.0} commits/s  p50 {:>6.2} ms  p99 {:>7.2} ms  memory {peak} MB",
-            times.len() as f64 / span,
-            at(50),
-            at(99),
+            "{what:<34} {:>6.1} s  {:>6.0} commits/s  p50 {:>6.2} ms  p99 {:>7.2} ms  {}",
+            times.span.as_secs_f64(),
+            times.rate(),
+            times.at(50),
+            times.at(99),
+            shown.join("  ")
         );
-        peak
+        peaks
     }
+}
+
+async fn measure(entries: u64) {
+    let mut processes = Processes::new(3);
+    ALL.iter().rev().for_each(|number| processes.start(*number));
+    let client = processes.client();
+    let (drive, create) = Drive::named(GROUP, "ada");
+    client.propose(1, GROUP, &create).await;
+    // Leaders spread over the processes first.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    processes.end(AWAY, false);
+    let next = Arc::new(AtomicU64::new(1));
+    let mut bench = Bench {
+        processes,
+        client,
+        drive,
+        next,
+    };
+    let load = bench.load(MAKERS);
+    while bench.next.load(Ordering::Relaxed) < entries {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let made = load.end().await;
+    println!(
+        "{} entries made, {:.0} a second, one replica away",
+        made.count(),
+        made.rate()
+    );
+
+    let pause = async |_: &Bench| tokio::time::sleep(CONTROL).await;
+    let alone = bench.phase("load alone", &[1, 2], pause).await;
+
+    let directory = bench.processes.directory(AWAY);
+    let had = store_mb(&directory);
+    bench.processes.start(AWAY);
+    let begun = Instant::now();
+    let wanted = had + entries / ENTRIES_A_MB;
+    let first = bench
+        .phase("installing, up to the kill", &ALL, async |_| {
+            while store_mb(&directory) < wanted && begun.elapsed() < Duration::from_secs(120) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    bench.processes.end(AWAY, true);
+    println!("killed with {} MB in its store, {had} before", store_mb(&directory));
+
+    bench.processes.start(AWAY);
+    let second = bench
+        .phase("going on to the end", &ALL, async |bench| bench.settle(AWAY).await)
+        .await;
+    println!("{} MB in its store", store_mb(&directory));
+
+    // What the receiver takes that has nothing to receive.
+    bench.processes.end(AWAY, false);
+    bench.processes.start(AWAY);
+    bench.settle(AWAY).await;
+    let idle = bench.phase("load alone, all replicas", &ALL, pause).await;
+
+    let mut is_met = true;
+    for (number, control) in [(1, alone[0]), (2, alone[1]), (AWAY, idle[2])] {
+        let at = usize::try_from(number - 1).unwrap();
+        let peak = first[at].max(second[at]);
+        let extra = peak.saturating_sub(control);
+        let what = if number == AWAY { "receiver" } else { "survivor" };
+        println!("{what} {number}: peak {peak} MB, {control} MB without a transfer, extra {extra} MB");
+        is_met &= extra <= EXTRA_MAX_MB;
+    }
+    println!("{} entries", bench.next.load(Ordering::Relaxed));
+    assert!(is_met, "a transfer takes more memory than it may");
 }
 
 #[tokio::main]
 async fn main() {
-    let entries: u64 = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1_000_000);
-    let mut world = World::new(Wires::memory(), 3, 1);
-    let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
-    let drive = Drive::create(&world).await;
-    // Leaders spread over the processes first.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    world.stop(AWAY).await;
-    world.settle(1).await;
-    let next = Arc::new(AtomicU64::new(1));
-    let begun = Instant::now();
-    let load = Load::start(&world, drive, &next, 64);
-    while next.load(Ordering::Relaxed) < entries {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    load.end("entries made, one replica away", begun).await;
-
-    let begun = Instant::now();
-    let load = Load::start(&world, drive, &next, 4);
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    let before = load.end("load alone", begun).await;
-
-    let begun = Instant::now();
-    let load = Load::start(&world, drive, &next, 4);
-    world.start(&[AWAY]).await;
-    let (directory, had) = (world.directory(AWAY), store_mb(&world.directory(AWAY)));
-    while store_mb(&directory) < had + entries / ENTRIES_A_MB && begun.elapsed() < Duration::from_secs(60) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let first = load.end("installing, up to the kill", begun).await;
-    world.kill(AWAY).await;
-    println!("killed with {} MB in its store, {had} before", store_mb(&directory));
-
-    let begun = Instant::now();
-    let load = Load::start(&world, drive, &next, 4);
-    world.start(&[AWAY]).await;
-    world.settle(AWAY).await;
-    let second = load.end("going on to the end", begun).await;
-    println!("{} MB in its store", store_mb(&directory));
-    let names = drive.names(&world).await.len();
-    let growth = first.max(second).saturating_sub(before);
-    println!(
-        "{} entries; a page of {names}; memory grew by {growth} MB, a third replica included",
-        next.load(Ordering::Relaxed)
-    );
-    for number in all {
-        world.stop(number).await;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.split_first() {
+        Some((first, rest)) if first == REPLICA => replica_process::run(rest).await,
+        _ => measure(argument(1, 1_000_000)).await,
     }
 }

@@ -1,8 +1,8 @@
 //! What others notice while a folder with very many entries is removed for good: a job, worked off in bounded commands.
 //!
-//! `cargo run --release -p metadata-raft --example purge -- [entries]`, by default 100,000. Three replicas with real disks and RocksDB,
-//! wired in memory; two users of one group. Prints the other user's commits alone and during the purge; fails when its p99 is above
-//! twice what it was. Not here: blocks and stripes (folders have none).
+//! `cargo run --release -p metadata-raft --example purge -- [entries]`, by default 1,000,000. Three replicas with real disks and
+//! RocksDB, wired in memory; two users of one group. Prints the other user's commits alone, during the purge and behind it; fails
+//! when its p99 during the purge is above twice what it was. Not here: blocks and stripes (folders have none).
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -13,18 +13,24 @@
 #[path = "../tests/replicas/drive.rs"]
 #[allow(dead_code)]
 mod drive;
+#[path = "shared/folders.rs"]
+mod folders;
+#[path = "shared/measure.rs"]
+#[allow(dead_code)]
+mod measure;
+#[path = "../tests/replicas/parts.rs"]
+mod parts;
 #[path = "../tests/replicas/world.rs"]
 #[allow(dead_code)]
 mod world;
 
 use drive::{Drive, GROUP};
-use metadata_raft::service::MetadataService;
+use folders::Folders;
+use measure::{Load, Times, argument};
 use model::id::EntryId;
 use protocol::metadata::drive::DriveCommand;
 use protocol::metadata::query::{DriveAsk, DriveQuery};
 use protocol::metadata::{Command, Query, QueryAnswer};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use world::{Wires, World};
 
@@ -33,69 +39,20 @@ const FACTOR_MAX: f64 = 2.0;
 const MAKERS: usize = 64;
 /// The other user's clients.
 const OTHERS: usize = 4;
+/// As people do: not as fast as it goes.
+const PAUSE: Duration = Duration::from_millis(5);
+const ALONE: Duration = Duration::from_secs(15);
 const JOB: u64 = 77;
 const FOLDER: u64 = 1;
 
-fn at(times: &mut [Duration], share: usize) -> f64 {
-    times.sort_unstable();
-    times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1e3
-}
-
-/// The other user's commits until `is_over`.
-fn others(
-    services: &[Arc<MetadataService>],
-    drive: Drive,
-    next: &Arc<AtomicU64>,
-    is_over: &Arc<AtomicBool>,
-) -> Vec<tokio::task::JoinHandle<Vec<Duration>>> {
-    let write = |_| {
-        let (services, next, is_over) = (services.to_vec(), next.clone(), is_over.clone());
-        tokio::spawn(async move {
-            let (mut times, mut at) = (Vec::new(), 0);
-            while !is_over.load(Ordering::Relaxed) {
-                let command = drive.folder(next.fetch_add(1, Ordering::Relaxed));
-                let begun = Instant::now();
-                world::propose_anywhere(&services, &mut at, GROUP, &command).await;
-                times.push(begun.elapsed());
-                // As people do: not as fast as it goes.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            times
-        })
-    };
-    (0..OTHERS).map(write).collect()
-}
-
-async fn ended(writers: Vec<tokio::task::JoinHandle<Vec<Duration>>>, is_over: &AtomicBool) -> Vec<Duration> {
-    is_over.store(true, Ordering::Relaxed);
-    let mut times = Vec::new();
-    for writer in writers {
-        times.extend(writer.await.unwrap());
+async fn make(world: &World, drive: Drive, folder: EntryId, entries: u64) {
+    let folders = Folders::new(world, drive, folder, FOLDER + 1);
+    let load = Load::start(MAKERS, Duration::ZERO, folders.write());
+    while folders.made() < FOLDER + entries {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    times
-}
-
-async fn make(services: &[Arc<MetadataService>], drive: Drive, folder: EntryId, entries: u64) {
-    let next = Arc::new(AtomicU64::new(FOLDER + 1));
-    let makers: Vec<_> = (0..MAKERS)
-        .map(|_| {
-            let (services, next) = (services.to_vec(), next.clone());
-            tokio::spawn(async move {
-                let mut at = 0;
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number > FOLDER + entries {
-                        return;
-                    }
-                    let command = drive.folder_in(folder, number);
-                    world::propose_anywhere(&services, &mut at, GROUP, &command).await;
-                }
-            })
-        })
-        .collect();
-    for maker in makers {
-        maker.await.unwrap();
-    }
+    let made = load.end().await;
+    println!("{} entries made, {:.0} a second", made.count(), made.rate());
 }
 
 async fn has_jobs(world: &World, drive: Drive) -> bool {
@@ -110,12 +67,30 @@ async fn has_jobs(world: &World, drive: Drive) -> bool {
     }
 }
 
+async fn purge(world: &World, drive: Drive, folder: EntryId, entries: u64) {
+    let purge = Command::Drive(DriveCommand::PurgeEntry {
+        principal: drive.principal,
+        entry: folder,
+        base_revision: None,
+        job: JOB,
+    });
+    let begun = Instant::now();
+    world.command(GROUP, None, &purge).await.unwrap();
+    let answered = begun.elapsed();
+    while has_jobs(world, drive).await {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let took = begun.elapsed().as_secs_f64();
+    println!(
+        "the purge answered after {:.1} ms and was done after {took:.1} s, {:.0} entries a second",
+        answered.as_secs_f64() * 1e3,
+        entries as f64 / took
+    );
+}
+
 #[tokio::main]
 async fn main() {
-    let entries: u64 = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(100_000);
+    let entries: u64 = argument(1, 1_000_000);
     let mut world = World::new(Wires::memory(), 3, 1);
     let all = world.numbers();
     world.start(&all).await;
@@ -126,51 +101,37 @@ async fn main() {
     );
     // Leaders spread over the processes first.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let services: Vec<_> = world.services().into_iter().map(|(_, service)| service).collect();
-    world::propose_anywhere(&services, &mut 0, GROUP, &mine.folder(FOLDER)).await;
+    world.command(GROUP, None, &mine.folder(FOLDER)).await.unwrap();
     let folder = EntryId {
         drive: mine.drive,
         number: FOLDER + 1_000,
     };
-    make(&services, mine, folder, entries).await;
-    let next = Arc::new(AtomicU64::new(1));
+    make(&world, mine, folder, entries).await;
 
-    let is_over = Arc::new(AtomicBool::new(false));
-    let writers = others(&services, theirs, &next, &is_over);
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    let mut alone = ended(writers, &is_over).await;
+    let others = Folders::new(&world, theirs, theirs.drive.root(), 1);
+    let start = || Load::start(OTHERS, PAUSE, others.write());
+    let load = start();
+    tokio::time::sleep(ALONE).await;
+    let alone = load.end().await;
+    let load = start();
+    purge(&world, mine, folder, entries).await;
+    let during = load.end().await;
+    let load = start();
+    tokio::time::sleep(ALONE).await;
+    let behind = load.end().await;
 
-    let is_over = Arc::new(AtomicBool::new(false));
-    let writers = others(&services, theirs, &next, &is_over);
-    let purge = Command::Drive(DriveCommand::PurgeEntry {
-        principal: mine.principal,
-        entry: folder,
-        base_revision: None,
-        job: JOB,
-    });
-    let begun = Instant::now();
-    world.command(GROUP, None, &purge).await.unwrap();
-    let answered = begun.elapsed();
-    while has_jobs(&world, mine).await {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let took = begun.elapsed();
-    let mut during = ended(writers, &is_over).await;
-
-    println!(
-        "{entries} entries: the purge answered after {:.1} ms and was done after {:.1} s",
-        answered.as_secs_f64() * 1e3,
-        took.as_secs_f64()
-    );
-    for (what, times) in [("alone", &mut alone), ("during the purge", &mut during)] {
+    let print = |what: &str, times: &Times| {
         println!(
             "{what:>17}: {:>6} commits  p50 {:>6.2} ms  p99 {:>6.2} ms",
-            times.len(),
-            at(times, 50),
-            at(times, 99)
+            times.count(),
+            times.at(50),
+            times.at(99)
         );
-    }
-    let factor = at(&mut during, 99) / at(&mut alone, 99);
+    };
+    print("alone", &alone);
+    print("during the purge", &during);
+    print("behind it", &behind);
+    let factor = during.at(99) / alone.at(99);
     println!("p99 is {factor:.2} times what it was alone");
     for number in all {
         world.stop(number).await;

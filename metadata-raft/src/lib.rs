@@ -12,6 +12,7 @@ pub mod readiness;
 pub mod room;
 pub mod serve;
 pub mod service;
+pub mod space;
 pub mod state;
 pub mod volume;
 pub mod worker;

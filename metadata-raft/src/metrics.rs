@@ -41,7 +41,7 @@ pub const WAITING: Definition = Definition::gauge(
 /// Requests that were refused at the door.
 pub const REFUSED: Definition = Definition::counter(
     "metadata_refused_requests_total",
-    "Commands and queries refused since too many wait.",
+    "Commands and queries refused since too many wait, or the disk is nearly full.",
     &["kind"],
 );
 /// Entries removed by sweeps.
@@ -51,8 +51,15 @@ pub const SWEPT: Definition = Definition::counter(
     &["sweep"],
 );
 
+/// What the disk under the log has left.
+pub const DISK_FREE_BYTES: Definition = Definition::gauge(
+    "metadata_disk_free_bytes",
+    "Space left on the disk under the log; with little left the replica gives up leading.",
+    &[],
+);
+
 /// Every metric of this package, for its page.
-pub const ALL: [Definition; 9] = [
+pub const ALL: [Definition; 10] = [
     PROPOSE_SECONDS,
     QUERY_SECONDS,
     FOLLOWER_READS,
@@ -62,4 +69,5 @@ pub const ALL: [Definition; 9] = [
     WAITING,
     REFUSED,
     SWEPT,
+    DISK_FREE_BYTES,
 ];

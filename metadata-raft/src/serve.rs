@@ -21,12 +21,14 @@ use crate::service::MetadataService;
 use crate::state::State;
 use crate::volume;
 use crate::worker::age::AgeWorker;
+use crate::worker::bell::Bell;
 use crate::worker::control_reader::ControlReader;
 use crate::worker::founder::Founder;
 use crate::worker::group_keeper::GroupKeeper;
 use crate::worker::layout::LayoutWorker;
 use crate::worker::leader_spread::LeaderSpread;
 use crate::worker::log_keeper::LogKeeper;
+use crate::worker::space_keeper::SpaceKeeper;
 use crate::worker::sweep::SweepWorker;
 use bytes::Bytes;
 use daemon::clock::Clock;
@@ -102,16 +104,36 @@ pub struct MetadataProcess {
 }
 
 /// The state machine as Raft calls it.
-struct StateApply {
+pub(crate) struct StateApply {
     state: State,
+    /// Of the control group for each command, of a drive group for those that leave something to do.
+    bell: Arc<Bell>,
+    is_control: bool,
+}
+
+impl StateApply {
+    /// The machine of `group`, which rings `bell`.
+    pub(crate) fn new(group: GroupId, bell: Arc<Bell>) -> Self {
+        Self {
+            state: State::new(group),
+            bell,
+            is_control: group == CONTROL_GROUP,
+        }
+    }
 }
 
 impl Apply for StateApply {
     fn apply(&self, state: &mut Overlay<'_>, _term: u64, index: u64, command: &Bytes) -> Result<Bytes, KvError> {
-        self.state.apply(state, index, command)
+        let applied = self.state.apply_noting(state, index, command)?;
+        if applied.enters_work || self.is_control {
+            self.bell.pull();
+        }
+        Ok(applied.reply)
     }
 
-    fn applied(&self, _index: u64) {}
+    fn applied(&self, _index: u64) {
+        self.bell.ring();
+    }
 }
 
 impl MetadataProcess {
@@ -136,6 +158,7 @@ impl MetadataProcess {
 
     /// Hands leadership over, ends the groups and the log, and makes the state durable.
     pub async fn stop(&self) {
+        self.stream.space().end();
         // All at once: each may wait for an election, and there may be hundreds.
         join_all(self.groups.values().map(|group| group.stop())).await;
         if let Err(error) = self.log.flush().await {
@@ -196,6 +219,7 @@ pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result
         config.data_dir.clone(),
         groups.clone(),
         Arc::clone(&shared.addresses),
+        Arc::clone(stream.space()),
         seams.metrics.clone(),
     );
     let process = MetadataProcess {
@@ -214,7 +238,7 @@ pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result
             service.show();
         }
     });
-    start_workers(config, seams, &process);
+    start_workers(config, seams, &process, &shared.bells);
     Ok(process)
 }
 
@@ -224,6 +248,7 @@ struct Shared {
     addresses: Arc<AddressBook>,
     heartbeats: Arc<Heartbeats>,
     room: Arc<Room>,
+    bells: BTreeMap<GroupId, Arc<Bell>>,
 }
 
 impl Shared {
@@ -237,6 +262,10 @@ impl Shared {
             addresses: Arc::new(AddressBook::new(own, config.replicas.iter().copied())),
             heartbeats: Heartbeats::start(&seams.transport, own, config.replica, heartbeat),
             room: Arc::new(Room::new(&seams.metrics)),
+            bells: std::iter::once(CONTROL_GROUP)
+                .chain(config.groups.iter().copied())
+                .map(|id| (id, Arc::default()))
+                .collect(),
         }
     }
 }
@@ -254,7 +283,7 @@ async fn start_group(id: GroupId, config: &Config, seams: &Seams, shared: &Share
         replica: config.replica,
         log: Arc::clone(&shared.log),
         kv: Arc::clone(&seams.kv),
-        apply: Arc::new(StateApply { state: State::new(id) }),
+        apply: Arc::new(StateApply::new(id, shared.bells.get(&id).cloned().unwrap_or_default())),
         transport: Arc::clone(&seams.transport),
         addresses: Arc::clone(&shared.addresses),
         heartbeats: Arc::clone(&shared.heartbeats),
@@ -265,8 +294,13 @@ async fn start_group(id: GroupId, config: &Config, seams: &Seams, shared: &Share
     .await
 }
 
-fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess) {
+fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess, bells: &BTreeMap<GroupId, Arc<Bell>>) {
     let (groups, clock) = (&process.groups, &seams.clock);
+    let hang = |group: &GroupId, wakers| {
+        if let Some(bell) = bells.get(group) {
+            bell.hang(wakers);
+        }
+    };
     seams
         .workers
         .spawn(AgeWorker::new(groups.clone(), Arc::clone(clock), config.age_every));
@@ -274,6 +308,17 @@ fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess) {
         .workers
         .spawn(LogKeeper::new(groups.clone(), Arc::clone(&process.log)));
     seams.workers.spawn(LeaderSpread::new(groups.clone(), config));
+    seams.workers.spawn(SpaceKeeper::new(
+        groups.clone(),
+        Arc::clone(process.stream.space()),
+        Arc::clone(clock),
+        seams.metrics.clone(),
+    ));
+    for (id, group) in groups.iter().filter(|(id, _)| **id != CONTROL_GROUP) {
+        let (random, metrics) = (seams.random.clone(), seams.metrics.clone());
+        let sweeper = SweepWorker::new(*id, Arc::clone(group), Arc::clone(clock), random, metrics);
+        hang(id, vec![seams.workers.spawn(sweeper)]);
+    }
     let Some(control) = groups.get(&CONTROL_GROUP) else {
         return;
     };
@@ -283,27 +328,17 @@ fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess) {
         seams.cluster,
         config,
     ));
-    let transport = Arc::clone(&seams.transport);
-    seams.workers.spawn(LayoutWorker::new(
+    let layout = seams.workers.spawn(LayoutWorker::new(
         Arc::clone(control),
-        transport,
+        Arc::clone(&seams.transport),
         Arc::clone(clock),
         config.nodes_expected,
     ));
-    for (id, group) in groups.iter().filter(|(id, _)| **id != CONTROL_GROUP) {
-        seams.workers.spawn(GroupKeeper::new(
-            *id,
-            Arc::clone(group),
-            ControlReader::new(Arc::clone(control), Arc::clone(&seams.transport), &config.replicas),
-            Arc::clone(clock),
-        ));
-        let (random, metrics) = (seams.random.clone(), seams.metrics.clone());
-        seams.workers.spawn(SweepWorker::new(
-            *id,
-            Arc::clone(group),
-            Arc::clone(clock),
-            random,
-            metrics,
-        ));
-    }
+    let keeper = seams.workers.spawn(GroupKeeper::new(
+        groups.clone(),
+        Arc::clone(control),
+        ControlReader::new(Arc::clone(control), Arc::clone(&seams.transport), &config.replicas),
+        Arc::clone(clock),
+    ));
+    hang(&CONTROL_GROUP, vec![layout, keeper]);
 }

@@ -11,6 +11,7 @@ use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::answer_beats;
 use crate::raft::network::group_of;
 use crate::readiness::CONFIRM_DEADLINE;
+use crate::space::Space;
 use crate::state::State;
 use crate::volume;
 use async_trait::async_trait;
@@ -40,16 +41,19 @@ pub struct MetadataService {
     data_dir: PathBuf,
     groups: BTreeMap<GroupId, Arc<Group>>,
     addresses: Arc<AddressBook>,
+    space: Arc<Space>,
     metrics: Metrics,
 }
 
 impl MetadataService {
-    /// Serves `groups` as `replica`, whose files lie below `data_dir`; what others say of where they are goes to `addresses`.
+    /// Serves `groups` as `replica`, whose files lie below `data_dir`; what others say of where they are goes to `addresses`, and
+    /// `space` says how much is left for the log.
     pub fn new(
         replica: RaftId,
         data_dir: PathBuf,
         groups: BTreeMap<GroupId, Arc<Group>>,
         addresses: Arc<AddressBook>,
+        space: Arc<Space>,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -57,6 +61,7 @@ impl MetadataService {
             data_dir,
             groups,
             addresses,
+            space,
             metrics,
         }
     }
@@ -86,6 +91,12 @@ impl MetadataService {
             return Err(codes::DENIED.because("a storage node proposes nothing but its own registration"));
         }
         let group = self.group(request.group)?;
+        // A follower names the leader, which may have room.
+        if self.space.refuses() && group.is_leader() {
+            let refused = self.metrics.counter(&metrics::REFUSED);
+            refused.with_label_values(&["disk_full"]).inc();
+            return Err(refusal(&GroupError::Full { group: request.group }));
+        }
         let timer = self
             .metrics
             .histogram(&metrics::PROPOSE_SECONDS)
@@ -216,6 +227,11 @@ fn refusal(error: &GroupError) -> Failure {
         }
         GroupError::Recovering { .. } => codes::RECOVERING.failure(),
         GroupError::Overloaded { .. } => codes::OVERLOADED.failure(),
+        GroupError::Full { .. } => Failure::new(
+            ErrorKind::Exhausted,
+            "metadata_full",
+            "the disks of the metadata are nearly full; an administrator must make room",
+        ),
         other => Failure::new(other.kind(), "replica_unavailable", other.to_string()),
     }
 }
@@ -269,13 +285,10 @@ async fn answer_all(
         drop(place);
         answers
     };
-    let read: Result<Vec<Bytes>, KvError> =
-        daemon::blocking::run(answer)
-            .await
-            .map_err(|panic| GroupError::Bug {
-                group: id,
-                detail: panic.to_string(),
-            })?;
+    let read: Result<Vec<Bytes>, KvError> = daemon::blocking::run(answer).await.map_err(|panic| GroupError::Bug {
+        group: id,
+        detail: panic.to_string(),
+    })?;
     let answers = read.map_err(|error| {
         group.end_on(&error);
         GroupError::from(error)

@@ -19,13 +19,14 @@ mod control;
 mod drive;
 mod entry;
 mod erasure;
-mod job;
+pub(crate) mod job;
 mod manifest;
 mod page;
+mod purge;
 mod query;
 mod request;
 mod session;
-mod store;
+pub(crate) mod store;
 mod stripe;
 mod stripe_counts;
 mod token;
@@ -33,6 +34,7 @@ mod tree;
 mod usage;
 mod user;
 mod version;
+pub(crate) mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,17 @@
-//! Workers of a metadata process: founding, time, layout, settings of groups, sweeps, log, who leads.
+//! Workers of a metadata process: founding, time, layout, settings of groups, sweeps, log, space, who leads.
 //!
 //! Each does bounded steps and only where this replica leads, so that of all replicas one works. Two that both believe to lead
 //! do no harm: every command is checked again when it is applied.
 
 pub mod age;
+pub mod bell;
 pub mod control_reader;
 pub mod founder;
 pub mod group_keeper;
 pub mod layout;
 pub mod leader_spread;
 pub mod log_keeper;
+pub mod space_keeper;
 pub mod sweep;
 
 use crate::group::{Group, GroupError};
@@ -41,7 +43,7 @@ pub enum WorkError {
 }
 
 /// Commands `group`, which must lead here.
-async fn command(group: &Group, clock: &dyn Clock, command: Command) -> Result<CommandAnswer, WorkError> {
+pub(crate) async fn command(group: &Group, clock: &dyn Clock, command: Command) -> Result<CommandAnswer, WorkError> {
     let envelope = encode(&Envelope {
         request_id: None,
         wall: clock.wall(),
@@ -52,7 +54,10 @@ async fn command(group: &Group, clock: &dyn Clock, command: Command) -> Result<C
 }
 
 /// Asks `group`, whose id is `id`, after a read-index.
-async fn query(id: GroupId, group: &Arc<Group>, query: &Query) -> Result<QueryAnswer, WorkError> {
+pub(crate) async fn query(id: GroupId, group: &Arc<Group>, query: &Query) -> Result<QueryAnswer, WorkError> {
     let reply = service::ask(id, group, &encode(query)?).await?;
     Ok(Reply::<QueryAnswer>::from_bytes(&reply)?.result?)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod metrics;
 pub mod open;
+pub mod read_room;
 pub mod readiness;
 pub mod register;
 pub mod repair;

@@ -25,8 +25,10 @@ pub enum RegisterError {
     #[error("the data directory belongs to another cluster; correct node.data_dir")]
     OtherCluster,
     /// It is another node's of this cluster.
-    #[error("the data directory belongs to node {found}; correct node.data_dir")]
+    #[error("the data directory of node {expected} belongs to node {found}; correct node.data_dir")]
     OtherNode {
+        /// Whose it should be.
+        expected: NodeId,
         /// Whose it is.
         found: NodeId,
     },
@@ -56,7 +58,10 @@ impl DiskRegister {
             Plate::Unreadable => return Err(RegisterError::Unreadable),
             Plate::Says(found, _) if found != cluster => return Err(RegisterError::OtherCluster),
             Plate::Says(_, found) if found != node.0 => {
-                return Err(RegisterError::OtherNode { found: NodeId(found) });
+                return Err(RegisterError::OtherNode {
+                    expected: node,
+                    found: NodeId(found),
+                });
             }
             Plate::Says(..) => false,
         };
@@ -155,7 +160,13 @@ mod tests {
         let shared: Arc<dyn Disk> = Arc::new(after.clone());
         let other = |cluster, node| DiskRegister::open(Arc::clone(&shared), ClusterId(cluster), NodeId(node)).err();
         assert_eq!(other(8, 3), Some(RegisterError::OtherCluster));
-        assert_eq!(other(9, 4), Some(RegisterError::OtherNode { found: NODE }));
+        assert_eq!(
+            other(9, 4),
+            Some(RegisterError::OtherNode {
+                expected: NodeId(4),
+                found: NODE
+            })
+        );
         after.flip_bit("disks/1", 20, 1).unwrap();
         assert!(
             open(&after).unwrap().knows(DiskId(1)),

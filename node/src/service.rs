@@ -5,6 +5,7 @@
 //! Not here: who may call what (rpc, `Method::is_allowed`), how fragments lie on a disk (`store`).
 
 use crate::metrics;
+use crate::read_room::{READ_BYTES_MAX, ReadRoom};
 use crate::rows::{KnownRows, RowSource, Standing};
 use crate::store::{FragmentStore, StoreError};
 use async_trait::async_trait;
@@ -52,6 +53,7 @@ struct Inner {
     taking: tokio::sync::Mutex<()>,
     source: Arc<dyn RowSource>,
     pool: Pool,
+    reads: ReadRoom,
     metrics: Metrics,
 }
 
@@ -96,6 +98,7 @@ impl NodeService {
             taking: tokio::sync::Mutex::new(()),
             source,
             pool,
+            reads: ReadRoom::new(READ_BYTES_MAX),
             metrics,
         };
         Self { inner: Arc::new(inner) }
@@ -282,13 +285,15 @@ impl NodeService {
             ));
         }
         let store = self.store_of(request.disk)?;
+        let room = self.inner.reads.enter(wanted).await;
+        let room = room.ok_or_else(|| StoreError::Stopped.failure())?;
         let read = store.read(request.name, request.ranges).await;
         let read = read.map_err(|error| error.failure())?;
         let facts = FragmentRead {
             form: read.form,
             payload_hash: read.payload_hash,
         };
-        Ok((facts, read.payload))
+        Ok((facts, room.keep(read.payload)))
     }
 
     async fn remove_stripe(&self, request: RemoveStripe) -> StripeRemoved {

@@ -6,6 +6,7 @@ use super::secrets::DevSecrets;
 use anyhow::Context;
 use daemon::clock::Clock;
 use daemon::random::Random;
+use gateway::admission::Who;
 use gateway::auth::password::Passwords;
 use gateway::drive::Core;
 use gateway::drive::account::NewUser;
@@ -16,6 +17,7 @@ use model::time::WallTime;
 use protocol::metadata::query::ControlQuery;
 use protocol::metadata::user::NewToken;
 use protocol::metadata::{Query, QueryAnswer};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// The user whose login is printed.
@@ -81,7 +83,9 @@ async fn make_one(
     if core.login_facts(name.clone(), 0).await?.is_some() {
         return Ok(());
     }
-    let password_hash = passwords.hash(password.to_owned().into()).await?;
+    let password_hash = passwords
+        .hash(Who::Stranger(Ipv4Addr::LOCALHOST.into()), password.to_owned().into())
+        .await?;
     let new = NewUser {
         name,
         password_hash,

@@ -155,14 +155,21 @@ fn gateway(config: &GatewayConfig, plan: &Plan) -> anyhow::Result<String> {
         .iter()
         .map(|name| format!("\"{name}\""))
         .collect();
+    let admission = &config.admission;
     let mut text = format!(
         "[gateway]\nlisten = \"{}\"\nkek_file = {}\nfunctions = [{}]\nupload_budget_bytes = {}\nbehind_proxy = {}\n\
+         requests_in_service_max = {}\nrequests_held_max = {}\nrequest_wait_ms_max = {}\nrequest_target_ms = {}\ntransfers_max = {}\n\
          metadata_reads = \"{}\"\n",
         config.listen,
         quoted(&config.kek_file)?,
         functions.join(", "),
         config.upload_budget_bytes,
         plan.arguments.behind_proxy,
+        admission.requests_in_service_max,
+        admission.requests_held_max,
+        admission.wait_max.as_millis(),
+        admission.service_target.as_millis(),
+        admission.transfers_max,
         match config.metadata_reads {
             MetadataReads::Leader => "leader",
             MetadataReads::Nearest => "nearest",

@@ -7,7 +7,7 @@ use crate::cli::DevArguments;
 use crate::registration::Site;
 use anyhow::{Context, ensure};
 use daemon::config::Problem;
-use gateway::config::{Functions, GatewayConfig, Limits, MetadataReads};
+use gateway::config::{AdmissionLimits, Functions, GatewayConfig, Limits, MetadataReads};
 use metadata_raft::config::{Config as MetadataConfig, ReplicaSite, Timing};
 use model::id::{DiskId, GroupId, NodeId, RaftId};
 use model::limits::{BIRTH_EPOCH_DEV, QUOTA_BYTES_DEV};
@@ -189,9 +189,24 @@ impl Plan {
             tls: self.tls(),
             functions: self.functions.get(at).copied().context("a gateway has functions")?,
             upload_budget_bytes: UPLOAD_BUDGET_BYTES,
+            admission: self.admission(),
             metadata_reads: MetadataReads::Leader,
             limits: Limits::default(),
         })
+    }
+
+    fn admission(&self) -> AdmissionLimits {
+        let (asked, fallback) = (&self.arguments, AdmissionLimits::default());
+        AdmissionLimits {
+            requests_in_service_max: asked
+                .requests_in_service_max
+                .unwrap_or(fallback.requests_in_service_max),
+            requests_held_max: asked.requests_held_max.unwrap_or(fallback.requests_held_max),
+            wait_max: asked
+                .request_wait_ms_max
+                .map_or(fallback.wait_max, Duration::from_millis),
+            ..fallback
+        }
     }
 
     fn listen_ip(&self) -> IpAddr {

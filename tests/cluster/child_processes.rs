@@ -147,7 +147,7 @@ async fn check_other_form(world: &mut World, files: &[(String, Vec<u8>)]) {
 }
 
 /// The URL of a gateway by its number.
-fn url(world: &World, number: u64) -> String {
+pub(crate) fn url(world: &World, number: u64) -> String {
     let mut gateways = world.cluster.facts.processes.iter();
     let found = gateways.find(|process| process.role == "gateway" && process.id == number);
     found.unwrap().url.clone().unwrap()

@@ -141,6 +141,12 @@ fn the_form_of_log_lines_is_chosen_on_the_command_line() {
     assert!(is_json(&serve(&["--log", "json"])), "the command line wins");
     assert!(serve(&[]).contains("holdfast: "));
     assert!(serve(&["--log", "xml"]).contains("write human or json"));
+    // A file that cannot be read says nothing of a form.
+    plan.edit("node-1", |table: &mut Table| {
+        table.insert("disk".to_owned(), 7.into());
+    });
+    assert!(is_json(&serve(&["--log", "json"])));
+    assert!(serve(&[]).contains("holdfast: "));
 
     let data = plan.path("dev");
     let dev = |form: &str| {

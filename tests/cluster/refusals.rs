@@ -218,7 +218,7 @@ async fn heads_of_every_odd_form_are_answered_or_refused_and_never_upgraded() {
 }
 
 /// This process's own files and, since the cluster is its child, the cluster's.
-fn allow_files(count: u64) {
+pub(crate) fn allow_files(count: u64) {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < count) {
         limit.current = Some(limit.maximum.map_or(count, |most| most.min(count)));

@@ -9,29 +9,38 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 
-struct Cluster {
-    plan: Plan,
+/// All processes of a plan.
+pub(crate) struct Cluster {
+    pub(crate) plan: Plan,
     running: BTreeMap<String, Served>,
 }
 
 impl Cluster {
-    fn start_all(&mut self) {
+    /// None of them running yet.
+    pub(crate) fn of(plan: Plan) -> Self {
+        Self {
+            plan,
+            running: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn start_all(&mut self) {
         for name in self.plan.names() {
             let served = self.plan.start(&name);
             self.running.insert(name, served);
         }
     }
 
-    fn kill(&mut self, name: &str) {
+    pub(crate) fn kill(&mut self, name: &str) {
         self.running.remove(name).unwrap().kill();
     }
 
-    fn start(&mut self, name: &str) {
+    pub(crate) fn start(&mut self, name: &str) {
         let served = self.plan.start(name);
         self.running.insert(name.to_owned(), served);
     }
 
-    async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let client = self.plan.client();
         let ready = eventually("the gateway is not ready", async || {
             self.check_running();
@@ -40,15 +49,20 @@ impl Cluster {
         ready.await;
     }
 
+    /// Takes a process in that the test has started itself.
+    pub(crate) fn take_in(&mut self, name: &str, served: Served) {
+        self.running.insert(name.to_owned(), served);
+    }
+
     /// Nobody may have ended by himself.
-    fn check_running(&mut self) {
+    pub(crate) fn check_running(&mut self) {
         for (name, served) in &mut self.running {
             assert!(served.is_running(), "{name} ended:\n{}", served.text());
         }
     }
 }
 
-async fn put(client: &Client, path: &str, bytes: &[u8]) -> String {
+pub(crate) async fn put(client: &Client, path: &str, bytes: &[u8]) -> String {
     let target = Target::new_file(path);
     let uploaded = eventually("upload", async || {
         client.put(&target, Bytes::copy_from_slice(bytes)).await
@@ -57,7 +71,7 @@ async fn put(client: &Client, path: &str, bytes: &[u8]) -> String {
     uploaded.entry.id
 }
 
-async fn check_all(client: &Client, files: &[(String, Vec<u8>)]) {
+pub(crate) async fn check_all(client: &Client, files: &[(String, Vec<u8>)]) {
     for (id, expected) in files {
         let bytes = eventually("download", async || {
             Ok::<_, ClientError>(client.get(id, None).await?.bytes().await?)
@@ -135,10 +149,7 @@ async fn status(admin: &Client) -> Value {
 /// Each process is killed on its own, then all at once, then all stop in order and come back on other ports.
 #[tokio::test]
 async fn a_cluster_of_the_example_files_serves_and_survives_every_death() {
-    let mut cluster = Cluster {
-        plan: Plan::make(),
-        running: BTreeMap::new(),
-    };
+    let mut cluster = Cluster::of(Plan::make());
     cluster.start_all();
     cluster.ready().await;
     let (admin, user) = accounts(&cluster.plan).await;

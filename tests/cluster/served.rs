@@ -204,7 +204,26 @@ impl Plan {
 
     /// Starts a process.
     pub(crate) fn start(&self, name: &str) -> Served {
-        Served::start(&self.config(name), self.path(&format!("{name}.log")))
+        Served::start(&self.config(name), self.path(&format!("{name}.log")), &[])
+    }
+
+    /// Starts a process whose wall clock `set_clock` can set wrong while it runs.
+    pub(crate) fn start_with_clock(&self, name: &str) -> Served {
+        let offset = self.clock(name).to_str().unwrap().to_owned();
+        let log = self.path(&format!("{name}.log"));
+        Served::start(&self.config(name), log, &["--clock-offset-file", &offset])
+    }
+
+    /// Sets a process's wall clock wrong by so many days.
+    pub(crate) fn set_clock(&self, name: &str, days: i64) {
+        // Renamed into place, so that a look never finds half a number.
+        let (path, unfinished) = (self.clock(name), self.path("clock.new"));
+        fs::write(&unfinished, (days * 86_400).to_string()).unwrap();
+        fs::rename(unfinished, path).unwrap();
+    }
+
+    fn clock(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.clock"))
     }
 
     /// The gateway's address as clients write it.
@@ -230,12 +249,13 @@ pub(crate) fn make_certificate(certificate: &Path, key: &Path) {
 
 impl Served {
     /// Starts `holdfast serve` with output into `log`.
-    pub(crate) fn start(config: &Path, log: PathBuf) -> Self {
+    pub(crate) fn start(config: &Path, log: PathBuf, more: &[&str]) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let child = Command::new(holdfast())
             .arg("serve")
             .arg("--config")
             .arg(config)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

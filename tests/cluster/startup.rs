@@ -4,7 +4,7 @@
 //! Invariant: nothing else runs; every refusal here comes before a peer is needed.
 //! Not here: refusals that the cluster gives (`registration` has them), texts as such (the packages' own tests).
 
-use crate::served::{Plan, eventually, run, run_well};
+use crate::served::{Plan, Served, eventually, run, run_well};
 use crate::world::{World, holdfast};
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -60,8 +60,12 @@ fn be(plan: &Plan, process: &str, from: &Path) {
 }
 
 /// Starts the process and answers what it said until it ended with code 1.
-async fn refused(plan: &Plan, process: &str) -> String {
-    let mut served = plan.start(process);
+pub(crate) async fn refused(plan: &Plan, process: &str) -> String {
+    refused_by_itself(plan.start(process), process).await
+}
+
+/// The same of a process that was started already.
+pub(crate) async fn refused_by_itself(mut served: Served, process: &str) -> String {
     let status = tokio::time::timeout(REFUSED_WITHIN, served.ended()).await;
     let text = served.text();
     let status = status.unwrap_or_else(|_| panic!("{process} is not refused:\n{text}"));
@@ -70,7 +74,7 @@ async fn refused(plan: &Plan, process: &str) -> String {
     text
 }
 
-fn says(name: &str, text: &str, words: &[&str]) {
+pub(crate) fn says(name: &str, text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{name}: `{word}` is missing in:\n{text}");
     }

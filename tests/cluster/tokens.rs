@@ -277,7 +277,7 @@ async fn many_wrong_sign_ins_at_once_are_bounded_in_memory_and_hold_nobody_else_
         let problem: TokenProblem = serde_json::from_slice(&answer.body).unwrap();
         match (answer.status.as_u16(), problem.error.as_str()) {
             (400, "invalid_grant") => wrong += 1,
-            (503, "temporarily_unavailable") => {
+            (429, "temporarily_unavailable") => {
                 assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
                 busy += 1;
             }

@@ -96,6 +96,8 @@ impl Paths<'_> {
         let path = self.source.path.as_str();
         let is_test = ATTACKERS.iter().any(|folder| path.starts_with(folder))
             || path.contains("/tests/")
+            // Programs that measure a package: they start processes and read what those take.
+            || path.contains("/examples/")
             || path.ends_with("tests.rs");
         for door in DOORS {
             let is_named =

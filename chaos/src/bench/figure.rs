@@ -1,7 +1,8 @@
 //! One figure of the cluster: how fast, how late, and what it took.
 
 use super::limit;
-use super::watch::ClusterWatch;
+use super::metadata::GroupCalls;
+use super::watch::{ClusterWatch, CpuSeconds, RoleCost};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,12 @@ pub(super) struct Figure {
     pub(super) repeats: usize,
     /// Share of the bound; set by the report, absent for metadata.
     pub(super) percent_of_bound: Option<f64>,
+    /// Operations a second as a share of the small calls that QUIC carries; set by the report, of metadata alone.
+    pub(super) percent_of_quic_calls: Option<f64>,
+    /// What each role took.
+    pub(super) roles: Vec<RoleCost>,
+    /// What the metadata groups counted meanwhile; absent where it was not asked.
+    pub(super) groups: Option<GroupCalls>,
 }
 
 /// One finished operation.
@@ -56,7 +63,7 @@ pub(super) struct Phase<'a> {
     direction: Direction,
     at_once: usize,
     peak_is_of_this_phase: bool,
-    cluster_cpu_s: f64,
+    cluster_cpu: CpuSeconds,
     load_cpu: Duration,
     begun: Instant,
 }
@@ -70,7 +77,7 @@ impl<'a> Phase<'a> {
         at_once: usize,
     ) -> anyhow::Result<Self> {
         let peak_is_of_this_phase = watch.reset_peak();
-        let cluster_cpu_s = watch.cpu_s()?;
+        let cluster_cpu = watch.cpu()?;
         let (load_cpu, begun) = (limit::process_cpu(), Instant::now());
         Ok(Self {
             watch,
@@ -78,7 +85,7 @@ impl<'a> Phase<'a> {
             direction,
             at_once,
             peak_is_of_this_phase,
-            cluster_cpu_s,
+            cluster_cpu,
             load_cpu,
             begun,
         })
@@ -88,7 +95,7 @@ impl<'a> Phase<'a> {
     pub(super) fn end(self, samples: &[Sample]) -> anyhow::Result<Figure> {
         let wall_s = self.begun.elapsed().as_secs_f64();
         let load_cpu_s = (limit::process_cpu() - self.load_cpu).as_secs_f64();
-        let cluster_cpu_s = self.watch.cpu_s()? - self.cluster_cpu_s;
+        let roles = self.watch.costs(&self.cluster_cpu)?;
         let mut took: Vec<Duration> = samples.iter().map(|sample| sample.took).collect();
         took.sort_unstable();
         let bytes: u64 = samples.iter().map(|sample| sample.bytes).sum();
@@ -103,12 +110,15 @@ impl<'a> Phase<'a> {
             bytes_per_s: bytes as f64 / wall_s,
             p50_ms: percentile(&took, 50).as_secs_f64() * 1e3,
             p99_ms: percentile(&took, 99).as_secs_f64() * 1e3,
-            cluster_cpu_s,
+            cluster_cpu_s: roles.iter().map(|cost| cost.cpu_s).sum(),
             load_cpu_s,
-            cluster_peak_bytes: self.watch.peak_bytes()?,
+            cluster_peak_bytes: roles.iter().map(|cost| cost.peak_bytes).sum(),
             peak_is_of_this_phase: self.peak_is_of_this_phase,
             repeats: samples.iter().map(|sample| sample.repeats).sum(),
             percent_of_bound: None,
+            percent_of_quic_calls: None,
+            roles,
+            groups: None,
         };
         Ok(figure)
     }

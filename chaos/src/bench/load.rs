@@ -1,39 +1,33 @@
 //! The load: whole files of four sizes in and out, and a large folder page by page.
 //!
 //! Invariants: every file has its own seeded content, so that nothing is saved by dedup; every content that comes back is compared
-//! by BLAKE3, every page by its names in order. Only answers that the server calls repeatable are sent again, and counted.
+//! by BLAKE3, every page by its names in order.
 
+use super::calls::{Counter, repeated, spawned};
 use super::figure::{Direction, Figure, Phase, Sample};
+use super::metadata;
 use super::watch::ClusterWatch;
 use crate::content::SeededContent;
-use crate::dev_cluster::DevCluster;
 use crate::table;
 use anyhow::{Context, ensure};
 use bytes::{Bytes, BytesMut};
 use client_sdk::client::{Client, Target};
-use client_sdk::error::ClientError;
 use futures_util::{StreamExt, TryStreamExt};
-use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-const TRIES: u32 = 8;
-/// Doubled from try to try, up to sixteen times; a Busy gateway frees a stripe's memory in some ten milliseconds. Guess.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Contents up to this length are sent as one buffer, longer ones as a stream.
 const WHOLE_BYTES_MAX: u64 = 1 << 20;
 const FOLDERS_AT_ONCE: usize = 64;
 const PAGE_ENTRIES: usize = 1_000;
 const SWEEPS: usize = 3;
-const SHOW_EACH: Duration = Duration::from_millis(500);
 
 /// Files of one size.
 #[derive(Clone, Copy)]
-struct Workload {
-    length_bytes: u64,
-    files: usize,
-    at_once: usize,
+pub(super) struct Workload {
+    pub(super) length_bytes: u64,
+    pub(super) files: usize,
+    pub(super) at_once: usize,
 }
 
 const FULL: [Workload; 4] = [
@@ -85,25 +79,44 @@ const QUICK_FOLDERS: usize = 2_000;
 
 /// A file of the load.
 #[derive(Clone)]
-struct Content {
+pub(super) struct Content {
     path: String,
     length_bytes: u64,
     parts: Arc<[Bytes]>,
     digest: blake3::Hash,
 }
 
+/// A file that was put, and its id.
+pub(super) struct Stored {
+    content: Content,
+    id: String,
+}
+
+/// The sizes, the large file first.
+fn workloads(quick: bool) -> [Workload; 4] {
+    if quick { QUICK } else { FULL }
+}
+
 /// Runs every phase; an error when a call fails or something comes back wrong.
-pub(super) async fn run(cluster: &DevCluster, quick: bool, seed: u64) -> anyhow::Result<Vec<Figure>> {
-    let client = cluster.client().await?;
-    let watch = ClusterWatch::of(cluster);
+pub(super) async fn run(client: &Client, watch: &ClusterWatch, quick: bool, seed: u64) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    for (number, workload) in (if quick { QUICK } else { FULL }).into_iter().enumerate() {
+    for (number, workload) in workloads(quick).into_iter().enumerate() {
         // Far apart, so that no file of one size has the seed of another.
         let first_seed = seed.wrapping_add((number as u64) << 32);
-        figures.extend(put_and_get(&client, &watch, workload, first_seed).await?);
+        figures.extend(put_and_get(client, watch, workload, first_seed).await?);
     }
-    figures.extend(make_and_list(&client, &watch, if quick { QUICK_FOLDERS } else { FULL_FOLDERS }).await?);
+    figures.extend(make_and_list(client, watch, if quick { QUICK_FOLDERS } else { FULL_FOLDERS }).await?);
     Ok(figures)
+}
+
+/// The large file alone, in and out.
+pub(super) async fn large_file(
+    client: &Client,
+    watch: &ClusterWatch,
+    quick: bool,
+    seed: u64,
+) -> anyhow::Result<[Figure; 2]> {
+    put_and_get(client, watch, workloads(quick)[0], seed).await
 }
 
 async fn put_and_get(
@@ -112,37 +125,92 @@ async fn put_and_get(
     workload: Workload,
     first_seed: u64,
 ) -> anyhow::Result<[Figure; 2]> {
+    let contents = prepare(client, workload, first_seed).await?;
+    let (put_figure, stored) = store(client, watch, workload, contents).await?;
+    let get_figure = fetch(client, watch, workload, stored).await?;
+    Ok([put_figure, get_figure])
+}
+
+/// Makes the folder and the contents of a workload.
+pub(super) async fn prepare(client: &Client, workload: Workload, first_seed: u64) -> anyhow::Result<Vec<Content>> {
     let folder = format!("/bench/{}", workload.length_bytes);
     client
         .make_folder(&folder)
         .await
         .with_context(|| format!("make folder {folder}"))?;
-    let contents = tokio::task::spawn_blocking(move || contents(&folder, workload, first_seed)).await?;
-    let size = table::bytes(workload.length_bytes);
+    Ok(tokio::task::spawn_blocking(move || contents(&folder, workload, first_seed)).await?)
+}
 
-    let name = format!("PUT {size}");
-    let counter = Counter::start(&name, workload.files);
+/// The PUT phase.
+pub(super) async fn store(
+    client: &Client,
+    watch: &ClusterWatch,
+    workload: Workload,
+    contents: Vec<Content>,
+) -> anyhow::Result<(Figure, Vec<Stored>)> {
+    let name = format!("PUT {}", table::bytes(workload.length_bytes));
+    let counter = Counter::start(&name, contents.len());
     let phase = Phase::begin(watch, name, Direction::Put, workload.at_once)?;
-    let stored: Vec<(Content, String, Sample)> = futures_util::stream::iter(contents)
+    let put: Vec<(Stored, Sample)> = futures_util::stream::iter(contents)
         .map(|content| spawned(put(client.clone(), content), &counter))
         .buffer_unordered(workload.at_once)
         .try_collect()
         .await?;
-    let samples: Vec<Sample> = stored.iter().map(|(_, _, sample)| *sample).collect();
-    let put_figure = phase.end(&samples)?;
-    counter.stop(&put_figure);
+    let samples: Vec<Sample> = put.iter().map(|(_, sample)| *sample).collect();
+    let figure = phase.end(&samples)?;
+    counter.stop(&figure);
+    Ok((figure, put.into_iter().map(|(stored, _)| stored).collect()))
+}
 
-    let name = format!("GET {size}");
-    let counter = Counter::start(&name, workload.files);
+/// The GET phase.
+pub(super) async fn fetch(
+    client: &Client,
+    watch: &ClusterWatch,
+    workload: Workload,
+    stored: Vec<Stored>,
+) -> anyhow::Result<Figure> {
+    let name = format!("GET {}", table::bytes(workload.length_bytes));
+    let counter = Counter::start(&name, stored.len());
     let phase = Phase::begin(watch, name, Direction::Get, workload.at_once)?;
     let samples: Vec<Sample> = futures_util::stream::iter(stored)
-        .map(|(content, id, _)| spawned(get(client.clone(), content, id), &counter))
+        .map(|stored| spawned(get(client.clone(), stored.content, stored.id), &counter))
         .buffer_unordered(workload.at_once)
         .try_collect()
         .await?;
-    let get_figure = phase.end(&samples)?;
-    counter.stop(&get_figure);
-    Ok([put_figure, get_figure])
+    let figure = phase.end(&samples)?;
+    counter.stop(&figure);
+    Ok(figure)
+}
+
+/// One file of `length_bytes` whose content is made while it is sent, so that it needs no memory here.
+pub(super) async fn largest_upload(
+    client: &Client,
+    watch: &ClusterWatch,
+    length_bytes: u64,
+    seed: u64,
+) -> anyhow::Result<Figure> {
+    let name = format!("PUT {}", table::bytes(length_bytes));
+    let counter = Counter::start(&name, 1);
+    let phase = Phase::begin(watch, name, Direction::Put, 1)?;
+    let begun = Instant::now();
+    let content = SeededContent::new(seed, length_bytes).stream(|_| ());
+    let done = client
+        .put_stream(&Target::new_file("/bench/largest"), length_bytes, content)
+        .await
+        .context("put the largest file")?;
+    ensure!(
+        done.entry.size == length_bytes,
+        "{} of {length_bytes} bytes are acknowledged",
+        done.entry.size
+    );
+    let sample = Sample {
+        took: begun.elapsed(),
+        bytes: length_bytes,
+        repeats: 0,
+    };
+    let figure = phase.end(&[sample])?;
+    counter.stop(&figure);
+    Ok(figure)
 }
 
 fn contents(folder: &str, workload: Workload, first_seed: u64) -> Vec<Content> {
@@ -171,17 +239,7 @@ fn contents(folder: &str, workload: Workload, first_seed: u64) -> Vec<Content> {
         .collect()
 }
 
-/// On a task of its own, so that the load uses every core as the cluster does.
-async fn spawned<T: Send + 'static>(
-    work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
-    counter: &Counter,
-) -> anyhow::Result<T> {
-    let outcome = tokio::spawn(work).await?;
-    counter.done.fetch_add(1, Ordering::Relaxed);
-    outcome
-}
-
-async fn put(client: Client, content: Content) -> anyhow::Result<(Content, String, Sample)> {
+async fn put(client: Client, content: Content) -> anyhow::Result<(Stored, Sample)> {
     // The folder is there: looking for missing parents is not what is measured.
     let target = Target {
         path: content.path.clone(),
@@ -212,7 +270,8 @@ async fn put(client: Client, content: Content) -> anyhow::Result<(Content, Strin
         "{} was stored with {size} bytes",
         content.path
     );
-    Ok((content, uploaded.entry.id, sample))
+    let id = uploaded.entry.id;
+    Ok((Stored { content, id }, sample))
 }
 
 async fn get(client: Client, content: Content, id: String) -> anyhow::Result<Sample> {
@@ -239,39 +298,9 @@ async fn get(client: Client, content: Content, id: String) -> anyhow::Result<Sam
     Ok(Sample { took, bytes, repeats })
 }
 
-/// Makes a call until it is answered or refused for good; also says how often it was sent again.
-async fn repeated<T, F: Future<Output = Result<T, ClientError>>>(
-    mut call: impl FnMut() -> F,
-) -> Result<(T, usize), ClientError> {
-    let mut repeats = 0;
-    loop {
-        match call().await {
-            Ok(answer) => return Ok((answer, repeats as usize)),
-            Err(error) if error.is_retryable() && repeats + 1 < TRIES => {
-                tokio::time::sleep(FIRST_PAUSE * (1 << repeats.min(4))).await;
-                repeats += 1;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 async fn make_and_list(client: &Client, watch: &ClusterWatch, folders: usize) -> anyhow::Result<[Figure; 2]> {
     let parent = "/bench/many";
-    client
-        .make_folder(parent)
-        .await
-        .with_context(|| format!("make folder {parent}"))?;
-    let name = "make folder".to_owned();
-    let counter = Counter::start(&name, folders);
-    let phase = Phase::begin(watch, name, Direction::Metadata, FOLDERS_AT_ONCE)?;
-    let samples: Vec<Sample> = futures_util::stream::iter(0..folders)
-        .map(|number| spawned(make(client.clone(), folder_path(parent, number)), &counter))
-        .buffer_unordered(FOLDERS_AT_ONCE)
-        .try_collect()
-        .await?;
-    let made = phase.end(&samples)?;
-    counter.stop(&made);
+    let made = metadata::make_folders(client, watch, "make folder", parent, folders, FOLDERS_AT_ONCE).await?;
 
     let name = format!("page of {PAGE_ENTRIES} of {folders}");
     let counter = Counter::start(&name, SWEEPS * folders.div_ceil(PAGE_ENTRIES));
@@ -283,22 +312,6 @@ async fn make_and_list(client: &Client, watch: &ClusterWatch, folders: usize) ->
     let listed = phase.end(&samples)?;
     counter.stop(&listed);
     Ok([made, listed])
-}
-
-fn folder_path(parent: &str, number: usize) -> String {
-    format!("{parent}/{number:05}")
-}
-
-async fn make(client: Client, path: String) -> anyhow::Result<Sample> {
-    let begun = Instant::now();
-    let (_, repeats) = repeated(|| client.make_folder(&path))
-        .await
-        .with_context(|| format!("make folder {path}"))?;
-    Ok(Sample {
-        took: begun.elapsed(),
-        bytes: 0,
-        repeats,
-    })
 }
 
 /// Every page of the folder once, compared.
@@ -316,7 +329,7 @@ async fn sweep(client: &Client, parent: &str, folders: usize, counter: &Counter)
             repeats,
         });
         for entry in &page.entries {
-            let expected = folder_path("", seen);
+            let expected = metadata::folder_path("", seen);
             ensure!(
                 expected[1..] == entry.name,
                 "{} was listed where {} belongs",
@@ -325,7 +338,7 @@ async fn sweep(client: &Client, parent: &str, folders: usize, counter: &Counter)
             );
             seen += 1;
         }
-        counter.done.fetch_add(1, Ordering::Relaxed);
+        counter.count();
         page_token = page.next_page_token;
         if page_token.is_none() {
             break;
@@ -334,42 +347,4 @@ async fn sweep(client: &Client, parent: &str, folders: usize, counter: &Counter)
     }
     ensure!(seen == folders, "{folders} folders were made, {seen} are listed");
     Ok(samples)
-}
-
-/// The line of a phase under way.
-struct Counter {
-    done: Arc<AtomicUsize>,
-    shown: tokio::task::JoinHandle<()>,
-}
-
-impl Counter {
-    fn start(name: &str, total: usize) -> Self {
-        let done = Arc::new(AtomicUsize::new(0));
-        let (name, counted) = (name.to_owned(), done.clone());
-        let shown = tokio::spawn(async move {
-            // A log file gets the finished line alone.
-            while std::io::stdout().is_terminal() {
-                print!("\r{name}: {} of {total}", counted.load(Ordering::Relaxed));
-                // A terminal that is gone is no reason to fail.
-                drop(std::io::stdout().flush());
-                tokio::time::sleep(SHOW_EACH).await;
-            }
-        });
-        Self { done, shown }
-    }
-
-    fn stop(self, figure: &Figure) {
-        let rate = figure.operations_per_s;
-        let (name, lead) = (&figure.name, if std::io::stdout().is_terminal() { "\r" } else { "" });
-        println!(
-            "{lead}{name}: {} in {:.1} s, {rate:.1} a second",
-            figure.operations, figure.wall_s
-        );
-    }
-}
-
-impl Drop for Counter {
-    fn drop(&mut self) {
-        self.shown.abort();
-    }
 }

@@ -2,7 +2,9 @@
 
 use super::bound::Bounds;
 use super::figure::{Direction, Figure};
-use super::limit::{Limit, Unit};
+use super::goal::{self, Goal};
+use super::idle::Idle;
+use super::limit::{Limit, LimitName, Unit};
 use super::machine::Machine;
 use crate::table;
 use anyhow::Context;
@@ -12,6 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Others may use so much before the run says that it was disturbed: the kernel's own work on a quiet machine. Guess.
 const QUIET_CORES: f64 = 0.2;
+
+/// Roles that took less in a phase have no row: they did not take part.
+const IDLE_CPU_S: f64 = 0.05;
 
 /// All that a run found.
 #[derive(Debug, Serialize)]
@@ -26,11 +31,17 @@ pub(super) struct Report {
     /// Cores that other processes kept busy while the limits were measured.
     pub(super) neighbours_cores: Option<f64>,
     pub(super) bounds: Option<Bounds>,
+    /// How the cluster of the figures ran: `processes` or `one process`.
+    form: &'static str,
     pub(super) figures: Vec<Figure>,
+    /// The large file at a cluster in one process, where the figures are of processes.
+    pub(super) one_process_figures: Vec<Figure>,
+    pub(super) idle: Vec<Idle>,
+    goals: Vec<Goal>,
 }
 
 impl Report {
-    pub(super) fn new(quick: bool, seed: u64, machine: Machine, limits: Vec<Limit>) -> Self {
+    pub(super) fn new(quick: bool, seed: u64, machine: Machine, limits: Vec<Limit>, form: &'static str) -> Self {
         let at_unix_s = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -42,7 +53,11 @@ impl Report {
             limits,
             neighbours_cores: None,
             bounds: None,
+            form,
             figures: Vec::new(),
+            one_process_figures: Vec::new(),
+            idle: Vec::new(),
+            goals: Vec::new(),
         }
     }
 
@@ -61,20 +76,25 @@ impl Report {
         println!();
     }
 
-    /// Sets each figure's share of its bound; no share without bounds.
-    pub(super) fn hold_against_bounds(&mut self) {
+    /// Sets each figure's share of its bound or limit, and holds what was measured against the goals; no share without bounds.
+    pub(super) fn judge(&mut self) {
         let Some(bounds) = &self.bounds else { return };
-        for figure in &mut self.figures {
+        let calls = self.limits.iter().find(|limit| limit.name == LimitName::QuicCalls);
+        for figure in self.figures.iter_mut().chain(&mut self.one_process_figures) {
             let bound = match figure.direction {
                 Direction::Put => &bounds.put,
                 Direction::Get => &bounds.get,
-                Direction::Metadata => continue,
+                Direction::Metadata => {
+                    figure.percent_of_quic_calls = calls.map(|calls| figure.operations_per_s * 100.0 / calls.value);
+                    continue;
+                }
             };
             figure.percent_of_bound = Some(figure.bytes_per_s * 100.0 / bound.bytes_per_s);
         }
+        self.goals = goal::of(&self.figures, &self.idle, Some(bounds));
     }
 
-    /// The bounds and the figures as tables; the limits were shown when they were measured.
+    /// The bounds, the figures and the goals as tables; the limits were shown when they were measured.
     pub(super) fn print(&self) {
         if let Some(bounds) = &self.bounds {
             println!(
@@ -85,14 +105,32 @@ impl Report {
         if self.figures.is_empty() {
             return;
         }
+        let sizes = if self.quick { " (quick: small sizes)" } else { "" };
+        println!("figures, {}{sizes}\n{}", self.form, figures_table(&self.figures));
+        if !self.one_process_figures.is_empty() {
+            println!(
+                "figures, one process{sizes}\n{}",
+                figures_table(&self.one_process_figures)
+            );
+        }
         println!(
-            "figures{}\n{}",
-            if self.quick { " (quick: small sizes)" } else { "" },
-            figures_table(&self.figures)
+            "Of the machine: content as a part of its bound, metadata as a part of the small calls that QUIC carries. The bound counts \
+             bytes; small files are decided by commits and fsyncs, which it leaves out."
         );
-        println!("The bound counts bytes; small files are decided by commits and fsyncs, which it leaves out.");
-        if self.figures.iter().any(|figure| !figure.peak_is_of_this_phase) {
+        let all = self.figures.iter().chain(&self.one_process_figures);
+        if all.clone().any(|figure| !figure.peak_is_of_this_phase) {
             println!("* peak since the cluster's start: this kernel does not let it be reset.");
+        }
+        println!("\nwhat each role took\n{}", roles_table(&self.figures));
+        println!("what the metadata groups counted\n{}", groups_table(&self.figures));
+        println!("idle\n{}", idle_table(&self.idle));
+        let mut rows = vec![goal::HEADING.map(str::to_owned).to_vec()];
+        rows.extend(self.goals.iter().map(Goal::row));
+        println!("goals\n{}", table::render(&rows));
+        let missed = self.goals.iter().filter(|goal| !goal.is_reached).count();
+        println!("{} of {} goals reached", self.goals.len() - missed, self.goals.len());
+        if self.quick {
+            println!("Quick sizes: too short to say anything about a goal.");
         }
     }
 
@@ -153,7 +191,8 @@ fn figures_table(figures: &[Figure]) -> String {
         "count",
         "a second",
         "MB/s",
-        "of bound",
+        "of the machine",
+        "",
         "p50 ms",
         "p99 ms",
         "cluster CPU s",
@@ -165,6 +204,7 @@ fn figures_table(figures: &[Figure]) -> String {
     for figure in figures {
         let has_content = figure.direction != Direction::Metadata;
         let mark = if figure.peak_is_of_this_phase { "" } else { " *" };
+        let share = figure.percent_of_bound.or(figure.percent_of_quic_calls);
         rows.push(vec![
             figure.name.clone(),
             figure.at_once.to_string(),
@@ -175,9 +215,8 @@ fn figures_table(figures: &[Figure]) -> String {
             } else {
                 String::new()
             },
-            figure
-                .percent_of_bound
-                .map_or_else(String::new, |percent| format!("{percent:.1} %")),
+            share.map_or_else(String::new, goal::bar),
+            share.map_or_else(String::new, |percent| format!("{percent:.1} %")),
             format!("{:.2}", figure.p50_ms),
             format!("{:.2}", figure.p99_ms),
             format!("{:.2}", figure.cluster_cpu_s),
@@ -185,6 +224,97 @@ fn figures_table(figures: &[Figure]) -> String {
             format!("{}{mark}", table::bytes(figure.cluster_peak_bytes)),
             figure.repeats.to_string(),
         ]);
+    }
+    table::render(&rows)
+}
+
+fn roles_table(figures: &[Figure]) -> String {
+    let heading = [
+        "what",
+        "role",
+        "processes",
+        "CPU s",
+        "largest",
+        "peak",
+        "largest",
+        "CPU us an operation",
+    ];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for figure in figures {
+        // Who did nothing is in the JSON.
+        let busy = figure.roles.iter().filter(|cost| cost.cpu_s >= IDLE_CPU_S);
+        for (number, cost) in busy.enumerate() {
+            rows.push(vec![
+                if number == 0 {
+                    figure.name.clone()
+                } else {
+                    String::new()
+                },
+                cost.role.clone(),
+                cost.processes.to_string(),
+                format!("{:.2}", cost.cpu_s),
+                format!("{:.2}", cost.largest_cpu_s),
+                table::bytes(cost.peak_bytes),
+                table::bytes(cost.largest_peak_bytes),
+                format!("{:.0}", cost.cpu_s * 1e6 / figure.operations.max(1) as f64),
+            ]);
+        }
+    }
+    table::render(&rows)
+}
+
+fn groups_table(figures: &[Figure]) -> String {
+    let heading = ["what", "commands", "mean ms", "queries", "mean ms", "at followers"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for (figure, groups) in figures
+        .iter()
+        .filter_map(|figure| Some((figure, figure.groups.as_ref()?)))
+    {
+        rows.push(vec![
+            figure.name.clone(),
+            format!("{:.0}", groups.commands),
+            format!("{:.2}", groups.command_mean_ms),
+            format!("{:.0}", groups.queries),
+            format!("{:.2}", groups.query_mean_ms),
+            format!("{:.0} %", groups.percent_at_followers),
+        ]);
+    }
+    table::render(&rows)
+}
+
+fn idle_table(idle: &[Idle]) -> String {
+    let heading = [
+        "form",
+        "role",
+        "processes",
+        "of a core",
+        "resident",
+        "shared pages once",
+    ];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for cluster in idle {
+        let once = cluster.proportional_bytes.map_or_else(String::new, table::bytes);
+        let percent = format!("{:.1} %", cluster.percent_of_core);
+        let processes: usize = cluster.roles.iter().map(|cost| cost.processes).sum();
+        rows.push(vec![
+            cluster.form.to_owned(),
+            "together".to_owned(),
+            processes.to_string(),
+            percent,
+            table::bytes(cluster.resident_bytes),
+            once,
+        ]);
+        // Of one process the sum says it all.
+        for cost in cluster.roles.iter().filter(|_| cluster.roles.len() > 1) {
+            rows.push(vec![
+                String::new(),
+                cost.role.clone(),
+                cost.processes.to_string(),
+                format!("{:.1} %", cost.cpu_s * 100.0 / cluster.watched_s),
+                table::bytes(cost.peak_bytes),
+                String::new(),
+            ]);
+        }
     }
     table::render(&rows)
 }

@@ -43,16 +43,18 @@ pub(super) fn measure(folder: &Path, quick: bool, seed: u64) -> anyhow::Result<V
     Ok(limits)
 }
 
-/// New files, synced at the end; the sync is part of the time.
+/// New files, synced at the end; the sync is part of the time. The cost is that of pages which are new to the cache: where the machine
+/// is a guest whose host takes idle memory back, that is many times a copy into pages that are there, and no part of the bound.
 fn sequential_write(folder: &Path, writes: usize, buffer: &[u8]) -> anyhow::Result<Limit> {
-    let mut best = 0.0_f64;
+    let (mut best, mut fastest_cpu_s) = (0.0_f64, f64::INFINITY);
     for pass in 0..PASSES {
         let path = folder.join(format!("sequential-{pass}"));
-        let begun = Instant::now();
+        let (begun, begun_cpu) = (Instant::now(), limit::thread_cpu());
         let mut file = File::create_new(&path)?;
         for _ in 0..writes {
             file.write_all(buffer)?;
         }
+        fastest_cpu_s = fastest_cpu_s.min((limit::thread_cpu() - begun_cpu).as_secs_f64());
         file.sync_all()?;
         best = best.max((writes * buffer.len()) as f64 / begun.elapsed().as_secs_f64());
         drop(file);
@@ -67,7 +69,8 @@ fn sequential_write(folder: &Path, writes: usize, buffer: &[u8]) -> anyhow::Resu
         best,
         "wall time",
         reference,
-    ))
+    )
+    .costing(fastest_cpu_s * 1e9 / (writes * buffer.len()) as f64))
 }
 
 fn page_cache_copy(folder: &Path, writes: usize, buffer: &[u8]) -> anyhow::Result<Limit> {

@@ -19,7 +19,7 @@ use daemon::random::Random;
 use daemon::shutdown::Shutdown;
 use daemon::worker::Workers;
 use disk::DiskError;
-use gateway::config::{Functions, GatewayConfig, Limits, MetadataReads, create_kek};
+use gateway::config::{AdmissionLimits, Functions, GatewayConfig, Limits, MetadataReads, create_kek};
 use gateway::drive::Core;
 use gateway::drive::metadata_client::MetadataClient;
 use gateway::seams::Seams as GatewaySeams;
@@ -270,6 +270,7 @@ pub async fn gateway(ground: &Ground, directory: &Path) -> Result<Arc<Core>, Box
         tls: None,
         functions: Functions::ALL,
         upload_budget_bytes: UPLOAD_BUDGET_BYTES,
+        admission: AdmissionLimits::default(),
         metadata_reads: ground.reads,
         limits: Limits::default(),
     };

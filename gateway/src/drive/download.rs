@@ -21,6 +21,8 @@ use protocol::wire_error::Failure;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 /// Runs that are fetched beside the one that is being sent.
 const READ_AHEAD: usize = 2;
@@ -98,10 +100,15 @@ impl Core {
         stream::iter(runs(manifest.blocks))
             .map(move |run| {
                 let (core, stripes, seal) = (Arc::clone(&self), Arc::clone(&stripes), Arc::clone(&seal));
+                let read = async move {
+                    let plain = core.read_run(&caller, &run, &stripes, &seal).await?;
+                    Ok((run, plain))
+                };
+                // A task of its own goes on while the client is slow to take what is there; it ends with the download.
+                let task = AbortOnDropHandle::new(tokio::spawn(read.in_current_span()));
                 async move {
-                    core.read_run(&caller, &run, &stripes, &seal)
-                        .await
-                        .map(|plain| (run, plain))
+                    let read = task.await;
+                    read.unwrap_or_else(|error| Err(Failure::bug(format!("read a run: {error}"))))
                 }
             })
             .buffered(READ_AHEAD)

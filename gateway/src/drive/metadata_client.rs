@@ -37,6 +37,8 @@ const CALL_DEADLINE: Duration = Duration::from_secs(3);
 const WHOLE_DEADLINE: Duration = Duration::from_secs(15);
 /// Leaders that are followed one after the other before there is a pause.
 const HOPS_MAX: u32 = 2;
+/// Times that one request is brought before whoever has too much to do: repeats are load, and the client is told when to come again.
+const BUSY_TRIES_MAX: u32 = 3;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
@@ -328,7 +330,7 @@ impl MetadataClient {
     ) -> Result<Reply<T>, Failure> {
         let started = self.seams.clock.monotonic();
         // Counts from the leader as far as one is known; a leader that has just been named is asked next.
-        let (mut turn, mut hops, mut pause, mut is_unknown) = (0_usize, 0, PAUSE_MIN, false);
+        let (mut turn, mut hops, mut busy, mut pause, mut is_unknown) = (0_usize, 0, 0, PAUSE_MIN, false);
         loop {
             let left = WHOLE_DEADLINE.saturating_sub(self.seams.clock.monotonic() - started);
             if left.is_zero() {
@@ -340,13 +342,19 @@ impl MetadataClient {
             {
                 Ok(reply) => return Ok(reply),
                 Err(Try::Final(failure)) => return Err(failure),
+                Err(Try::Busy(failure)) => {
+                    busy += 1;
+                    self.count("overloaded");
+                    if busy == BUSY_TRIES_MAX {
+                        return Err(if is_unknown { given_up(method, true) } else { failure });
+                    }
+                    // A leader that has too much to do is still the leader; of equals another may have less.
+                    turn += usize::from(method == Method::QueryReplica);
+                    self.wait(&mut pause).await;
+                }
                 Err(Try::Again { reason, next, unknown }) => {
                     is_unknown |= unknown;
-                    self.seams
-                        .metrics
-                        .counter(&metrics::METADATA_RETRIES)
-                        .with_label_values(&[reason])
-                        .inc();
+                    self.count(reason);
                     // Two replicas that name each other would play us back and forth without a pause.
                     if next == Next::Leader && hops < HOPS_MAX {
                         (turn, hops) = (0, hops + 1);
@@ -354,15 +362,22 @@ impl MetadataClient {
                     }
                     (turn, hops) = (turn + 1, 0);
                     if next != Next::Other {
-                        self.seams
-                            .clock
-                            .sleep(pause / 2 + self.seams.random.up_to(pause / 2))
-                            .await;
-                        pause = (pause * 2).min(PAUSE_MAX);
+                        self.wait(&mut pause).await;
                     }
                 }
             }
         }
+    }
+
+    fn count(&self, reason: &str) {
+        let retries = self.seams.metrics.counter(&metrics::METADATA_RETRIES);
+        retries.with_label_values(&[reason]).inc();
+    }
+
+    async fn wait(&self, pause: &mut Duration) {
+        let span = *pause / 2 + self.seams.random.up_to(*pause / 2);
+        self.seams.clock.sleep(span).await;
+        *pause = (*pause * 2).min(PAUSE_MAX);
     }
 
     async fn try_once<T: Serialize + DeserializeOwned>(
@@ -415,6 +430,7 @@ impl MetadataClient {
                     _ => Ok(reply),
                 }
             }
+            Err(RpcError::Refused(failure)) if group_codes::OVERLOADED.is(&failure) => Err(Try::Busy(failure)),
             // Another replica is as good, and each is tried once before a pause.
             Err(error) if method == Method::QueryReplica && is_away(&error) => {
                 let is_tried = turn + 1 >= peers.len();
@@ -505,6 +521,8 @@ enum Next {
 
 enum Try {
     Final(Failure),
+    /// Too many wait there, and it was surely not done.
+    Busy(Failure),
     Again {
         reason: &'static str,
         next: Next,

@@ -4,6 +4,9 @@ use super::App;
 use super::extract::{Authenticated, Id, Query};
 use super::problem::HttpError;
 use super::range::{Wanted, names_strongly, names_weakly, wanted};
+use crate::admission::gate::Place;
+use crate::admission::places::Refusal;
+use crate::admission::{SHORT_BYTES_MAX, Who};
 use crate::codes;
 use crate::drive::download::Bits;
 use crate::drive::tree;
@@ -72,14 +75,21 @@ pub async fn content(
             app.core.manifest(&caller, entry, Some(version), part).await?
         }
     };
-    *response.body_mut() = body(app.core.stream(caller, entry, manifest, range)).await?;
+    let is_long = range.end - range.start > SHORT_BYTES_MAX;
+    let place = match is_long.then(|| app.admission.transfers.enter_now(Who::User(caller.principal.user))) {
+        Some(entered) => Some(entered.map_err(Refusal::failure)?),
+        None => None,
+    };
+    *response.body_mut() = body(app.core.stream(caller, entry, manifest, range), place).await?;
     Ok(response)
 }
 
 /// Waits for the first bytes before the head goes out, so that what cannot be read at present is refused and not broken off.
-async fn body(mut bits: Bits) -> Result<Body, Failure> {
+/// What is long holds a place for as long as it is being sent.
+async fn body(mut bits: Bits, place: Option<Place>) -> Result<Body, Failure> {
     let first = bits.next().await.transpose()?.unwrap_or_default();
-    let rest = bits.map(|piece| {
+    let rest = bits.map(move |piece| {
+        let _held = &place;
         // The head is gone: all that is left is to break the body off, so that the client sees it cut.
         piece
             .inspect_err(|failure| tracing::warn!(%failure, "download broken off"))

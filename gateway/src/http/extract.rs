@@ -6,19 +6,21 @@ use super::App;
 use super::incoming::body_failure;
 use super::problem::HttpError;
 use super::trace;
+use crate::admission::ClientAddress;
 use crate::auth::token;
 use crate::codes;
 use crate::drive::Caller;
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use model::limits::{IDEMPOTENCY_KEY_BYTES_MAX, JSON_BYTES_MAX};
 use protocol::metadata::user::TokenUse;
 use protocol::wire_error::Failure;
 use serde::de::DeserializeOwned;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// The caller of a request, from its bearer token.
@@ -35,6 +37,7 @@ impl FromRequestParts<Arc<App>> for Authenticated {
         if facts.token_use != TokenUse::Access {
             return Err(codes::WRONG_TOKEN_USE.failure().into());
         }
+        app.admission.prove(hash, user);
         Ok(Self(Caller {
             principal: facts.principal,
             home: facts.user.home,
@@ -43,7 +46,24 @@ impl FromRequestParts<Arc<App>> for Authenticated {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
+impl FromRequestParts<Arc<App>> for ClientAddress {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, HttpError> {
+        Ok(client_address(&parts.extensions))
+    }
+}
+
+/// Where a request comes from, as its connection noted it.
+pub fn client_address(extensions: &Extensions) -> ClientAddress {
+    let nowhere = ClientAddress(Ipv4Addr::UNSPECIFIED.into());
+    extensions.get().copied().unwrap_or(nowhere)
+}
+
+/// The bearer token of a request.
+///
+/// Errors: there is none, or not one alone.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(|| codes::UNAUTHENTICATED.failure())?;
     if values.next().is_some() {

@@ -11,6 +11,9 @@ use protocol::wire_error::Failure;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// See `retry_after`.
+const RETRY_SPREAD_S: u128 = 3;
+
 /// A failure on its way out; `fields` beside the failure's own are JSON.
 #[derive(Debug)]
 pub struct HttpError {
@@ -74,20 +77,35 @@ fn status_of_kind(kind: ErrorKind) -> StatusCode {
     }
 }
 
+/// Seconds after which it makes sense to come again; `None` where it never does. Spread over three, so that all who are refused
+/// together do not come together again: ids of requests are random, so they tell how.
+pub fn retry_after(failure: &Failure) -> Option<u64> {
+    let status = status_of(failure);
+    if !matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        return None;
+    }
+    let least = failure.fields.get("retry_after_s").and_then(|text| text.parse().ok());
+    let spread = (super::trace::current() % RETRY_SPREAD_S) as u64;
+    Some(least.unwrap_or(1_u64) + spread)
+}
+
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response<Body> {
         let status = status_of(&self.failure);
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(code = %self.failure.code, detail = %self.failure.detail, "request failed by our own fault");
         }
+        let again = retry_after(&self.failure);
         let detail = match self.failure.kind {
             ErrorKind::Bug => "Something happened that must not; report it with the request id.".to_owned(),
             _ => self.failure.detail,
         };
         let mut fields = self.fields;
-        let retry_after = self.failure.fields.get("retry_after_s").cloned();
         for (key, value) in self.failure.fields {
             fields.entry(key).or_insert(Value::String(value));
+        }
+        if let Some(field) = fields.get_mut("retry_after_s") {
+            *field = again.into();
         }
         let problem = Problem {
             problem_type: format!("urn:holdfast:error:{}", self.failure.code),
@@ -107,9 +125,8 @@ impl IntoResponse for HttpError {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = retry_after.and_then(|text| HeaderValue::from_str(&text).ok());
-            headers.insert(header::RETRY_AFTER, seconds.unwrap_or(HeaderValue::from_static("1")));
+        if let Some(seconds) = again {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -117,7 +134,8 @@ impl IntoResponse for HttpError {
 
 #[cfg(test)]
 mod tests {
-    use super::status_of;
+    use super::{retry_after, status_of};
+    use model::error_kind::ErrorKind;
     use protocol::wire_error::Failure;
 
     #[test]
@@ -127,6 +145,21 @@ mod tests {
             let status = status_of(&Failure::new(code.kind, code.word, ""));
             assert!(status.is_client_error() || status.is_server_error(), "{}", code.word);
             assert_eq!(code.kind.is_retryable(), status.as_u16() == 503, "{}", code.word);
+            let again = retry_after(&Failure::new(code.kind, code.word, ""));
+            assert_eq!(again.is_some(), matches!(status.as_u16(), 429 | 503), "{}", code.word);
         }
+    }
+
+    #[tokio::test]
+    async fn those_who_are_refused_together_are_not_told_to_come_together_again() {
+        let failure = Failure::new(ErrorKind::Busy, "too_busy", "").with("retry_after_s", 2);
+        let mut told = [0; 3];
+        for trace in 0..300 {
+            let after = super::super::trace::within(trace, async { retry_after(&failure) })
+                .await
+                .unwrap();
+            told[usize::try_from(after).unwrap() - 2] += 1;
+        }
+        assert_eq!(told, [100; 3]);
     }
 }

@@ -5,6 +5,7 @@ use super::extract::{Json, NoQuery};
 use super::problem::HttpError;
 use super::trace;
 use super::users;
+use crate::admission::{ClientAddress, Who};
 use crate::codes;
 use crate::drive::account::NewUser;
 use api::user::{Setup, User};
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
     responses((status = 201, body = User), (status = "default", body = api::problem::Problem)))]
 pub async fn setup(
     State(app): State<Arc<App>>,
+    ClientAddress(from): ClientAddress,
     _: NoQuery,
     body: Json<Setup>,
 ) -> Result<(StatusCode, axum::Json<User>), HttpError> {
@@ -29,7 +31,10 @@ pub async fn setup(
     let name =
         Username::new(&wanted.username).map_err(|error| codes::BAD_NAME.because(format!("{}.", error.advice())))?;
     // Hashed first: a password that is refused must not spend the token.
-    let password_hash = app.passwords.hash(Zeroizing::new(wanted.password)).await?;
+    let password_hash = app
+        .passwords
+        .hash(Who::Stranger(from), Zeroizing::new(wanted.password))
+        .await?;
     let trace = trace::current();
     // Claimed before the account is made, so that two at once make one; cut off between, the same name goes on.
     app.core.claim_setup(&name, trace).await?;

@@ -2,8 +2,9 @@
 
 use super::App;
 use super::extract::{check_utf8, media_type, read_all};
-use super::problem::status_of;
+use super::problem::{retry_after, status_of};
 use super::trace;
+use crate::admission::{ClientAddress, Who};
 use crate::auth::token::{draw, read};
 use crate::codes;
 use crate::metrics;
@@ -38,9 +39,9 @@ impl From<Failure> for Refused {
 #[utoipa::path(post, path = "/api/v1/auth/token",
     request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, body = TokenAnswer), (status = "default", body = TokenProblem)))]
-pub async fn token(State(app): State<Arc<App>>, request: Request) -> Response {
+pub async fn token(State(app): State<Arc<App>>, ClientAddress(from): ClientAddress, request: Request) -> Response {
     let outcome = match form(request).await {
-        Ok(form) => grant(&app, form).await,
+        Ok(form) => grant(&app, Who::Stranger(from), form).await,
         Err(refused) => Err(refused),
     };
     let word = if outcome.is_ok() { "granted" } else { "refused" };
@@ -50,17 +51,19 @@ pub async fn token(State(app): State<Arc<App>>, request: Request) -> Response {
         .counter(&metrics::SIGN_INS)
         .with_label_values(&[word])
         .inc();
-    let mut response = match outcome {
+    let response = match outcome {
         Ok(answer) => axum::Json(answer).into_response(),
         Err(Refused::Oauth(error, description)) => refuse(StatusCode::BAD_REQUEST, error, description.to_owned()),
         Err(Refused::Failure(failure)) => {
-            let status = status_of(&failure);
+            let (status, again) = (status_of(&failure), retry_after(&failure));
             let error = match failure.kind {
                 ErrorKind::Denied | ErrorKind::NotFound => {
                     return no_store(refuse(StatusCode::BAD_REQUEST, "invalid_grant", failure.detail));
                 }
                 ErrorKind::Bug | ErrorKind::Corrupt => "server_error",
-                ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Ambiguous => "temporarily_unavailable",
+                ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Ambiguous | ErrorKind::Exhausted => {
+                    "temporarily_unavailable"
+                }
                 _ => "invalid_request",
             };
             let detail = if error == "server_error" {
@@ -68,14 +71,13 @@ pub async fn token(State(app): State<Arc<App>>, request: Request) -> Response {
             } else {
                 failure.detail
             };
-            refuse(status, error, detail)
+            let mut response = refuse(status, error, detail);
+            if let Some(seconds) = again {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            }
+            response
         }
     };
-    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
-    }
     no_store(response)
 }
 
@@ -107,9 +109,9 @@ async fn form(request: Request) -> Result<TokenRequest, Refused> {
         .map_err(|_| Refused::Oauth("invalid_request", "the form lacks grant_type or repeats a field"))
 }
 
-async fn grant(app: &App, form: TokenRequest) -> Result<TokenAnswer, Refused> {
+async fn grant(app: &App, who: Who, form: TokenRequest) -> Result<TokenAnswer, Refused> {
     match form.grant_type.as_str() {
-        "password" => by_password(app, form).await,
+        "password" => by_password(app, who, form).await,
         "refresh_token" => by_refresh(app, form).await,
         _ => Err(Refused::Oauth(
             "unsupported_grant_type",
@@ -118,16 +120,18 @@ async fn grant(app: &App, form: TokenRequest) -> Result<TokenAnswer, Refused> {
     }
 }
 
-async fn by_password(app: &App, form: TokenRequest) -> Result<TokenAnswer, Refused> {
+async fn by_password(app: &App, who: Who, form: TokenRequest) -> Result<TokenAnswer, Refused> {
     let (Some(name), Some(password)) = (form.username, form.password.map(Zeroizing::new)) else {
         return Err(Refused::Oauth("invalid_request", "give username and password"));
     };
+    // Before anything is asked: whoever tries names has cost nothing until there is time to hash.
+    let turn = app.passwords.turn(who).await?;
     let facts = match Username::new(&name) {
         Ok(name) => app.core.login_facts(name, trace::current()).await?,
         Err(_) => None,
     };
     let hash = facts.as_ref().map(|facts| facts.password_hash.clone());
-    if !app.passwords.verify(password, hash).await? {
+    if !app.passwords.verify(turn, password, hash).await? {
         return Err(codes::WRONG_PASSWORD.failure().into());
     }
     let user = facts.ok_or_else(|| codes::WRONG_PASSWORD.failure())?.user;

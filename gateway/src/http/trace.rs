@@ -41,6 +41,12 @@ pub fn current_text() -> String {
     text(current())
 }
 
+/// Runs `work` as a part of the request `trace`.
+#[cfg(test)]
+pub(super) async fn within<T>(trace: u128, work: impl Future<Output = T>) -> T {
+    TRACE.scope(trace, work).await
+}
+
 fn text(trace: u128) -> String {
     format!("{trace:032x}")
 }

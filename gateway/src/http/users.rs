@@ -4,6 +4,7 @@ use super::App;
 use super::extract::{Authenticated, Id, Json, NoQuery};
 use super::metadata::client_key;
 use super::problem::HttpError;
+use crate::admission::Who;
 use crate::codes;
 use crate::drive::account::{NewUser, require_admin};
 use api::me::{Cut, Me, Usage};
@@ -36,7 +37,10 @@ pub async fn create(
         .receipts
         .secret_request(&[b"POST users ", &body.raw[..]].concat());
     let key = client_key(&app, &caller, &headers, &asked)?;
-    let password_hash = app.passwords.hash(Zeroizing::new(wanted.password)).await?;
+    let password_hash = app
+        .passwords
+        .hash(Who::User(caller.principal.user), Zeroizing::new(wanted.password))
+        .await?;
     let new = NewUser {
         name,
         password_hash,
@@ -65,7 +69,11 @@ pub async fn change(
         password,
     } = body.value;
     let hash = match password {
-        Some(password) => Some(app.passwords.hash(Zeroizing::new(password)).await?),
+        Some(password) => Some(
+            app.passwords
+                .hash(Who::User(caller.principal.user), Zeroizing::new(password))
+                .await?,
+        ),
         None => None,
     };
     let record = app.core.patch_user(&caller, id, quota_bytes, disabled, hash).await?;
@@ -127,13 +135,16 @@ pub async fn change_password(
         old_password,
         new_password,
     } = body.value;
+    let who = Who::User(caller.principal.user);
+    let turn = app.passwords.turn(who.clone()).await?;
     let record = app.core.user(&caller.principal, caller.trace).await?;
     let facts = app.core.login_facts(record.name, caller.trace).await?;
     let hash = facts.map(|facts| facts.password_hash);
-    if !app.passwords.verify(Zeroizing::new(old_password), hash).await? {
+    let old_password = Zeroizing::new(old_password);
+    if !app.passwords.verify(turn, old_password, hash).await? {
         return Err(codes::WRONG_PASSWORD.failure().into());
     }
-    let hash = app.passwords.hash(Zeroizing::new(new_password)).await?;
+    let hash = app.passwords.hash(who, Zeroizing::new(new_password)).await?;
     app.core
         .patch_user(&caller, caller.principal.user, None, None, Some(hash))
         .await?;

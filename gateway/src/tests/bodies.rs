@@ -137,7 +137,8 @@ async fn without_budget_an_upload_is_refused_before_its_body_and_told_when_to_co
     };
     let refused = tokio::time::timeout(DEADLINE, refused).await.unwrap();
     refused.refused(503, "too_busy");
-    assert_eq!(refused.header("retry-after"), Some("1"));
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=3).contains(&seconds), "{seconds}");
     first.reset();
     let taken = async {
         loop {

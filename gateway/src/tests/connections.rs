@@ -60,6 +60,34 @@ async fn a_head_that_comes_byte_by_byte_is_given_no_more_time_for_it() {
 }
 
 #[tokio::test]
+async fn at_the_bound_a_newcomer_takes_the_place_of_who_said_nothing_and_of_nobody_else() {
+    let limits = Limits {
+        connections_max: 3,
+        ..Limits::default()
+    };
+    let world = World::start_with(Wishes {
+        limits,
+        ..Wishes::default()
+    })
+    .await;
+    let silent = Line::open(world.address()).await;
+    let mut asking = Vec::new();
+    for _ in 0..3 {
+        let mut line = Line::open(world.address()).await;
+        line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(line.some().await.starts_with(b"HTTP/1.1 200 "));
+        asking.push(line);
+    }
+    assert_eq!(silent.rest().await, b"", "the third took its place");
+    // All have asked, so nobody else comes in until one of them goes.
+    assert_eq!(Line::open(world.address()).await.rest().await, b"");
+    for line in &mut asking {
+        line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(line.some().await.starts_with(b"HTTP/1.1 200 "));
+    }
+}
+
+#[tokio::test]
 async fn a_connection_in_use_is_kept_and_then_closed_when_it_is_idle() {
     let world = world().await;
     let mut line = Line::open(world.address()).await;

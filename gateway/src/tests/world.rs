@@ -5,7 +5,7 @@
 
 use super::wire::{Reply, exchange};
 use crate::auth::token;
-use crate::config::{Functions, GatewayConfig, Limits, MetadataReads, create_kek};
+use crate::config::{AdmissionLimits, Functions, GatewayConfig, Limits, MetadataReads, create_kek};
 use crate::drive::account::NewUser;
 use crate::drive::{Caller, Core};
 use crate::seams::Seams;
@@ -44,6 +44,7 @@ use protocol::wire_error::Failure;
 use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
 use rpc::transport::{Handler, Peer};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -183,6 +184,7 @@ pub(super) struct World {
 /// What a test may want otherwise.
 pub(super) struct Wishes {
     pub(super) limits: Limits,
+    pub(super) admission: AdmissionLimits,
     pub(super) upload_budget_bytes: u64,
     pub(super) quota_bytes: u64,
 }
@@ -191,9 +193,27 @@ impl Default for Wishes {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            admission: AdmissionLimits::default(),
             upload_budget_bytes: 256 << 20,
             quota_bytes: 1 << 40,
         }
+    }
+}
+
+fn config(wishes: &Wishes, kek_file: PathBuf) -> GatewayConfig {
+    GatewayConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        kek_file,
+        tls: None,
+        functions: Functions {
+            api: true,
+            block: true,
+            notify: true,
+        },
+        upload_budget_bytes: wishes.upload_budget_bytes,
+        admission: wishes.admission,
+        metadata_reads: MetadataReads::Leader,
+        limits: wishes.limits,
     }
 }
 
@@ -232,19 +252,7 @@ impl World {
             metrics: Metrics::new(),
             cipher: Arc::new(Aes256Gcm),
         };
-        let config = GatewayConfig {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            kek_file,
-            tls: None,
-            functions: Functions {
-                api: true,
-                block: true,
-                notify: true,
-            },
-            upload_budget_bytes: wishes.upload_budget_bytes,
-            metadata_reads: MetadataReads::Leader,
-            limits: wishes.limits,
-        };
+        let config = config(&wishes, kek_file);
         let place = Place {
             number: 1,
             metadata: vec![Peer {

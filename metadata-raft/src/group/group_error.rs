@@ -41,6 +41,12 @@ pub enum GroupError {
         /// Which group.
         group: GroupId,
     },
+    /// Too little space is left for the log, and no other replica took the leadership over; nothing was done.
+    #[error("group {group}: the disk of its log is nearly full")]
+    Full {
+        /// Which group.
+        group: GroupId,
+    },
     /// The command was proposed; whether it is or will be applied is not known.
     #[error("group {group}: outcome unknown: {detail}")]
     Ambiguous {
@@ -84,6 +90,7 @@ impl GroupError {
                 ErrorKind::Unavailable
             }
             Self::Overloaded { .. } => ErrorKind::Busy,
+            Self::Full { .. } => ErrorKind::Exhausted,
             Self::Ambiguous { .. } => ErrorKind::Ambiguous,
             Self::Store(_) | Self::Log(_) => ErrorKind::Unavailable,
             Self::Bug { .. } => ErrorKind::Bug,

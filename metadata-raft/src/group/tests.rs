@@ -7,6 +7,7 @@ mod overload;
 mod quorum;
 mod reads;
 mod recovery;
+mod sweeps;
 
 use super::{Group, GroupError, GroupParts, Timing};
 use crate::raft::address_book::AddressBook;

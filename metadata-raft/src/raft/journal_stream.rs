@@ -10,10 +10,11 @@
 use crate::raft::log_store::{LogError, RaftLog, Replay};
 use crate::raft::record::RAFT_RECORD_KIND;
 use crate::raft::stream::{Completed, LogStream, StreamError};
+use crate::space::Space;
 use bytes::Bytes;
 use disk::{
-    Disk, Draft, GroupCommit, Journal, JournalError, JournalOptions, JournalReader, LimboScope, Place, Purpose,
-    SegmentNumber, Submission, TailPolicy,
+    Disk, Draft, GroupCommit, Journal, JournalError, JournalOptions, JournalReader, LimboScope, Place, Position,
+    Purpose, SegmentNumber, Submission, TailPolicy,
 };
 use futures_util::future::BoxFuture;
 use std::ops::ControlFlow;
@@ -73,6 +74,7 @@ pub struct JournalStream {
     relay: mpsc::UnboundedSender<Handover>,
     /// Hand-overs that the relay has not passed on yet; while there are any, everything goes behind them.
     relayed: Arc<AtomicUsize>,
+    space: Arc<Space>,
 }
 
 fn damaged(error: JournalError) -> StreamError {
@@ -81,6 +83,11 @@ fn damaged(error: JournalError) -> StreamError {
         JournalError::Corrupt { .. } => StreamError::Damaged(error.to_string()),
         other => StreamError::Failed(other.to_string()),
     }
+}
+
+/// Names the file, for whoever must look at it.
+fn damaged_at(dir: &str, position: Position) -> StreamError {
+    StreamError::Damaged(format!("{dir}/{}.seg at byte {}", position.segment, position.offset))
 }
 
 impl JournalStream {
@@ -108,25 +115,32 @@ impl JournalStream {
             tail_policy: TailPolicy::StopAtFirstBad,
             ..options
         };
+        let space = Space::new(Arc::clone(&disk), options.segment_bytes);
         let (journal, recovery) = Journal::open(Arc::clone(&disk), dir, options).map_err(damaged)?;
         if let Some(damage) = recovery.damage.first() {
-            return Err(StreamError::Damaged(format!(
-                "segment {} at {}",
-                damage.position.segment, damage.position.offset
-            ))
-            .into());
+            return Err(damaged_at(dir, damage.position).into());
         }
-        let replay = replay_of(&journal.reader())?;
+        let replay = replay_of(dir, &journal.reader())?;
         let commit = Arc::new(start_commit(journal, disk)?);
         let (relay, handovers) = mpsc::unbounded_channel();
         let relayed = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(hand_over(Arc::clone(&commit), handovers, Arc::clone(&relayed)));
-        let stream = Arc::new(Self { commit, relay, relayed });
+        tokio::spawn(hand_over(
+            Arc::clone(&commit),
+            handovers,
+            Arc::clone(&relayed),
+            Arc::clone(&space),
+        ));
+        let stream = Arc::new(Self {
+            commit,
+            relay,
+            relayed,
+            space,
+        });
         Ok((replay, stream))
     }
 
     fn hand(&self, handover: Handover) {
-        if self.relayed.load(Ordering::Acquire) == 0 {
+        if self.relayed.load(Ordering::Acquire) == 0 && !self.space.must_wait() {
             let again = Handover {
                 drafts: handover.drafts.clone(),
                 progress: Arc::clone(&handover.progress),
@@ -141,6 +155,12 @@ impl JournalStream {
             // The runtime is going down: nobody is left to be told, and nothing was acknowledged.
             tracing::debug!("raft log relay has ended");
         }
+    }
+
+    /// What is left of the disk; what is submitted waits while that is too little.
+    #[must_use]
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     /// Writes what was submitted and ends the journal's thread. Blocks.
@@ -170,7 +190,7 @@ fn start_commit(journal: Journal, disk: Arc<dyn Disk>) -> Result<GroupCommit, St
     Ok(commit)
 }
 
-fn replay_of(reader: &JournalReader) -> Result<Replay, LogError> {
+fn replay_of(dir: &str, reader: &JournalReader) -> Result<Replay, LogError> {
     let mut replay = Replay::default();
     let mut fault = None;
     let mut next_sequence = 0;
@@ -189,22 +209,20 @@ fn replay_of(reader: &JournalReader) -> Result<Replay, LogError> {
         }
     });
     if let Some(first) = damage.map_err(damaged)?.first() {
-        return Err(StreamError::Damaged(format!(
-            "segment {} at {}",
-            first.position.segment, first.position.offset
-        ))
-        .into());
+        return Err(damaged_at(dir, first.position).into());
     }
     fault.map_or(Ok(replay), Err)
 }
 
-/// Hands over in order; waits while the journal's queue is full, so that openraft's own bounds take effect upstream.
+/// Hands over in order; waits while the journal's queue or its disk is full, so that openraft's own bounds take effect upstream.
 async fn hand_over(
     commit: Arc<GroupCommit>,
     mut handovers: mpsc::UnboundedReceiver<Handover>,
     relayed: Arc<AtomicUsize>,
+    space: Arc<Space>,
 ) {
     while let Some(handover) = handovers.recv().await {
+        space.writable().await;
         let progress = Arc::clone(&handover.progress);
         if let Err(error) = commit.submit(handover.submission()).await {
             note(&progress, Err(error));

@@ -5,6 +5,7 @@
 
 use crate::state::keys::{self, Key};
 use crate::state::store::{Outcome, load, require, save};
+use crate::state::waiting;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
 use model::id::{RowVersion, Slot};
@@ -91,6 +92,17 @@ pub(crate) fn now(kv: &dyn KvRead, slot: Slot, wall: WallTime) -> Outcome<Now> {
     })
 }
 
+/// The group's own counter.
+pub(crate) fn counter_ms(kv: &dyn KvRead) -> Outcome<u64> {
+    Ok(load::<GroupAge>(kv, &age_key())?.unwrap_or_default().counter_ms)
+}
+
+/// What a slot's age is ahead of the group's counter; `not_mine` when the group does not own it.
+pub(crate) fn offset_ms(kv: &dyn KvRead, slot: Slot) -> Outcome<i64> {
+    let owned = load::<OwnedSlot>(kv, &slot_key(slot))?.ok_or(&codes::NOT_MINE)?;
+    Ok(owned.offset_ms)
+}
+
 /// Applies a command to the group as a whole.
 pub(crate) fn apply(tx: &mut Overlay<'_>, command: &GroupCommand) -> Outcome<()> {
     match command {
@@ -106,7 +118,10 @@ pub(crate) fn apply(tx: &mut Overlay<'_>, command: &GroupCommand) -> Outcome<()>
             }
             Ok(())
         }
-        GroupCommand::Advance { term, led_ms } => advance(tx, *term, *led_ms),
+        GroupCommand::Advance { term, led_ms } => {
+            advance(tx, *term, *led_ms)?;
+            waiting::fill(tx)
+        }
         GroupCommand::TellRows {
             profile,
             pg_bits,
@@ -123,6 +138,8 @@ fn configure(tx: &mut Overlay<'_>, settings: &GroupSettings) -> Outcome<()> {
             known.birth_epoch_ms == settings.birth_epoch_ms,
             &codes::MALFORMED_COMMAND,
         )?;
+    } else {
+        waiting::begin(tx)?;
     }
     save(tx, settings_key(), settings)
 }

@@ -18,6 +18,7 @@ use crate::state::stripe;
 use crate::state::token;
 use crate::state::tree;
 use crate::state::user::{self, NewUser, Patch};
+use crate::state::waiting;
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{Change, KvError};
@@ -32,12 +33,25 @@ use protocol::metadata::user::{TokenUse, UserCommand};
 use protocol::metadata::{Command, CommandAnswer, Envelope, Reply, RequestKey};
 use protocol::wire_error::Failure;
 
+/// What became of a command.
+pub struct Applied {
+    /// The encoded `Reply<CommandAnswer>`.
+    pub reply: Bytes,
+    /// Whether the queue of waiting work got a row.
+    pub enters_work: bool,
+}
+
 impl State {
     /// Runs an encoded `Envelope` and answers an encoded `Reply<CommandAnswer>`.
     ///
     /// `tx` gets the command's writes and nothing of a refused one. `index` is the command's place in the log; a `Bug` names it.
     /// The error is this replica's own (its store failed or is damaged): it must stop, since others may have gone on.
     pub fn apply(&self, tx: &mut Overlay<'_>, index: u64, envelope: &[u8]) -> Result<Bytes, KvError> {
+        self.apply_noting(tx, index, envelope).map(|applied| applied.reply)
+    }
+
+    /// As `apply`, and tells whether a leader's sweeper has something new to look at.
+    pub fn apply_noting(&self, tx: &mut Overlay<'_>, index: u64, envelope: &[u8]) -> Result<Applied, KvError> {
         let mut own = Overlay::new(&*tx);
         let reply = match self.run(&mut own, envelope) {
             Ok(reply) => reply,
@@ -52,18 +66,25 @@ impl State {
         } else {
             Vec::new()
         };
+        let mut enters_work = false;
         for change in changes {
             match change {
-                Change::Put(key, value) => tx.put(key, value),
+                Change::Put(key, value) => {
+                    enters_work |= waiting::is_due_key(&key);
+                    tx.put(key, value);
+                }
                 Change::Delete(key) => tx.delete(key),
                 Change::DeleteRange(from, to) => tx.delete_range(from, to),
             }
         }
-        Ok(Reply {
+        let reply = Reply {
             result: reply.result.map_err(|failure| at_index(failure, index)),
             ..reply
-        }
-        .to_bytes())
+        };
+        Ok(Applied {
+            reply: reply.to_bytes(),
+            enters_work,
+        })
     }
 
     fn run(&self, tx: &mut Overlay<'_>, envelope: &[u8]) -> Outcome<Reply<CommandAnswer>> {

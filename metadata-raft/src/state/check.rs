@@ -5,6 +5,7 @@
 //! Not here: whether the bytes of stripes are there (scrub).
 
 mod contents;
+mod waiting;
 
 use crate::state::age;
 use crate::state::change::{ChangeRecord, ScopeChange, ScopeRecord};
@@ -60,6 +61,7 @@ pub(crate) fn expect(complaints: &mut Complaints, is_met: bool, what: impl FnOnc
 }
 
 fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
+    let mut queued = BTreeSet::new();
     for slot in age::describe(kv)?.slots {
         let drives = list::<DriveRecord>(kv, &Key::of_slot(slot, keys::DRIVE).done(), None, usize::MAX)?;
         let mut living = BTreeMap::new();
@@ -70,8 +72,9 @@ fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
         }
         contents::check_stripes(kv, slot, &living, complaints)?;
         check_requests(kv, slot, complaints)?;
+        waiting::check_slot(kv, slot, &mut queued, complaints)?;
     }
-    Ok(())
+    waiting::check_queue(kv, &queued, complaints)
 }
 
 fn check_tree(kv: &dyn KvRead, drive: &DriveRecord, complaints: &mut Complaints) -> Outcome<()> {

@@ -40,6 +40,7 @@ pub(crate) fn delete(tx: &mut Overlay<'_>, actor: Actor<'_>, user: UserId) -> Ou
         };
         entry::put(tx, record.home, &root)?;
         tx.put(keys::trash(record.home, age.0, ROOT_ENTRY), Bytes::new());
+        job::note_trash(tx, record.home, age)?;
     }
     Ok(record)
 }

@@ -1,23 +1,22 @@
 //! Jobs: what is larger than one command, worked off in bounded commands.
 //!
-//! Invariants: a job's work is found from its record alone, so a repeated or interrupted command does nothing twice; a command does at
-//! most `COMMAND_OPERATIONS_MAX` sub-operations.
+//! Invariants: a job's work is found from its record and its row in `WAITING` alone, so a repeated or interrupted command does nothing
+//! twice; a command of a sweep does at most `SWEEP_OPERATIONS_MAX` sub-operations.
 
 use crate::state::age::Now;
 use crate::state::change::Actor;
-use crate::state::children;
 use crate::state::drive;
-use crate::state::entry::{self, EntryRecord, Shown, Standing, Walk};
+use crate::state::entry::{EntryRecord, Standing, Walk};
 use crate::state::erasure;
 use crate::state::keys;
-use crate::state::page;
+use crate::state::purge::{Place, Purge};
 use crate::state::session;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::tree;
-use crate::state::usage;
-use crate::state::version;
+use crate::state::waiting::{self, AT_ONCE, Sweep, Work};
+use bytes::Bytes;
 use kv::overlay::Overlay;
-use kv::seam::{KvRead, Scan};
+use kv::seam::KvRead;
 use model::authorize::Principal;
 use model::id::{DriveId, ROOT_ENTRY, UploadId};
 use model::limits::{COMMAND_OPERATIONS_MAX, TRASH_AGE};
@@ -26,6 +25,10 @@ use protocol::codes;
 use protocol::metadata::drive::Swept;
 use protocol::metadata::query::{JobFacts, ROWS_MAX};
 use serde::{Deserialize, Serialize};
+
+/// Sub-operations of one command of a job or of the reaper, far below what a command may have: while one is applied, commands of
+/// others wait. Measured with the example `purge`, see decision 0033.
+pub(crate) const SWEEP_OPERATIONS_MAX: usize = 50;
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,7 @@ pub(crate) fn is_known(kv: &dyn KvRead, drive: DriveId, job: u64) -> Outcome<boo
 
 fn begin(tx: &mut Overlay<'_>, drive: DriveId, job: u64, kind: JobKind) -> Outcome<()> {
     require(!is_known(&*tx, drive, job)?, &codes::ID_TAKEN)?;
+    waiting::note(tx, Work::job(drive, job), AT_ONCE)?;
     save(tx, keys::job(drive, job), &JobRecord { kind, operations: 0 })
 }
 
@@ -64,15 +68,19 @@ pub(crate) fn begin_purge(
     job: u64,
 ) -> Outcome<Option<u64>> {
     let root = record.shown.number;
-    let is_small = !record.is_folder() || first_child(&*tx, drive, root)?.is_none();
+    let is_small = !record.is_folder() || waiting::first(&*tx, &keys::children(drive, root).done(), &[])?.is_none();
     let kind = JobKind::Purge { root, at: root };
     if !is_small {
         begin(tx, drive, job, kind)?;
         return Ok(Some(job));
     }
-    let mut at = root;
-    let mut left = COMMAND_OPERATIONS_MAX;
-    if purge(tx, drive, root, &mut at, &mut left)? {
+    let mut place = Place {
+        root,
+        at: root,
+        after: Bytes::new(),
+    };
+    let (is_done, _) = Purge::new(tx, drive, COMMAND_OPERATIONS_MAX).run(&mut place)?;
+    if is_done {
         return Ok(None);
     }
     begin(tx, drive, job, kind)?;
@@ -98,121 +106,71 @@ pub(crate) fn begin_pages(tx: &mut Overlay<'_>, upload: UploadId) -> Outcome<()>
     )
 }
 
-/// `SweepJob`.
+/// `SweepJob`: at most `SWEEP_OPERATIONS_MAX` sub-operations of it.
 pub(crate) fn sweep(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<Swept> {
     let record: Option<JobRecord> = load(&*tx, &keys::job(drive, job))?;
     let mut record = record.ok_or(&codes::JOB_NOT_FOUND)?;
-    let mut left = COMMAND_OPERATIONS_MAX;
-    let is_done = match &mut record.kind {
-        JobKind::Purge { root, at } => purge(tx, drive, *root, at, &mut left)?,
+    let work = Work::job(drive, job);
+    let mut after = waiting::after(&*tx, work)?;
+    let (is_done, left) = match &mut record.kind {
+        JobKind::Purge { root, at } => {
+            let mut place = Place {
+                root: *root,
+                at: *at,
+                after,
+            };
+            let done = Purge::new(tx, drive, SWEEP_OPERATIONS_MAX).run(&mut place)?;
+            (*at, after) = (place.at, place.after);
+            done
+        }
         JobKind::Pages { upload } => {
-            let released = session::release_pages(tx, UploadId { drive, number: *upload }, left)?;
-            let is_done = released < left;
-            left -= released;
-            is_done
+            let upload = UploadId { drive, number: *upload };
+            let released = session::release_pages(tx, upload, SWEEP_OPERATIONS_MAX)?;
+            (released < SWEEP_OPERATIONS_MAX, SWEEP_OPERATIONS_MAX - released)
         }
     };
-    let operations = COMMAND_OPERATIONS_MAX - left;
+    let operations = SWEEP_OPERATIONS_MAX - left;
     record.operations = record.operations.saturating_add(operations as u64);
     if is_done {
         tx.delete(keys::job(drive, job));
     } else {
         save(tx, keys::job(drive, job), &record)?;
     }
+    waiting::settle(tx, work, (!is_done).then_some((AT_ONCE, after)))?;
     Ok(Swept {
         operations: u32::try_from(operations).unwrap_or(u32::MAX),
         is_done,
     })
 }
 
-fn first_child(kv: &dyn KvRead, drive: DriveId, folder: u64) -> Outcome<Option<Shown>> {
-    let rows = list(kv, &keys::children(drive, folder).done(), None, 1)?;
-    Ok(rows.into_iter().next().map(|(_, shown)| shown))
-}
-
-/// Removes from the deepest upwards until nothing or no budget is left; answers whether all is gone.
-fn purge(tx: &mut Overlay<'_>, drive: DriveId, root: u64, at: &mut u64, left: &mut usize) -> Outcome<bool> {
-    loop {
-        let record = entry::find(&*tx, drive, *at)?.ok_or_else(|| broken("a job's entry is not there"))?;
-        if record.is_folder() {
-            if let Some(child) = first_child(&*tx, drive, *at)? {
-                *at = child.number;
-                continue;
-            }
-        } else if !drop_versions(tx, drive, *at, left)? {
-            return Ok(false);
-        }
-        if *at == ROOT_ENTRY {
-            return Ok(true);
-        }
-        if *left == 0 {
-            return Ok(false);
-        }
-        *left -= 1;
-        forget(tx, drive, &record, *at == root)?;
-        if *at == root {
-            return Ok(true);
-        }
-        *at = record.shown.parent;
-    }
-}
-
-/// Gives up the versions of a file, oldest first, a long one in parts; answers whether all are gone.
-fn drop_versions(tx: &mut Overlay<'_>, drive: DriveId, entry: u64, left: &mut usize) -> Outcome<bool> {
-    while let Some(mut version) = version::oldest(&*tx, drive, entry)? {
-        while *left > 0 {
-            let Some(page) = version.pages.pop() else { break };
-            page::release(tx, drive, page.digest)?;
-            *left -= 1;
-        }
-        if *left == 0 {
-            version::put(tx, drive, entry, &version)?;
-            return Ok(false);
-        }
-        tx.delete(keys::version(drive, entry, version.number));
-        *left -= 1;
-    }
-    Ok(true)
-}
-
-fn forget(tx: &mut Overlay<'_>, drive: DriveId, record: &EntryRecord, is_root: bool) -> Outcome<()> {
-    if !is_root {
-        children::detach(tx, drive, &record.shown)?;
-    }
-    tx.delete(keys::entry(drive, record.shown.number));
-    let is_folder = record.is_folder();
-    usage::change(tx, drive, |usage| {
-        let counter = if is_folder {
-            &mut usage.folders
-        } else {
-            &mut usage.files
-        };
-        usage::shift(counter, -1)
-    })
+/// Notes that an entry came into the trash at this age.
+pub(crate) fn note_trash(tx: &mut Overlay<'_>, drive: DriveId, age: Age) -> Outcome<()> {
+    waiting::note(tx, Work::of(drive, Sweep::Trash), age.after(TRASH_AGE))
 }
 
 /// `SweepTrash`: purges the oldest entry of the trash whose age is over, or erases the account. One entry a command.
 pub(crate) fn sweep_trash(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) -> Outcome<Swept> {
     let prefix = keys::Key::of_drive(drive, keys::TRASH).done();
-    let rows = tx.scan(&Scan::prefix(&prefix, 1))?;
-    let over = rows
-        .first()
-        .filter(|(key, _)| Age(keys::u64_at(key, keys::DRIVE_PREFIX_BYTES)).after(TRASH_AGE) <= now.age());
-    let Some((key, _)) = over else {
-        return Ok(Swept {
-            operations: 0,
-            is_done: true,
-        });
-    };
-    if keys::last_u64(key) == ROOT_ENTRY {
-        erasure::erase(tx, drive, job)?;
-        return Ok(Swept {
-            operations: 1,
-            is_done: false,
-        });
+    let mut oldest = waiting::first(&*tx, &prefix, &[])?;
+    let over = oldest.take_if(|key| waiting::due_of(Sweep::Trash, key) <= now.age());
+    if let Some(key) = &over {
+        purge_trashed(tx, now, drive, keys::last_u64(key), job)?;
+        oldest = waiting::first(&*tx, &prefix, &[])?;
+    }
+    let rest = oldest.map(|key| (waiting::due_of(Sweep::Trash, &key), Bytes::new()));
+    waiting::settle(tx, Work::of(drive, Sweep::Trash), rest)?;
+    Ok(Swept {
+        operations: u32::from(over.is_some()),
+        is_done: over.is_none(),
+    })
+}
+
+fn purge_trashed(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, number: u64, job: u64) -> Outcome<()> {
+    if number == ROOT_ENTRY {
+        return erasure::erase(tx, drive, job);
     }
     let mut record = drive::get(&*tx, drive)?;
-    let walk = Walk::new(&*tx, drive, keys::last_u64(key))?.ok_or_else(|| broken("a trashed entry is not there"))?;
+    let walk = Walk::new(&*tx, drive, number)?.ok_or_else(|| broken("a trashed entry is not there"))?;
     if !matches!(walk.record().standing, Standing::Trashed { .. }) {
         return Err(broken("an entry in the trash table is not trashed"));
     }
@@ -222,11 +180,7 @@ pub(crate) fn sweep_trash(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: 
         device: None,
         is_admin: false,
     };
-    tree::purge_walk(tx, &mut record, Actor { principal: &owner, now }, walk, job)?;
-    Ok(Swept {
-        operations: 1,
-        is_done: false,
-    })
+    tree::purge_walk(tx, &mut record, Actor { principal: &owner, now }, walk, job).map(drop)
 }
 
 /// The jobs of a drive.

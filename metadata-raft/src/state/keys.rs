@@ -88,6 +88,8 @@ tables! {
     REQUEST = 0x62
     /// Request ids by (aged hour of their end, source, id).
     REQUEST_END = 0x63
+    /// What a leader must come back for, by (drive, sweep, number).
+    WAITING = 0x64
     /// Of the whole group: its counter and the leader's time that it has seen.
     GROUP_AGE = 0x80
     /// Of the whole group: its settings.
@@ -98,6 +100,10 @@ tables! {
     GROUP_PG_BITS = 0x83
     /// Of the whole group: row versions in runs of 256, by (profile, run).
     GROUP_ROWS = 0x84
+    /// Of the whole group: what waits, by (counter at which it is due, drive, sweep, number).
+    DUE = 0x85
+    /// Of the whole group: how far what an earlier release left was entered into the queue.
+    DUE_FILLED = 0x86
     /// Of the control group: the cluster's id and settings.
     CLUSTER = 0x90
     /// Of the control group: the cluster map.

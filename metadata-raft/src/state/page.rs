@@ -5,16 +5,18 @@
 
 use crate::state::age::Now;
 use crate::state::block;
+use crate::state::job::SWEEP_OPERATIONS_MAX;
 use crate::state::keys;
 use crate::state::store::{Outcome, Stop, broken, load, require, save};
 use crate::state::version::PageRef;
+use crate::state::waiting::{self, AT_ONCE, Sweep, Work};
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
 use model::digest::Digest;
 use model::entry::BlockRow;
 use model::id::{BlockId, DriveId};
-use model::limits::{COMMAND_OPERATIONS_MAX, PAGE_BLOCKS_MAX};
+use model::limits::PAGE_BLOCKS_MAX;
 use protocol::codes;
 use protocol::metadata::drive::Swept;
 use std::collections::BTreeSet;
@@ -133,6 +135,7 @@ pub(crate) fn release(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -> O
     let count = count.ok_or_else(|| broken("a page is released twice"))?;
     if count == 0 {
         tx.put(release_key(drive, digest), Bytes::new());
+        waiting::note(tx, Work::of(drive, Sweep::Pages), AT_ONCE)?;
     }
     save(tx, count_key(drive, digest), &count)
 }
@@ -143,20 +146,18 @@ pub(crate) fn has_released(kv: &dyn KvRead, drive: DriveId) -> Outcome<bool> {
     Ok(!kv.scan(&Scan::prefix(&prefix, 1))?.is_empty())
 }
 
-/// Takes pages at zero away with their references, at most `COMMAND_OPERATIONS_MAX` of them.
+/// `ReapPages`: takes pages at zero away with their references, from where the last sweep ended.
 pub(crate) fn reap(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<Swept> {
+    let work = Work::of(drive, Sweep::Pages);
     let prefix = keys::Key::of_drive(drive, keys::PAGE_RELEASE).done();
-    let queued = tx.scan(&Scan::prefix(&prefix, COMMAND_OPERATIONS_MAX))?;
+    let mut after = waiting::after(&*tx, work)?;
     let mut operations = 0;
-    for (key, _) in &queued {
+    for (key, _) in tx.scan(&waiting::behind(&prefix, &after, SWEEP_OPERATIONS_MAX))? {
         let digest = key.last_chunk::<32>().map(|bytes| Digest(*bytes));
         let digest = digest.ok_or_else(|| broken("a queued page has no digest"))?;
         let rows = rows(&*tx, drive, digest)?;
-        if operations > 0 && operations + rows.len() > COMMAND_OPERATIONS_MAX {
-            return Ok(Swept {
-                operations: u32::try_from(operations).unwrap_or(u32::MAX),
-                is_done: false,
-            });
+        if operations > 0 && operations + rows.len() > SWEEP_OPERATIONS_MAX {
+            break;
         }
         if count(&*tx, drive, digest)? != Some(0) {
             return Err(broken("a held page is in the release queue"));
@@ -167,9 +168,15 @@ pub(crate) fn reap(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<S
         for key in [count_key(drive, digest), rows_key(drive, digest), key.clone()] {
             tx.delete(key);
         }
+        after = key.slice(prefix.len()..);
         operations += rows.len();
     }
-    let is_done = queued.len() < COMMAND_OPERATIONS_MAX;
+    // Digests have no order: what was released meanwhile may lie before.
+    if waiting::first(&*tx, &prefix, &after)?.is_none() {
+        after = Bytes::new();
+    }
+    let is_done = waiting::first(&*tx, &prefix, &after)?.is_none();
+    waiting::settle(tx, work, (!is_done).then_some((AT_ONCE, after)))?;
     Ok(Swept {
         operations: u32::try_from(operations).unwrap_or(u32::MAX),
         is_done,

@@ -6,9 +6,10 @@
 use crate::state::age::Now;
 use crate::state::keys;
 use crate::state::store::{Outcome, load, require, save};
+use crate::state::waiting::{self, Sweep, Work};
 use bytes::Bytes;
 use kv::overlay::Overlay;
-use kv::seam::{KvRead, Scan};
+use kv::seam::KvRead;
 use model::id::Slot;
 use model::limits::COMMAND_OPERATIONS_MAX;
 use protocol::codes;
@@ -16,6 +17,9 @@ use protocol::frame;
 use protocol::metadata::drive::Swept;
 use protocol::metadata::{CommandAnswer, RequestKey};
 use serde::{Deserialize, Serialize};
+
+/// Of an aged hour in a key.
+const HOUR_BYTES: usize = 4;
 
 /// The row of a request id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,29 +75,31 @@ pub(crate) fn remember(
         end_hour,
     };
     tx.put(keys::request_end(slot, end_hour, key.source, key.id), Bytes::new());
+    waiting::note(tx, Work::requests(slot), waiting::hours(end_hour))?;
     save(tx, row_key, &row)
 }
 
-/// `SweepRequests`.
+/// `SweepRequests`, from where the last one ended: rows are only ever entered behind.
 pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, slot: Slot) -> Outcome<Swept> {
+    let work = Work::requests(slot);
     let prefix = keys::Key::of_slot(slot, keys::REQUEST_END).done();
-    let rows = tx.scan(&Scan::prefix(&prefix, COMMAND_OPERATIONS_MAX))?;
+    let mut after = waiting::after(&*tx, work)?;
     let mut operations = 0;
-    for (key, _) in &rows {
-        let rest = key.get(prefix.len()..).unwrap_or_default();
-        let hour = rest
-            .first_chunk::<4>()
-            .map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes));
-        if hour > now.time.age_hour {
+    for (key, _) in tx.scan(&waiting::behind(&prefix, &after, COMMAND_OPERATIONS_MAX))? {
+        if waiting::due_of(Sweep::Requests, &key) > now.age() {
             break;
         }
-        let name = rest.get(4..).unwrap_or_default();
+        let name = key.get(prefix.len() + HOUR_BYTES..).unwrap_or_default();
         tx.delete(keys::Key::of_slot(slot, keys::REQUEST).bytes(name).done());
         tx.delete(key.clone());
+        after = key.slice(prefix.len()..);
         operations += 1;
     }
+    let next = waiting::first(&*tx, &prefix, &after)?;
+    let due = next.map(|key| waiting::due_of(Sweep::Requests, &key));
+    waiting::settle(tx, work, due.map(|due| (due, after)))?;
     Ok(Swept {
         operations,
-        is_done: (operations as usize) < COMMAND_OPERATIONS_MAX,
+        is_done: due.is_none_or(|due| due > now.age()),
     })
 }

@@ -15,9 +15,10 @@ use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::stripe;
 use crate::state::usage;
 use crate::state::version::PageRef;
+use crate::state::waiting::{self, Sweep, Work};
 use bytes::Bytes;
 use kv::overlay::Overlay;
-use kv::seam::{KvRead, Scan, prefix_end};
+use kv::seam::{KvRead, prefix_end};
 use model::authorize::{Action, Principal};
 use model::digest::Digest;
 use model::id::{DriveId, UploadId};
@@ -70,6 +71,7 @@ fn put(tx: &mut Overlay<'_>, now: &Now, upload: UploadId, record: &mut SessionRe
         keys::session_end(upload.drive, record.ends_at.0, upload.number),
         Bytes::new(),
     );
+    waiting::note(tx, Work::of(upload.drive, Sweep::Sessions), record.ends_at)?;
     save(tx, keys::session(upload.drive, upload.number), record)
 }
 
@@ -92,21 +94,17 @@ pub(crate) fn pages(kv: &dyn KvRead, upload: UploadId, rows_max: usize) -> Outco
     )
 }
 
-/// The session as told to gateways; the page digests only when asked for.
-pub(crate) fn state(kv: &dyn KvRead, upload: UploadId, with_pages: bool) -> Outcome<SessionState> {
+/// The session as told to gateways; the rows of its open page and the digests of the others only when asked for.
+pub(crate) fn state(kv: &dyn KvRead, upload: UploadId, with_rows: bool) -> Outcome<SessionState> {
     let record = get(kv, upload)?;
-    let mut rows = Vec::new();
-    for (_, (block, _)) in open_rows(kv, upload)? {
-        rows.push(block::get(kv, upload.drive, block)?.row);
+    let (mut rows, mut digests) = (Vec::new(), Vec::new());
+    if with_rows {
+        for (_, (block, _)) in open_rows(kv, upload)? {
+            rows.push(block::get(kv, upload.drive, block)?.row);
+        }
+        let ended = pages(kv, upload, usize::MAX)?;
+        digests.extend(ended.into_iter().map(|(_, page)| page.digest));
     }
-    let digests = if with_pages {
-        pages(kv, upload, usize::MAX)?
-            .into_iter()
-            .map(|(_, page)| page.digest)
-            .collect()
-    } else {
-        Vec::new()
-    };
     Ok(SessionState {
         upload,
         principal: record.principal,
@@ -386,33 +384,25 @@ pub(crate) fn release_pages(tx: &mut Overlay<'_>, upload: UploadId, rows_max: us
 
 /// `SweepSessions`: ends those whose age is over.
 pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<Swept> {
+    /// What one session may take.
+    const MOST: usize = 1 + PAGE_BLOCKS_MAX + PAGES_AT_ONCE as usize;
     let mut operations = 0;
     let prefix = keys::Key::of_drive(drive, keys::SESSION_END).done();
-    loop {
-        let rows = tx.scan(&Scan::prefix(&prefix, 1))?;
-        let ended = rows
-            .first()
-            .filter(|(key, _)| keys::u64_at(key, keys::DRIVE_PREFIX_BYTES) <= now.age().0);
-        let Some((key, _)) = ended else {
-            return Ok(Swept {
-                operations: u32::try_from(operations).unwrap_or(u32::MAX),
-                is_done: true,
-            });
+    let rest = loop {
+        let Some(key) = waiting::first(&*tx, &prefix, &[])? else {
+            break None;
         };
-        let most = 1 + PAGE_BLOCKS_MAX + PAGES_AT_ONCE as usize;
-        if operations + most > COMMAND_OPERATIONS_MAX {
-            return Ok(Swept {
-                operations: u32::try_from(operations).unwrap_or(u32::MAX),
-                is_done: false,
-            });
+        let due = waiting::due_of(Sweep::Sessions, &key);
+        if due > now.age() || operations + MOST > COMMAND_OPERATIONS_MAX {
+            break Some(due);
         }
-        operations += end(
-            tx,
-            now,
-            UploadId {
-                drive,
-                number: keys::last_u64(key),
-            },
-        )?;
-    }
+        let number = keys::last_u64(&key);
+        operations += end(tx, now, UploadId { drive, number })?;
+    };
+    let work = Work::of(drive, Sweep::Sessions);
+    waiting::settle(tx, work, rest.map(|due| (due, Bytes::new())))?;
+    Ok(Swept {
+        operations: u32::try_from(operations).unwrap_or(u32::MAX),
+        is_done: rest.is_none_or(|due| due > now.age()),
+    })
 }

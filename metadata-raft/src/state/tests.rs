@@ -9,6 +9,7 @@ mod pages;
 mod sessions;
 mod tree;
 mod users;
+mod waiting;
 
 use crate::state::State;
 use crate::state::check::check;

@@ -321,6 +321,7 @@ pub(crate) fn trash(
         keys::trash(entry.drive, actor.now.age().0, entry.number),
         bytes::Bytes::new(),
     );
+    job::note_trash(tx, entry.drive, actor.now.age())?;
     change::record(
         tx,
         &mut drive,

@@ -3,7 +3,7 @@
 //! Invariants: (entry, version) is unique; numbers count up from 1; a version holds each of its pages once for each time it names it.
 
 use crate::state::keys;
-use crate::state::store::{Outcome, list, load, save};
+use crate::state::store::{Outcome, load, save};
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
 use model::digest::Digest;
@@ -52,12 +52,6 @@ pub(crate) fn find(kv: &dyn KvRead, drive: DriveId, entry: u64, number: u64) -> 
 
 pub(crate) fn put(tx: &mut Overlay<'_>, drive: DriveId, entry: u64, record: &VersionRecord) -> Outcome<()> {
     save(tx, keys::version(drive, entry, record.number), record)
-}
-
-/// The oldest version that is left.
-pub(crate) fn oldest(kv: &dyn KvRead, drive: DriveId, entry: u64) -> Outcome<Option<VersionRecord>> {
-    let rows = list(kv, &keys::versions(drive, entry).done(), None, 1)?;
-    Ok(rows.into_iter().next().map(|(_, record)| record))
 }
 
 /// Versions below `before`, newest first.

@@ -22,11 +22,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a replica looks whether it leads by now: a new cluster waits this long at most.
+/// How often a replica looks whether it leads by now, while nobody does: a new cluster waits this long at most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The same where there is nothing to do: another leads, or all is said.
+const REST: Duration = Duration::from_secs(1);
 
 /// Founds the cluster and keeps the addresses of its replicas.
 pub struct Founder {
+    own: RaftId,
     control: Arc<Group>,
     clock: Arc<dyn Clock>,
     cluster: ClusterId,
@@ -41,6 +44,7 @@ impl Founder {
     /// Founds `cluster` as `config` says.
     pub fn new(control: Arc<Group>, clock: Arc<dyn Clock>, cluster: ClusterId, config: &Config) -> Self {
         Self {
+            own: config.replica,
             control,
             clock,
             cluster,
@@ -158,13 +162,16 @@ impl Worker for Founder {
     }
 
     async fn step(&mut self) -> Result<Next, StepError> {
-        if !self.control.is_leader() {
-            self.is_said = false;
-        } else if !self.is_said {
-            self.found().await?;
-            self.is_said = true;
+        if self.control.is_leader() {
+            if !self.is_said {
+                self.found().await?;
+                self.is_said = true;
+            }
+            return Ok(Next::After(REST));
         }
-        Ok(Next::After(LOOK_EVERY))
+        self.is_said = false;
+        let is_led = self.control.status().leader.is_some_and(|leader| leader != self.own);
+        Ok(Next::After(if is_led { REST } else { LOOK_EVERY }))
     }
 }
 

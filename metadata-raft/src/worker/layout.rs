@@ -26,7 +26,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the map is looked at; a new node waits this long for its rows at most.
+/// How often it is looked whether this replica leads and something was applied; the map and the rows are read only then, and while
+/// a node has not taken its rows.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const PUSH_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -37,6 +38,8 @@ pub struct LayoutWorker {
     clock: Arc<dyn Clock>,
     nodes_expected: usize,
     told: BTreeMap<NodeId, BTreeMap<ProfileId, u64>>,
+    /// Up to where the control group's entries are planned for and told to everybody.
+    done: Option<u64>,
 }
 
 impl LayoutWorker {
@@ -53,6 +56,7 @@ impl LayoutWorker {
             clock,
             nodes_expected,
             told: BTreeMap::new(),
+            done: None,
         }
     }
 
@@ -108,7 +112,9 @@ impl LayoutWorker {
         Ok(true)
     }
 
-    async fn push(&mut self, map: &ClusterMap, layout: &Layout) {
+    /// Answers whether every node has its rows.
+    async fn push(&mut self, map: &ClusterMap, layout: &Layout) -> bool {
+        let mut has_all = true;
         for (id, node) in map.nodes.iter().filter(|(_, node)| node.membership != Membership::Out) {
             for (profile, table) in &layout.tables {
                 let sum = table.rows.iter().map(|row| row.version.0).fold(0, u64::saturating_add);
@@ -124,9 +130,12 @@ impl LayoutWorker {
                 };
                 if push_table(self.transport.as_ref(), &peer, table).await {
                     self.told.entry(*id).or_default().insert(*profile, sum);
+                } else {
+                    has_all = false;
                 }
             }
         }
+        has_all
     }
 }
 
@@ -177,6 +186,11 @@ impl Worker for LayoutWorker {
     async fn step(&mut self) -> Result<Next, StepError> {
         if !self.control.is_leader() {
             self.told.clear();
+            self.done = None;
+            return Ok(Next::After(LOOK_EVERY));
+        }
+        let applied = self.control.applied_index();
+        if self.done.is_some() && self.done == applied {
             return Ok(Next::After(LOOK_EVERY));
         }
         let Some((cluster, layout)) = self.cluster().await? else {
@@ -185,7 +199,8 @@ impl Worker for LayoutWorker {
         if self.plan(&cluster, &layout).await? {
             return Ok(Next::Now);
         }
-        self.push(&cluster.map, &layout).await;
+        let has_all = self.push(&cluster.map, &layout).await;
+        self.done = applied.filter(|_| has_all);
         Ok(Next::After(LOOK_EVERY))
     }
 }

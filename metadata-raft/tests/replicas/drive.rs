@@ -30,6 +30,13 @@ impl Drive {
 
     /// Makes a user of this name, whose slot `group` serves.
     pub(crate) async fn create_in(world: &World, group: GroupId, name: &str) -> Self {
+        let (drive, create) = Self::named(group, name);
+        world.command(group, None, &create).await.unwrap();
+        drive
+    }
+
+    /// The drive of the user of this name, and the command that makes both.
+    pub(crate) fn named(group: GroupId, name: &str) -> (Self, Command) {
         let slot = Slot::of_username(name);
         let (user, drive) = (UserId::new(slot, 7), DriveId::new(slot, 8));
         let cut = CutParameters {
@@ -56,17 +63,17 @@ impl Drive {
             password_hash: "hash".to_owned(),
             is_admin: false,
         };
-        world.command(group, None, &Command::User(create)).await.unwrap();
         let principal = Principal {
             user,
             device: None,
             is_admin: false,
         };
-        Self {
+        let named = Self {
             group,
             principal,
             drive,
-        }
+        };
+        (named, Command::User(create))
     }
 
     /// The command that makes the folder of this number in the root.

@@ -9,7 +9,9 @@
 mod addresses;
 mod damage;
 mod drive;
+mod full;
 mod groups;
+mod parts;
 mod register;
 mod restart;
 mod world;

@@ -3,7 +3,7 @@
 //! Invariants: a replica that starts again listens at another address; a killed one ends without any of its own clean-up.
 //! Not here: gateways and nodes; the callers below speak to the replicas' services as their transport would.
 
-use async_trait::async_trait;
+use crate::parts::{CLUSTER, DAY, Late, bind_quic, config};
 use bytes::Bytes;
 use daemon::clock::{Clock, SystemClock};
 use daemon::metrics::Metrics;
@@ -13,39 +13,31 @@ use daemon::worker::Workers;
 use disk::{Disk, DiskError, RealDisk};
 use kv::rocks::{RocksBudget, RocksKv};
 use kv::seam::{Kv, KvError};
-use metadata_raft::config::{Config, ReplicaSite, Timing};
 use metadata_raft::serve::{MetadataProcess, Seams, start};
 use metadata_raft::service::MetadataService;
 use model::error_kind::ErrorKind;
-use model::id::{ClusterId, GroupId, RaftId};
+use model::id::GroupId;
 use model::process::{ProcessId, Role};
-use model::profile::ProfileId;
 use model::time::WallTime;
-use protocol::frame::{Answer, Call, Method, decode, encode};
-use protocol::metadata::control::ClusterSettings;
+use protocol::frame::{Call, Method, decode, encode};
 use protocol::metadata::{
     Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest, Reply, RequestKey,
 };
 use protocol::wire_error::Failure;
 use rpc::authority::ClusterAuthority;
-use rpc::identity::{Identity, Revocations};
-use rpc::limits::RpcLimits;
 use rpc::memory::{Fault, MemoryNetwork};
-use rpc::quic::{QuicOptions, QuicTransport};
 use rpc::transport::{Handler, Transport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long anything that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-const CLUSTER: ClusterId = ClusterId(0x0107);
-const DAY: Duration = Duration::from_secs(86_400);
 const GATEWAY: ProcessId = ProcessId {
     role: Role::Gateway,
     number: 1,
@@ -68,44 +60,10 @@ impl Wires {
     }
 }
 
-/// Answers `starting` until the service stands, as the process's own wiring does.
-#[derive(Default)]
-struct Late(OnceLock<Arc<MetadataService>>);
-
-#[async_trait]
-impl Handler for Late {
-    async fn handle(&self, caller: ProcessId, call: Call) -> Result<Answer, Failure> {
-        match self.0.get() {
-            Some(service) => service.handle(caller, call).await,
-            None => Err(Failure::new(
-                ErrorKind::Unavailable,
-                "starting",
-                "the process is starting",
-            )),
-        }
-    }
-}
-
 struct Bound {
     transport: Arc<dyn Transport>,
     handler: Arc<Late>,
     address: SocketAddr,
-}
-
-fn site() -> ReplicaSite {
-    ReplicaSite {
-        region: "r1".to_owned(),
-        zone: "z1".to_owned(),
-    }
-}
-
-fn settings() -> ClusterSettings {
-    ClusterSettings {
-        default_profile: ProfileId::Solo,
-        default_quota_bytes: 1 << 40,
-        birth_epoch_ms: 2_000,
-        block_grace_ms: 60_000,
-    }
 }
 
 /// One running replica.
@@ -118,6 +76,9 @@ pub(crate) struct Replica {
     runtime: Runtime,
 }
 
+/// Another disk over a replica's own.
+pub(crate) type OverDisk = Box<dyn Fn(Arc<dyn Disk>) -> Arc<dyn Disk> + Send + Sync>;
+
 /// Replicas of one cluster, by number.
 pub(crate) struct World {
     wires: Wires,
@@ -128,6 +89,8 @@ pub(crate) struct World {
     addresses: BTreeMap<u64, SocketAddr>,
     /// Whether the groups were made.
     is_made: bool,
+    /// What a test lays over the disks of logs.
+    laid_over: BTreeMap<u64, OverDisk>,
     running: BTreeMap<u64, Arc<Replica>>,
 }
 
@@ -142,8 +105,15 @@ impl World {
             replicas,
             addresses: BTreeMap::new(),
             is_made: false,
+            laid_over: BTreeMap::new(),
             running: BTreeMap::new(),
         }
+    }
+
+    /// Lays another disk over the one of a replica's log; before its start.
+    #[allow(dead_code)]
+    pub(crate) fn lay_over(&mut self, number: u64, over: OverDisk) {
+        self.laid_over.insert(number, over);
     }
 
     /// Where a replica keeps its log (`disk`) and state (`kv`).
@@ -165,16 +135,7 @@ impl World {
             }
             Wires::Quic(authority) => {
                 let pem = authority.issue(process, SystemClock::new().wall(), DAY).unwrap();
-                let options = QuicOptions {
-                    identity: Identity::from_pem(&pem).unwrap(),
-                    listen: ([127, 0, 0, 1], 0).into(),
-                    clock: Arc::new(SystemClock::new()),
-                    limits: RpcLimits::default(),
-                    revocations: Revocations::default(),
-                    has_jumbo_frames: false,
-                };
-                let (transport, address) = QuicTransport::bind(options, handler.clone()).unwrap();
-                (transport, address)
+                bind_quic(&pem, ([127, 0, 0, 1], 0).into(), handler.clone())
             }
         };
         Bound {
@@ -225,6 +186,10 @@ impl World {
                 Ok(disk) => match RocksKv::open(&dir.join("kv"), &self.budget) {
                     Ok(kv) => {
                         let (disk, kv): (Arc<dyn Disk>, Arc<dyn Kv>) = (Arc::new(disk), Arc::new(kv));
+                        let disk = match self.laid_over.get(&number) {
+                            Some(over) => over(disk),
+                            None => disk,
+                        };
                         return Ok((disk, kv));
                     }
                     Err(error) => (matches!(error, KvError::Locked(_)), error.to_string()),
@@ -260,19 +225,7 @@ impl World {
             metrics: metrics.clone(),
             workers: workers.clone(),
         };
-        let config = Config {
-            replica: RaftId(number),
-            data_dir: dir,
-            replicas: self.addresses.iter().map(|(id, at)| (RaftId(*id), *at)).collect(),
-            sites: self.addresses.keys().map(|_| site()).collect(),
-            settings: settings(),
-            groups: (1..=self.groups).map(GroupId).collect(),
-            timing: Timing::Lan,
-            nodes_expected: 1,
-            require_encrypted_volume: false,
-            segment_bytes: 8 << 20,
-            age_every: Duration::from_secs(1),
-        };
+        let config = config(number, dir, &self.addresses, self.groups);
         let makes_groups = number == 1 && !self.is_made;
         self.is_made |= makes_groups;
         let started = runtime.spawn(async move { start(&config, &seams, makes_groups).await });
@@ -284,7 +237,7 @@ impl World {
             }
         };
         let service = process.service();
-        assert!(bound.handler.0.set(service.clone()).is_ok());
+        bound.handler.serve(service.clone());
         let replica = Replica {
             process,
             service,

@@ -292,7 +292,7 @@ async fn the_data_directory_of_another_node_or_cluster_is_refused() {
     world.config.node = NodeId(2);
     let refused = world.try_start().await.err();
     assert!(
-        matches!(&refused, Some(StartError::Register(RegisterError::OtherNode { found })) if *found == NodeId(1)),
+        matches!(&refused, Some(StartError::Register(RegisterError::OtherNode { found, .. })) if *found == NodeId(1)),
         "{refused:?}"
     );
     world.config.node = NodeId(1);

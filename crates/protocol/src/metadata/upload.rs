@@ -281,7 +281,7 @@ pub struct SessionState {
     pub row_bytes: u64,
     /// Ended pages so far.
     pub pages: u32,
-    /// Rows of the open page (the gateway goes on cutting from here).
+    /// Rows of the open page (the gateway goes on cutting from here); only in answer to a query.
     pub open_rows: Vec<BlockRow>,
     /// Digests of the ended pages, in order; only in answer to a query.
     pub page_digests: Vec<Digest>,

@@ -21,6 +21,7 @@ use protocol::wire_error::Failure;
 use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
 use rpc::transport::{Handler, Peer};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -36,6 +37,8 @@ struct Cluster {
     /// Who serves all slots, as the control group says.
     owner: Mutex<u32>,
     asked: Mutex<Vec<(u64, Method, GroupId)>>,
+    /// Whether the groups of drives have too much to do.
+    is_busy: AtomicBool,
 }
 
 struct Replica {
@@ -49,6 +52,9 @@ impl Handler for Replica {
         let request: QueryRequest = decode(&call.message)?;
         let asked = (self.number, call.method, request.group);
         self.cluster.asked.lock().unwrap().push(asked);
+        if self.cluster.is_busy.load(Ordering::Relaxed) && request.group != CONTROL_GROUP {
+            return Err(codes::OVERLOADED.failure());
+        }
         let owner = GroupId(*self.cluster.owner.lock().unwrap());
         let result = match decode(&request.query)? {
             Query::Control(ControlQuery::Slots) => Ok(QueryAnswer::Slots(vec![SlotRange {
@@ -167,6 +173,26 @@ async fn a_slot_that_moved_is_found_by_fetching_the_routes_anew() {
     assert_eq!(asked, [GroupId(1), GroupId(2)], "refused once, then the new owner");
     let asked: Vec<GroupId> = world.ask().await.into_iter().map(|(_, _, group)| group).collect();
     assert_eq!(asked, [GroupId(2)], "and remembered");
+}
+
+/// Repeats of what was refused for want of room are load too: a storm of them would keep the group where it is.
+#[tokio::test]
+async fn a_leader_that_has_too_much_to_do_is_asked_three_times_and_its_followers_never() {
+    let world = world(MetadataReads::Leader);
+    let leader = world.ask().await.last().unwrap().0;
+    world.cluster.asked.lock().unwrap().clear();
+    world.cluster.is_busy.store(true, Ordering::Relaxed);
+    let slot = Query::Slot(Slot::new(7).unwrap());
+    let refused = world.client.query(&slot, 0).await.unwrap_err();
+    assert_eq!(refused.code, "overloaded");
+    let asked = world.cluster.asked.lock().unwrap().clone();
+    assert_eq!(asked, [(leader, Method::Query, GroupId(1)); 3]);
+    world.cluster.is_busy.store(false, Ordering::Relaxed);
+    assert_eq!(
+        world.ask().await,
+        [(leader, Method::Query, GroupId(1))],
+        "it is still the leader"
+    );
 }
 
 #[tokio::test]

@@ -110,7 +110,7 @@ async fn check_one_damaged(what: &str, place: impl Fn(&Machine) -> (String, u64)
     assert!(is_told, "{what}: {stopped}");
     let text = stopped.to_string();
     assert!(
-        text.contains("segment") && text.contains("must not vote"),
+        text.contains(".seg at byte ") && text.contains("must not vote"),
         "{what}: {text}"
     );
     for id in [1, 3] {

@@ -41,13 +41,13 @@ fn marked(group: &Group) -> Option<u64> {
     metrics.snapshot.map(|at| at.index)
 }
 
-async fn applied(group: &Group, index: u64) {
+pub(super) async fn applied(group: &Group, index: u64) {
     let wait = group.raft.wait(Some(PATIENCE));
     wait.applied_index_at_least(Some(index), "applied").await.unwrap();
 }
 
 /// Marks the state and purges the log, nothing kept.
-async fn purge_all(leader: &Group) -> u64 {
+pub(super) async fn purge_all(leader: &Group) -> u64 {
     let last = leader.status().last_index.unwrap();
     applied(leader, last).await;
     leader.mark_if_due(true).await.unwrap();

@@ -1,0 +1,280 @@
+//! Commits and linearizable reads: what metadata does alone, without content, for one caller and for many.
+//!
+//! A commit is a folder made over HTTP: one command through a group's log. A read is one folder looked up over HTTP: one query behind a
+//! read-index. What the replicas counted meanwhile stands beside, so that the trip to the gateway can be told from the group's share.
+//! Invariant: every folder is new, and every answer of a read is compared with what was made.
+
+use super::calls::{Counter, repeated, spawned};
+use super::figure::{Direction, Figure, Phase, Sample};
+use super::watch::ClusterWatch;
+use crate::dev_cluster::DevCluster;
+use crate::meter;
+use crate::process_attack;
+use anyhow::{Context, ensure};
+use client_sdk::client::Client;
+use futures_util::{StreamExt, TryStreamExt};
+use serde::Serialize;
+use std::time::Instant;
+
+/// The row that the goal of a commit is held against.
+pub(super) const COMMIT_ALONE: &str = "commit, 1 writer";
+const AT_ONCE: usize = 64;
+const FOLDERS: &str = "/bench/commits";
+const GATEWAY: &str = "gateway-1";
+
+/// How many of each.
+struct Counts {
+    commits_alone: usize,
+    commits: usize,
+    reads_alone: usize,
+    reads: usize,
+}
+
+const FULL: Counts = Counts {
+    commits_alone: 1_000,
+    commits: 10_000,
+    reads_alone: 2_000,
+    reads: 20_000,
+};
+const QUICK: Counts = Counts {
+    commits_alone: 50,
+    commits: 500,
+    reads_alone: 100,
+    reads: 1_000,
+};
+
+/// What the replicas' own counters say of drive groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(super) struct GroupCalls {
+    pub(super) commands: f64,
+    /// From a command's arrival at the leader to its answer, on average.
+    pub(super) command_mean_ms: f64,
+    pub(super) queries: f64,
+    /// From a query's arrival at a replica to its answer, read-index included, on average.
+    pub(super) query_mean_ms: f64,
+    /// Queries that followers answered, in percent.
+    pub(super) percent_at_followers: f64,
+}
+
+/// Counters of all replicas, summed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    commands: f64,
+    command_s: f64,
+    queries: f64,
+    query_s: f64,
+    follower_reads: f64,
+}
+
+impl Counted {
+    async fn read(cluster: &DevCluster) -> anyhow::Result<Self> {
+        let mut counted = Self::default();
+        let replicas = cluster.facts_now()?.processes.into_iter();
+        for replica in replicas.filter(|process| process.role == "metadata" && process.pid.is_some()) {
+            let status = replica.status.context("a replica has a status port")?;
+            counted.add(&Client::new(&format!("http://{status}"))?.text("/metrics").await?);
+        }
+        Ok(counted)
+    }
+
+    fn add(&mut self, page: &str) {
+        let sum = |name: &str| meter::sum(page, &format!("{name}{{kind=\"drive\"}}")).unwrap_or(0.0);
+        self.commands += sum("metadata_propose_seconds_count");
+        self.command_s += sum("metadata_propose_seconds_sum");
+        self.queries += sum("metadata_query_seconds_count");
+        self.query_s += sum("metadata_query_seconds_sum");
+        self.follower_reads += sum("metadata_follower_reads_total");
+    }
+
+    fn since(&self, before: &Self) -> GroupCalls {
+        let (commands, queries) = (self.commands - before.commands, self.queries - before.queries);
+        // Of nothing the mean is shown as zero.
+        let mean_ms = |seconds: f64, count: f64| seconds * 1e3 / count.max(1.0);
+        GroupCalls {
+            commands,
+            command_mean_ms: mean_ms(self.command_s - before.command_s, commands),
+            queries,
+            query_mean_ms: mean_ms(self.query_s - before.query_s, queries),
+            percent_at_followers: (self.follower_reads - before.follower_reads) * 100.0 / queries.max(1.0),
+        }
+    }
+}
+
+/// Commits and reads, alone and together, as the cluster is.
+pub(super) async fn run(
+    cluster: &DevCluster,
+    client: &Client,
+    watch: &ClusterWatch,
+    quick: bool,
+) -> anyhow::Result<Vec<Figure>> {
+    let counts = if quick { QUICK } else { FULL };
+    let mut figures = Vec::new();
+    for (name, folders, at_once) in [
+        (COMMIT_ALONE, counts.commits_alone, 1),
+        ("commit, 64 writers", counts.commits, AT_ONCE),
+    ] {
+        let before = Counted::read(cluster).await?;
+        let parent = format!("{FOLDERS}-{at_once}");
+        let mut figure = make_folders(client, watch, name, &parent, folders, at_once).await?;
+        figure.groups = Some(Counted::read(cluster).await?.since(&before));
+        figures.push(figure);
+    }
+    for (name, reads, at_once) in [
+        ("linearizable read, 1 reader", counts.reads_alone, 1),
+        ("linearizable read, 64 readers", counts.reads, AT_ONCE),
+    ] {
+        figures.push(read(cluster, client, watch, name, reads, at_once, counts.commits).await?);
+    }
+    Ok(figures)
+}
+
+/// The same reads while the gateway asks the nearest replica, which follows. The watch of before has lost both processes then.
+pub(super) async fn run_nearest(cluster: &DevCluster, client: &Client, quick: bool) -> anyhow::Result<Figure> {
+    let counts = if quick { QUICK } else { FULL };
+    read_from_nearest(cluster).await?;
+    let watch = ClusterWatch::of(&cluster.facts_now()?, cluster.pid());
+    let name = "linearizable read, 64 readers, nearest replica";
+    read(cluster, client, &watch, name, counts.reads, AT_ONCE, counts.commits).await
+}
+
+/// Changes the gateway's configuration and starts it again; and the replica of its region, which hands over what it leads when it
+/// stops: as a leader it would be asked either way.
+async fn read_from_nearest(cluster: &DevCluster) -> anyhow::Result<()> {
+    let gateway = process_attack::process(cluster, GATEWAY)?;
+    let config = gateway
+        .config
+        .context("a gateway that is a process has a configuration file")?;
+    let text = std::fs::read_to_string(&config).with_context(|| format!("read {}", config.display()))?;
+    let nearest = text.replace("metadata_reads = \"leader\"", "metadata_reads = \"nearest\"");
+    ensure!(nearest != text, "{} does not say where it reads", config.display());
+    std::fs::write(&config, nearest)?;
+    let mut processes = cluster.facts_now()?.processes.into_iter();
+    let replica = processes.find(|process| process.role == "metadata" && process.region == gateway.region);
+    let replica = replica.context("the gateway's region has no replica")?.name();
+    for name in [replica.as_str(), GATEWAY] {
+        process_attack::stop(cluster, name).await?;
+        process_attack::start(cluster, name).await?;
+    }
+    Ok(())
+}
+
+/// Makes `folders` new folders in `parent`.
+pub(super) async fn make_folders(
+    client: &Client,
+    watch: &ClusterWatch,
+    name: &str,
+    parent: &str,
+    folders: usize,
+    at_once: usize,
+) -> anyhow::Result<Figure> {
+    client
+        .make_folder(parent)
+        .await
+        .with_context(|| format!("make folder {parent}"))?;
+    let counter = Counter::start(name, folders);
+    let phase = Phase::begin(watch, name.to_owned(), Direction::Metadata, at_once)?;
+    let samples: Vec<Sample> = futures_util::stream::iter(0..folders)
+        .map(|number| spawned(make(client.clone(), folder_path(parent, number)), &counter))
+        .buffer_unordered(at_once)
+        .try_collect()
+        .await?;
+    let made = phase.end(&samples)?;
+    counter.stop(&made);
+    Ok(made)
+}
+
+/// The path of a folder that was made; names sort by their numbers.
+pub(super) fn folder_path(parent: &str, number: usize) -> String {
+    format!("{parent}/{number:05}")
+}
+
+async fn make(client: Client, path: String) -> anyhow::Result<Sample> {
+    let begun = Instant::now();
+    let (_, repeats) = repeated(|| client.make_folder(&path))
+        .await
+        .with_context(|| format!("make folder {path}"))?;
+    Ok(Sample {
+        took: begun.elapsed(),
+        bytes: 0,
+        repeats,
+    })
+}
+
+/// Looks up the folders of the commit phase, `folders` of them, over and over.
+async fn read(
+    cluster: &DevCluster,
+    client: &Client,
+    watch: &ClusterWatch,
+    name: &str,
+    reads: usize,
+    at_once: usize,
+    folders: usize,
+) -> anyhow::Result<Figure> {
+    let parent = format!("{FOLDERS}-{AT_ONCE}");
+    let before = Counted::read(cluster).await?;
+    let counter = Counter::start(name, reads);
+    let phase = Phase::begin(watch, name.to_owned(), Direction::Metadata, at_once)?;
+    let samples: Vec<Sample> = futures_util::stream::iter(0..reads)
+        .map(|number| spawned(look(client.clone(), folder_path(&parent, number % folders)), &counter))
+        .buffer_unordered(at_once)
+        .try_collect()
+        .await?;
+    let mut figure = phase.end(&samples)?;
+    figure.groups = Some(Counted::read(cluster).await?.since(&before));
+    counter.stop(&figure);
+    Ok(figure)
+}
+
+async fn look(client: Client, path: String) -> anyhow::Result<Sample> {
+    let begun = Instant::now();
+    let (listing, repeats) = repeated(|| client.list(&path, 1, None))
+        .await
+        .with_context(|| format!("look up {path}"))?;
+    ensure!(
+        path.ends_with(&format!("/{}", listing.entry.name)),
+        "{} was answered for {path}",
+        listing.entry.name
+    );
+    ensure!(listing.entries.is_empty(), "{path} is not empty");
+    Ok(Sample {
+        took: begun.elapsed(),
+        bytes: 0,
+        repeats,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counted;
+
+    const BEFORE: &str = "metadata_propose_seconds_count{kind=\"drive\",process=\"metadata-1\"} 10\n\
+        metadata_propose_seconds_sum{kind=\"drive\",process=\"metadata-1\"} 1\n\
+        metadata_propose_seconds_count{kind=\"control\",process=\"metadata-1\"} 900\n";
+    const AFTER: &str = "metadata_propose_seconds_count{kind=\"drive\",process=\"metadata-1\"} 30\n\
+        metadata_propose_seconds_sum{kind=\"drive\",process=\"metadata-1\"} 1.1\n\
+        metadata_query_seconds_count{kind=\"drive\",process=\"metadata-1\"} 8\n\
+        metadata_query_seconds_sum{kind=\"drive\",process=\"metadata-1\"} 0.4\n\
+        metadata_follower_reads_total{kind=\"drive\",process=\"metadata-1\"} 2\n";
+
+    #[test]
+    fn what_groups_counted_is_the_difference_of_their_pages() {
+        let mut before = Counted::default();
+        before.add(BEFORE);
+        let mut after = Counted::default();
+        after.add(AFTER);
+        let calls = after.since(&before);
+        assert_eq!((calls.commands, calls.queries), (20.0, 8.0));
+        assert!((calls.command_mean_ms - 5.0).abs() < 1e-9, "{}", calls.command_mean_ms);
+        assert!((calls.query_mean_ms - 50.0).abs() < 1e-9, "{}", calls.query_mean_ms);
+        assert_eq!(calls.percent_at_followers, 25.0);
+    }
+
+    #[test]
+    fn of_nothing_counted_every_mean_is_zero() {
+        let calls = Counted::default().since(&Counted::default());
+        assert_eq!(
+            (calls.command_mean_ms, calls.query_mean_ms, calls.percent_at_followers),
+            (0.0, 0.0, 0.0)
+        );
+    }
+}

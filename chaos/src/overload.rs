@@ -1,0 +1,292 @@
+//! Three times the load that saturates a cluster: what is still done in time, and how soon all is as before (QAS-006).
+//!
+//! Steps: 1. a little load, to warm up; 2. steps upwards until answers come late or not at all: the saturating load; 3. three phases
+//! around it; the best of all so far is the peak; 4. half of it, to know what normal is; 5. three times of it; 6. half of it again.
+//! The load maker has no cores of its own: what it takes is measured and told, and a peak is found under the same conditions.
+//! Invariant: it fails when less than 90 % of the peak is done in time under three times the load, when it takes longer than ten
+//! seconds until all is as before, or when a refusal does not say when to come again.
+//! Not here: figures for comparing releases (`bench`).
+
+mod line;
+mod open_loop;
+mod phase;
+mod usage;
+
+use crate::dev_cluster::DevCluster;
+use crate::table;
+use anyhow::{Context, ensure};
+use clap::Parser;
+use client_sdk::client::Client;
+use open_loop::{Load, Shot};
+use phase::{Phase, recovery_s};
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use usage::Usage;
+
+const WARM_UP_PER_S: f64 = 100.0;
+const STEP_FIRST_PER_S: f64 = 150.0;
+const STEP_TIMES: f64 = 1.25;
+const STEPS_MAX: usize = 24;
+/// Less than this of the offered done in time: saturated.
+const SATURATED_BELOW: f64 = 0.95;
+/// Around the saturating load.
+const PEAK_TIMES: [f64; 3] = [0.85, 1.0, 1.2];
+const OVERLOAD_TIMES: f64 = 3.0;
+/// QAS-006.
+const GOODPUT_MIN: f64 = 0.9;
+const RECOVERY_MAX_S: u64 = 10;
+const BAR_WIDTH: f64 = 24.0;
+const PASSWORD: &str = "as good as any other";
+
+/// Arguments.
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// The server binary.
+    #[arg(long, default_value = "target/release/holdfast")]
+    holdfast: PathBuf,
+    /// Where the cluster keeps its data; wiped before and after.
+    #[arg(long, default_value = "target/overload/data")]
+    data_dir: PathBuf,
+    /// Where the report goes.
+    #[arg(long, default_value = "target/overload")]
+    reports: PathBuf,
+    /// Accounts that send.
+    #[arg(long, default_value_t = 4)]
+    users: usize,
+    /// Seconds of a step and of the phases around the peak; three times that of the overload and what follows it.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// The saturating load, when it is known; else it is looked for.
+    #[arg(long)]
+    saturating: Option<f64>,
+    /// Decides contents and times.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Passed on to `holdfast dev`, such as --requests-in-service-max=64.
+    #[arg(last = true)]
+    cluster: Vec<String>,
+}
+
+/// All that a run found.
+#[derive(Debug, Serialize)]
+struct Report {
+    at_unix_s: u64,
+    cluster: Vec<String>,
+    users: usize,
+    saturating_per_s: f64,
+    peak_per_s: f64,
+    overload_share_of_peak: f64,
+    recovery_s: Option<u64>,
+    peaks_are_of_their_phase: bool,
+    phases: Vec<Phase>,
+}
+
+struct Attack<'a> {
+    load: Arc<Load>,
+    usage: Usage,
+    arguments: &'a Arguments,
+    phases: Vec<Phase>,
+    peaks_are_of_their_phase: bool,
+}
+
+/// Runs all phases; an error when a limit is passed.
+pub async fn run() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if arguments.data_dir.exists() {
+        std::fs::remove_dir_all(&arguments.data_dir)?;
+    }
+    let mut options = vec!["--processes", "--groups", "1", "--disk-capacity", "4G"];
+    options.extend(arguments.cluster.iter().map(String::as_str));
+    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &options).await?;
+    let outcome = attack(&arguments, &cluster).await;
+    cluster.stop()?;
+    let report = outcome?;
+    std::fs::remove_dir_all(&arguments.data_dir)?;
+    println!("{}", table::render(&rows(&report)));
+    println!("{}", summary(&report));
+    std::fs::create_dir_all(&arguments.reports)?;
+    let path = arguments.reports.join(format!("{}.json", report.at_unix_s));
+    std::fs::write(&path, serde_json::to_vec_pretty(&report)?).with_context(|| format!("write {}", path.display()))?;
+    println!("report: {}", path.display());
+    judge(&report)?;
+    println!("overload passed");
+    Ok(())
+}
+
+async fn attack(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Report> {
+    let tokens = accounts(arguments, cluster).await?;
+    let host = cluster.facts.url.trim_start_matches("http://");
+    let mut attack = Attack {
+        load: Arc::new(Load::new(host, tokens, arguments.seed)?),
+        usage: Usage::of(cluster),
+        arguments,
+        phases: Vec::new(),
+        peaks_are_of_their_phase: true,
+    };
+    let step = Duration::from_secs(arguments.seconds);
+    attack.phase("warm up", WARM_UP_PER_S, step / 2).await?;
+    let saturating = match arguments.saturating {
+        Some(saturating) => saturating,
+        None => attack.saturating(step / 2).await?,
+    };
+    for times in PEAK_TIMES {
+        let name = format!("{times} of saturating");
+        attack.phase(&name, saturating * times, step).await?;
+    }
+    // Of all phases so far: what the steps reached was no less real.
+    let peak = attack
+        .phases
+        .iter()
+        .map(|phase| phase.goodput_per_s)
+        .fold(0.0, f64::max);
+    let (before, _) = attack.phase("half, before", saturating / 2.0, step).await?;
+    let name = format!("{OVERLOAD_TIMES} times saturating");
+    let (overload, _) = attack.phase(&name, saturating * OVERLOAD_TIMES, step * 3).await?;
+    let (_, shots) = attack.phase("half, after", saturating / 2.0, step * 3).await?;
+    Ok(Report {
+        at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        cluster: arguments.cluster.clone(),
+        users: arguments.users,
+        saturating_per_s: saturating,
+        peak_per_s: peak,
+        overload_share_of_peak: overload.goodput_per_s / peak.max(f64::EPSILON),
+        recovery_s: recovery_s(&shots, &before, step * 3),
+        peaks_are_of_their_phase: attack.peaks_are_of_their_phase,
+        phases: attack.phases,
+    })
+}
+
+/// Tokens of fresh accounts, each with the folder that it writes to.
+async fn accounts(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Vec<String>> {
+    ensure!(arguments.users > 0, "somebody must send; give --users 1 or more");
+    let (admin, stranger) = (cluster.admin()?, Client::new(&cluster.facts.url)?);
+    let mut tokens = Vec::new();
+    for number in 0..arguments.users {
+        let name = format!("load-{number}");
+        let account = json!({"username": name, "password": PASSWORD});
+        admin.json(Method::POST, "/api/v1/users", Some(&account)).await?;
+        let client = stranger.login(&name, PASSWORD).await?;
+        client.make_folder("/overload").await?;
+        tokens.push(
+            client
+                .token()
+                .context("a client that signed in has a token")?
+                .to_owned(),
+        );
+    }
+    Ok(tokens)
+}
+
+impl Attack<'_> {
+    async fn phase(&mut self, name: &str, per_s: f64, span: Duration) -> anyhow::Result<(Phase, Vec<Shot>)> {
+        self.peaks_are_of_their_phase &= self.usage.reset_peaks();
+        let before = self.usage.look()?;
+        let seed = self.arguments.seed.wrapping_add(self.phases.len() as u64);
+        let shots = open_loop::run(&self.load, per_s, span, seed).await;
+        let cores = before.until(&self.usage.look()?);
+        let phase = Phase::of(name, per_s, span, &shots, cores, self.usage.gateway_peak_bytes()?);
+        println!(
+            "{name}: {:.0} offered, {:.0} good a second, p99 {:.0} ms",
+            phase.offered_per_s, phase.goodput_per_s, phase.p99_ms
+        );
+        self.phases.push(phase.clone());
+        Ok((phase, shots))
+    }
+
+    /// The load of the first step that is not nearly all done in time, and neither is the next.
+    async fn saturating(&mut self, step: Duration) -> anyhow::Result<f64> {
+        let mut per_s = STEP_FIRST_PER_S;
+        let mut saturated = None;
+        for number in 0..STEPS_MAX {
+            let (phase, _) = self.phase(&format!("step {number}"), per_s, step).await?;
+            match saturated {
+                _ if phase.share() >= SATURATED_BELOW => saturated = None,
+                // One slow moment is a neighbour's, two are the load's.
+                Some(first) => return Ok(first),
+                None => saturated = Some(per_s),
+            }
+            per_s *= STEP_TIMES;
+        }
+        anyhow::bail!("nothing saturates this cluster up to {per_s:.0} requests a second")
+    }
+}
+
+fn rows(report: &Report) -> Vec<Vec<String>> {
+    let heading = [
+        "phase",
+        "offered/s",
+        "good/s",
+        "of the peak",
+        "p50 ms",
+        "p99 ms",
+        "429",
+        "503",
+        "refusal p50/p99 ms",
+        "late",
+        "broken",
+        "cores cluster+load",
+        "gateway MiB",
+    ];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for phase in &report.phases {
+        let share = phase.goodput_per_s / report.peak_per_s.max(f64::EPSILON);
+        rows.push(vec![
+            phase.name.clone(),
+            format!("{:.0}", phase.offered_per_s),
+            format!("{:.0}", phase.goodput_per_s),
+            "#".repeat((share * BAR_WIDTH).round() as usize),
+            format!("{:.1}", phase.p50_ms),
+            format!("{:.1}", phase.p99_ms),
+            phase.refused_429.to_string(),
+            phase.refused_503.to_string(),
+            format!("{:.1}/{:.1}", phase.refusal_p50_ms, phase.refusal_p99_ms),
+            phase.late.to_string(),
+            phase.broken.to_string(),
+            format!("{:.2}+{:.2}", phase.cluster_cores, phase.load_cores),
+            format!("{}", phase.gateway_peak_bytes >> 20),
+        ]);
+    }
+    rows
+}
+
+fn summary(report: &Report) -> String {
+    let recovery = report.recovery_s;
+    format!(
+        "Saturating {:.0}/s, peak {:.0}/s; at {OVERLOAD_TIMES} times the load {:.0} % of the peak; as before again: {}.\n\
+         The load maker shares the cluster's cores; what it took stands beside what was left. Deadline {} ms a request.",
+        report.saturating_per_s,
+        report.peak_per_s,
+        report.overload_share_of_peak * 100.0,
+        recovery.map_or("never".to_owned(), |seconds| format!("after {seconds} s")),
+        open_loop::DEADLINE.as_millis()
+    )
+}
+
+fn judge(report: &Report) -> anyhow::Result<()> {
+    for phase in &report.phases {
+        let (name, silent) = (&phase.name, phase.refused_without_retry_after);
+        ensure!(silent == 0, "{name}: {silent} refusals did not say when to come again");
+        ensure!(
+            phase.wrong.is_empty(),
+            "{name}: answers of other kinds: {:?}",
+            phase.wrong
+        );
+    }
+    let share = report.overload_share_of_peak;
+    ensure!(
+        share >= GOODPUT_MIN,
+        "{:.0} % of the peak is done in time at {OVERLOAD_TIMES} times the load; {:.0} % must be",
+        share * 100.0,
+        GOODPUT_MIN * 100.0
+    );
+    let recovery = report.recovery_s.context("it never was as before again")?;
+    ensure!(
+        recovery <= RECOVERY_MAX_S,
+        "it took {recovery} s until all was as before; {RECOVERY_MAX_S} may"
+    );
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Before a route: whether the request is taken on at all (`admission`).
+//!
+//! Invariants: nothing of a refused request was read but its head, and no password, group or disk was asked; a place is held until
+//! the answer's head, and given to others while the client keeps us waiting for its body.
+//! Not here: health, readiness, metrics, the description and the page, which are always answered; long polls, which wait for most of
+//! their time; bodies of downloads, which `content` holds a place for.
+
+use super::App;
+use super::extract::{bearer, client_address, declared_length};
+use super::problem::HttpError;
+use crate::admission::gate::{Gate, Seat};
+use crate::admission::places::Refusal;
+use crate::admission::{SHORT_BYTES_MAX, Who};
+use axum::BoxError;
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use daemon::clock::Clock;
+use futures_util::future::BoxFuture;
+use hyper::body::{Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A client may keep its place waiting for so long in all; then others have the place whenever it is waited for. A guess: a round
+/// trip or two, and far more than it takes us to get to what has arrived.
+const LEND_AFTER: Duration = Duration::from_millis(250);
+
+/// A request whose content is short, if it has one.
+pub async fn short(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let gate = app.admission.requests.clone();
+    pass(&app, &gate, request, next).await
+}
+
+/// An upload: one that may be long takes a place among those that are, for none of which a short request waits.
+pub async fn upload(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    // A length that is no number is refused by the route, at once.
+    let declared = declared_length(request.headers()).unwrap_or(Some(0));
+    if declared.is_some_and(|bytes| bytes <= SHORT_BYTES_MAX) {
+        return short(State(app), request, next).await;
+    }
+    let who = who(&app, &request);
+    match app.admission.transfers.enter_now(who) {
+        Ok(_place) => next.run(request).await,
+        Err(refusal) => refused(refusal),
+    }
+}
+
+fn who(app: &App, request: &Request) -> Who {
+    let token = bearer(request.headers()).ok();
+    app.admission.who(token, client_address(request.extensions()).0)
+}
+
+fn refused(refusal: Refusal) -> Response {
+    HttpError::from(refusal.failure()).into_response()
+}
+
+async fn pass(app: &App, gate: &Gate, request: Request, next: Next) -> Response {
+    let place = match gate.enter(who(app, &request)).await {
+        Ok(place) => place,
+        Err(refusal) => return refused(refusal),
+    };
+    let request = if request.body().is_end_stream() {
+        request
+    } else {
+        let (clock, seat) = (Arc::clone(&app.core.seams.clock), place.seat());
+        request.map(|body| Body::new(Awaited::new(body, clock, seat)))
+    };
+    let response = next.run(request).await;
+    drop(place);
+    response
+}
+
+/// A body whose sender is awaited with a place that others may have meanwhile.
+struct Awaited {
+    body: Body,
+    clock: Arc<dyn Clock>,
+    seat: Arc<Seat>,
+    /// What is left of the patience.
+    left: Duration,
+    /// Since when the sender is awaited.
+    since: Option<Duration>,
+    nap: Option<BoxFuture<'static, ()>>,
+}
+
+impl Awaited {
+    fn new(body: Body, clock: Arc<dyn Clock>, seat: Arc<Seat>) -> Self {
+        Self {
+            body,
+            clock,
+            seat,
+            left: LEND_AFTER,
+            since: None,
+            nap: None,
+        }
+    }
+
+    fn waits(&mut self, context: &mut Context<'_>) {
+        let now = self.clock.monotonic();
+        let waited = now.saturating_sub(*self.since.get_or_insert(now));
+        let left = self.left.saturating_sub(waited);
+        if !left.is_zero() {
+            let clock = &self.clock;
+            let nap = self.nap.get_or_insert_with(|| {
+                let clock = Arc::clone(clock);
+                Box::pin(async move { clock.sleep(left).await })
+            });
+            if nap.as_mut().poll(context).is_pending() {
+                return;
+            }
+            self.nap = None;
+        }
+        self.seat.lend();
+    }
+
+    fn goes_on(&mut self) {
+        if let Some(since) = self.since.take() {
+            let waited = self.clock.monotonic().saturating_sub(since);
+            self.left = self.left.saturating_sub(waited);
+            self.nap = None;
+            self.seat.resume();
+        }
+    }
+}
+
+impl HttpBody for Awaited {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        match &polled {
+            Poll::Pending => this.waits(context),
+            Poll::Ready(_) => this.goes_on(),
+        }
+        polled.map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        // Whoever had enough of the body goes on to work.
+        self.seat.resume();
+    }
+}

@@ -1,0 +1,233 @@
+//! A replica as a process of its own, for measurements that tell the memory of one from another's: the example starts itself again.
+//!
+//! Invariants: a child ends with its parent, whose end closes its standard input; one that is killed gets no time for anything.
+//! Not here: configuration files and roles (`src/serve.rs`); what a replica does (`metadata_raft`).
+
+use crate::parts::{CLUSTER, DAY, Late, bind_quic, config};
+use daemon::clock::{Clock, SystemClock};
+use daemon::metrics::Metrics;
+use daemon::random::Random;
+use daemon::shutdown::Shutdown;
+use daemon::worker::Workers;
+use disk::RealDisk;
+use kv::rocks::{RocksBudget, RocksKv};
+use metadata_raft::serve::{Seams, start};
+use model::id::GroupId;
+use model::process::{ProcessId, Role};
+use protocol::frame::{Method, encode};
+use protocol::metadata::{Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Reply};
+use protocol::status::MetadataStatus;
+use rpc::authority::ClusterAuthority;
+use rpc::identity::IdentityPem;
+use rpc::transport::{Peer, Transport};
+use rpc::typed::{CallOptions, ask};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// The argument by which the example knows that it is a replica: number, directory and the addresses follow.
+pub(crate) const REPLICA: &str = "replica";
+/// What a small production replica has; both bounds hold whatever is sent or received.
+const CACHE_BYTES: usize = 32 << 20;
+const WRITE_BUFFER_BYTES: usize = 32 << 20;
+
+fn read_pem(dir: &Path) -> IdentityPem {
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    IdentityPem {
+        certificate: read("certificate"),
+        key: read("key"),
+        authority: read("authority"),
+    }
+}
+
+/// Runs a replica until standard input ends. `arguments` are those behind `REPLICA`.
+pub(crate) async fn run(arguments: &[String]) {
+    let number: u64 = arguments[0].parse().unwrap();
+    let dir = PathBuf::from(&arguments[1]);
+    let addresses = arguments[2..].iter().map(|text| text.parse().unwrap());
+    let addresses: BTreeMap<u64, SocketAddr> = (1..).zip(addresses).collect();
+    let handler = Arc::new(Late::default());
+    let (transport, _) = bind_quic(&read_pem(&dir), addresses[&number], handler.clone());
+    let budget = RocksBudget::new(CACHE_BYTES, WRITE_BUFFER_BYTES).unwrap();
+    let (shutdown, clock): (_, Arc<dyn Clock>) = (Shutdown::new(), Arc::new(SystemClock::new()));
+    let workers = Workers::new(clock.clone(), shutdown.clone());
+    fs::create_dir_all(dir.join("disk")).unwrap();
+    let is_first = !dir.join("kv").exists();
+    let seams = Seams {
+        cluster: CLUSTER,
+        disk: Arc::new(RealDisk::open(&dir.join("disk")).unwrap()),
+        kv: Arc::new(RocksKv::open(&dir.join("kv"), &budget).unwrap()),
+        transport,
+        clock,
+        random: Random::system(),
+        metrics: Metrics::new(),
+        workers: workers.clone(),
+    };
+    let config = config(number, dir, &addresses, 1);
+    let process = start(&config, &seams, number == 1 && is_first).await.unwrap();
+    handler.serve(process.service());
+    drop(tokio::io::stdin().read_to_end(&mut Vec::new()).await);
+    shutdown.request();
+    workers.ended().await;
+    process.stop().await;
+}
+
+/// Replicas of one cluster in processes of their own, and a client of theirs.
+pub(crate) struct Processes {
+    dir: tempfile::TempDir,
+    addresses: Vec<SocketAddr>,
+    children: Vec<Option<Child>>,
+    transport: Arc<dyn Transport>,
+}
+
+impl Processes {
+    /// A cluster of `replicas`, none of them running.
+    pub(crate) fn new(replicas: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = ClusterAuthority::create(CLUSTER, SystemClock::new().wall(), DAY).unwrap();
+        let issue = |role, number| {
+            let process = ProcessId { role, number };
+            authority.issue(process, SystemClock::new().wall(), DAY).unwrap()
+        };
+        let mut sockets = Vec::new();
+        for number in 1..=replicas {
+            let home = dir.path().join(number.to_string());
+            fs::create_dir_all(&home).unwrap();
+            let pem = issue(Role::Metadata, number);
+            for (name, text) in [
+                ("certificate", &pem.certificate),
+                ("key", &pem.key),
+                ("authority", &pem.authority),
+            ] {
+                fs::write(home.join(name), text).unwrap();
+            }
+            // Held until all are known, so that no port is given out twice.
+            sockets.push(UdpSocket::bind("127.0.0.1:0").unwrap());
+        }
+        let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        drop(sockets);
+        let client = issue(Role::Gateway, 1);
+        Self {
+            dir,
+            addresses,
+            children: (0..replicas).map(|_| None).collect(),
+            transport: bind_quic(&client, ([127, 0, 0, 1], 0).into(), Arc::default()).0,
+        }
+    }
+
+    fn place(number: u64) -> usize {
+        usize::try_from(number - 1).unwrap()
+    }
+
+    pub(crate) fn directory(&self, number: u64) -> PathBuf {
+        self.dir.path().join(number.to_string())
+    }
+
+    pub(crate) fn start(&mut self, number: u64) {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .arg(REPLICA)
+            .arg(number.to_string())
+            .arg(self.directory(number))
+            .args(self.addresses.iter().map(ToString::to_string))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        self.children[Self::place(number)] = Some(child);
+    }
+
+    /// Ends a replica in order, or at once.
+    pub(crate) fn end(&mut self, number: u64, is_kill: bool) {
+        let mut child = self.children[Self::place(number)].take().unwrap();
+        if is_kill {
+            child.kill().unwrap();
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    /// Peak memory of a replica since the last time it was asked, in kilobytes.
+    pub(crate) fn peak_kb(&self, number: u64) -> u64 {
+        let process = self.children[Self::place(number)].as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        // Sets the peak back to what is resident now.
+        fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
+        peak
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client {
+            addresses: self.addresses.clone(),
+            transport: self.transport.clone(),
+        }
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// Calls replicas as a gateway does.
+#[derive(Clone)]
+pub(crate) struct Client {
+    addresses: Vec<SocketAddr>,
+    transport: Arc<dyn Transport>,
+}
+
+impl Client {
+    fn peer(&self, number: u64) -> Peer {
+        Peer {
+            process: ProcessId {
+                role: Role::Metadata,
+                number,
+            },
+            address: self.addresses[Processes::place(number)],
+        }
+    }
+
+    /// What a replica says of itself; `None` when it does not answer.
+    pub(crate) async fn status(&self, number: u64) -> Option<MetadataStatus> {
+        let (peer, options) = (self.peer(number), CallOptions::within(Duration::from_secs(2)));
+        let asked = ask::<MetadataStatus>(self.transport.as_ref(), &peer, Method::MetadataStatus, &(), options);
+        asked.await.ok().map(|(status, _)| status)
+    }
+
+    /// Proposes, beginning at the replica `at`, until one has done it; answers which.
+    pub(crate) async fn propose(&self, mut at: u64, group: GroupId, command: &Command) -> u64 {
+        let envelope = Envelope {
+            request_id: None,
+            wall: SystemClock::new().wall(),
+            command: command.clone(),
+        };
+        let envelope = encode(&envelope).unwrap();
+        loop {
+            let request = ProposeRequest {
+                group,
+                envelope: envelope.clone(),
+            };
+            let (peer, options) = (self.peer(at), CallOptions::within(Duration::from_secs(5)));
+            let asked = ask::<GroupReply>(self.transport.as_ref(), &peer, Method::Propose, &request, options);
+            if let Ok((answer, _)) = asked.await {
+                match Reply::<CommandAnswer>::from_bytes(&answer.reply).unwrap().result {
+                    Ok(_) => return at,
+                    // Without a request id a repeat after an unknown outcome meets itself.
+                    Err(failure) if failure.code == "name_taken" || failure.code == "user_exists" => return at,
+                    Err(failure) => assert!(failure.kind.is_retryable() || failure.code == "not_mine", "{failure}"),
+                }
+            }
+            at = at % self.addresses.len() as u64 + 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

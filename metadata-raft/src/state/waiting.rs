@@ -1,0 +1,371 @@
+//! What waits to be done by whoever leads: a row for each piece of work, and the group's queue of them by when they are due.
+//!
+//! Jobs, released pages, the trash, sessions and request ids each lie in tables of their own drive or slot. A leader that had to look
+//! into all of them would read for ever; here every one is covered by a row that says when to come and where the last sweep ended.
+//! `WAITING` lies in the slot, so it moves with it; `DUE` is the group's index over it, and one range of it is all that a leader reads.
+//! Invariants: what waits is covered by a row that is due no later than it is; a row of one table has its row in the other; a row
+//! that covers nothing any more is taken out by the sweep that it asked for.
+//! Not here: what a sweep does (`job`, `page`, `session`, `request`), who sends it and how fast (`worker::sweep`).
+
+use crate::state::age;
+use crate::state::keys::{self, Key};
+use crate::state::store::{Outcome, broken, load, save};
+use bytes::Bytes;
+use kv::overlay::Overlay;
+use kv::seam::{KvRead, Scan};
+use model::id::{DriveId, SLOTS, Slot};
+use model::limits::{COMMAND_OPERATIONS_MAX, TRASH_AGE};
+use model::time::Age;
+use serde::{Deserialize, Serialize};
+use std::ops::Bound;
+use std::time::Duration;
+
+/// Due at once: before every age.
+pub(crate) const AT_ONCE: Age = Age(0);
+const HOUR_MS: u64 = 3_600_000;
+
+/// Which sweep a row asks for. The numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sweep {
+    /// A job, by its number.
+    Job = 1,
+    /// Pages that nobody holds.
+    Pages = 2,
+    /// The trash.
+    Trash = 3,
+    /// Sessions.
+    Sessions = 4,
+    /// Request ids of a slot.
+    Requests = 5,
+}
+
+/// All of them with the tables that they work off.
+pub(crate) const SWEEPS: [(Sweep, u8); 5] = [
+    (Sweep::Job, keys::JOB),
+    (Sweep::Pages, keys::PAGE_RELEASE),
+    (Sweep::Trash, keys::TRASH),
+    (Sweep::Sessions, keys::SESSION_END),
+    (Sweep::Requests, keys::REQUEST_END),
+];
+
+/// A piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Work {
+    /// Whose; of request ids, which are a slot's, the drive of number zero.
+    pub(crate) drive: DriveId,
+    /// What is to be sent.
+    pub(crate) sweep: Sweep,
+    /// A job's number, zero for the rest.
+    pub(crate) number: u64,
+}
+
+/// When a piece of work is due, and where its last sweep ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WaitingRecord {
+    /// By the slot's age.
+    pub(crate) due: Age,
+    /// Nothing is left of the swept table up to here: the end of a key, or nothing. Saves the next sweep what this one removed,
+    /// which the store may have to step over for hours.
+    pub(crate) after: Bytes,
+}
+
+/// How far the rows were made for what an earlier release left without them: everything before this place has its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Filled {
+    slot: u16,
+    /// Position in `SWEEPS`.
+    sweep: u8,
+    drive: u64,
+}
+
+impl Work {
+    pub(crate) fn job(drive: DriveId, number: u64) -> Self {
+        Self {
+            drive,
+            sweep: Sweep::Job,
+            number,
+        }
+    }
+
+    pub(crate) fn of(drive: DriveId, sweep: Sweep) -> Self {
+        Self {
+            drive,
+            sweep,
+            number: 0,
+        }
+    }
+
+    pub(crate) fn requests(slot: Slot) -> Self {
+        Self::of(DriveId::new(slot, 0), Sweep::Requests)
+    }
+
+    fn waiting_key(&self) -> Bytes {
+        let key = Key::of_drive(self.drive, keys::WAITING);
+        key.u8(self.sweep as u8).u64(self.number).done()
+    }
+
+    fn due_key(&self, due_ms: u64) -> Bytes {
+        let key = Key::of_group(keys::DUE).u64(due_ms);
+        key.u64(self.drive.0).u8(self.sweep as u8).u64(self.number).done()
+    }
+
+    /// From the end of a key of either table.
+    fn from_key(key: &[u8]) -> Outcome<Self> {
+        /// Drive, sweep, number.
+        const BYTES: usize = 8 + 1 + 8;
+        let unread = || broken("a key of waiting work is none");
+        let end = key.last_chunk::<BYTES>().ok_or_else(unread)?;
+        let sweep = SWEEPS.iter().find(|(sweep, _)| *sweep as u8 == end[8]);
+        Ok(Self {
+            drive: DriveId(keys::u64_at(end, 0)),
+            sweep: sweep.ok_or_else(unread)?.0,
+            number: keys::last_u64(end),
+        })
+    }
+}
+
+/// Whether a key is one of the queue's: whoever puts one has entered work.
+pub(crate) fn is_due_key(key: &[u8]) -> bool {
+    key.starts_with(&keys::WHOLE_GROUP.to_be_bytes()) && key.get(2) == Some(&keys::DUE)
+}
+
+fn get(kv: &dyn KvRead, work: Work) -> Outcome<Option<WaitingRecord>> {
+    load(kv, &work.waiting_key())
+}
+
+/// The group's counter at a slot's age.
+fn counter_at(kv: &dyn KvRead, work: Work, due: Age) -> Outcome<u64> {
+    if due == AT_ONCE {
+        return Ok(0);
+    }
+    Ok(due.0.saturating_sub_signed(age::offset_ms(kv, work.drive.slot())?))
+}
+
+/// Notes that work is due at this age of its slot, unless it is noted already for then or before.
+pub(crate) fn note(tx: &mut Overlay<'_>, work: Work, due: Age) -> Outcome<()> {
+    let known = get(&*tx, work)?;
+    if known.as_ref().is_some_and(|known| known.due <= due) {
+        return Ok(());
+    }
+    let after = match known {
+        Some(known) => {
+            let old = counter_at(&*tx, work, known.due)?;
+            tx.delete(work.due_key(old));
+            known.after
+        }
+        None => Bytes::new(),
+    };
+    let at = counter_at(&*tx, work, due)?;
+    tx.put(work.due_key(at), Bytes::new());
+    save(tx, work.waiting_key(), &WaitingRecord { due, after })
+}
+
+/// Where the next sweep begins.
+pub(crate) fn after(kv: &dyn KvRead, work: Work) -> Outcome<Bytes> {
+    Ok(get(kv, work)?.map(|known| known.after).unwrap_or_default())
+}
+
+/// Notes what a sweep has left: when the rest is due and where to go on, or nothing.
+pub(crate) fn settle(tx: &mut Overlay<'_>, work: Work, rest: Option<(Age, Bytes)>) -> Outcome<()> {
+    let known = get(&*tx, work)?;
+    let wanted = rest.map(|(due, after)| WaitingRecord { due, after });
+    if known == wanted {
+        return Ok(());
+    }
+    let (was, is) = (known.map(|known| known.due), wanted.as_ref().map(|wanted| wanted.due));
+    if was != is {
+        if let Some(was) = was {
+            let at = counter_at(&*tx, work, was)?;
+            tx.delete(work.due_key(at));
+        }
+        if let Some(is) = is {
+            let at = counter_at(&*tx, work, is)?;
+            tx.put(work.due_key(at), Bytes::new());
+        }
+    }
+    match wanted {
+        Some(wanted) => save(tx, work.waiting_key(), &wanted),
+        None => {
+            tx.delete(work.waiting_key());
+            Ok(())
+        }
+    }
+}
+
+/// The first key of a table behind the end of one that a sweep has kept.
+pub(crate) fn first(kv: &dyn KvRead, prefix: &[u8], after: &[u8]) -> Outcome<Option<Bytes>> {
+    let rows = kv.scan(&behind(prefix, after, 1))?;
+    Ok(rows.into_iter().next().map(|(key, _)| key))
+}
+
+/// The rows of a table behind the end of a key that a sweep has kept.
+pub(crate) fn behind(prefix: &[u8], after: &[u8], rows_max: usize) -> Scan {
+    let scan = Scan::prefix(prefix, rows_max);
+    if after.is_empty() {
+        return scan;
+    }
+    scan.after(&[prefix, after].concat())
+}
+
+/// Work as a leader finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// Due now, in order, with keys to go on behind.
+    pub(crate) due: Vec<(Bytes, Work)>,
+    /// When the first piece that is not due yet will be, if the group's time keeps up with the world's; `None` when nothing waits
+    /// or not all that is due was read.
+    pub(crate) next_in: Option<Duration>,
+}
+
+/// At most `rows_max` pieces of work that are due, behind a key of an earlier answer.
+pub(crate) fn queue(kv: &dyn KvRead, after: Option<&Bytes>, rows_max: usize) -> Outcome<Queue> {
+    let mut scan = Scan::prefix(&Key::of_group(keys::DUE).done(), rows_max.saturating_add(1));
+    if let Some(after) = after {
+        scan = scan.after(after);
+    }
+    let now_ms = age::counter_ms(kv)?;
+    let mut due = Vec::new();
+    for (key, _) in kv.scan(&scan)? {
+        let at_ms = keys::u64_at(&key, 3);
+        if at_ms > now_ms {
+            let next_in = Some(Duration::from_millis(at_ms - now_ms));
+            return Ok(Queue { due, next_in });
+        }
+        if due.len() == rows_max {
+            break;
+        }
+        let work = Work::from_key(&key)?;
+        due.push((key, work));
+    }
+    Ok(Queue { due, next_in: None })
+}
+
+/// A group that is new has nothing to be filled in.
+pub(crate) fn begin(tx: &mut Overlay<'_>) -> Outcome<()> {
+    save(tx, filled_key(), &FILLED)
+}
+
+const FILLED: Filled = Filled {
+    slot: SLOTS,
+    sweep: 0,
+    drive: 0,
+};
+
+fn filled_key() -> Bytes {
+    Key::of_group(keys::DUE_FILLED).done()
+}
+
+fn filled(kv: &dyn KvRead) -> Outcome<Filled> {
+    let start = Filled {
+        slot: 0,
+        sweep: 0,
+        drive: 0,
+    };
+    Ok(load(kv, &filled_key())?.unwrap_or(start))
+}
+
+/// Whether every piece of work has its row.
+pub(crate) fn is_filled(kv: &dyn KvRead) -> Outcome<bool> {
+    Ok(filled(kv)? == FILLED)
+}
+
+/// Makes rows for what an earlier release left, a bounded part of it; nothing once all have theirs.
+pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
+    let mut at = filled(&*tx)?;
+    if at == FILLED {
+        return Ok(());
+    }
+    let begun = at.slot;
+    let slots = age::owned_slots(&*tx)?;
+    let mut slots = slots.into_iter().filter(|slot| slot.number() >= begun).peekable();
+    for _ in 0..COMMAND_OPERATIONS_MAX {
+        let Some(slot) = slots.peek().copied() else {
+            at = FILLED;
+            break;
+        };
+        if slot.number() > at.slot {
+            at = Filled {
+                slot: slot.number(),
+                sweep: 0,
+                drive: 0,
+            };
+        }
+        let Some((sweep, table)) = SWEEPS.get(usize::from(at.sweep)).copied() else {
+            at.slot += 1;
+            at.sweep = 0;
+            slots.next();
+            continue;
+        };
+        at = match fill_next(tx, slot, (sweep, table), at.drive)? {
+            Some(drive) => Filled { drive, ..at },
+            None => Filled {
+                sweep: at.sweep + 1,
+                drive: 0,
+                ..at
+            },
+        };
+    }
+    save(tx, filled_key(), &at)
+}
+
+/// Makes the rows of the first drive at or behind `drive` that has rows in `table`; answers the drive to go on with.
+fn fill_next(tx: &mut Overlay<'_>, slot: Slot, what: (Sweep, u8), drive: u64) -> Outcome<Option<u64>> {
+    let (sweep, table) = what;
+    let prefix = Key::of_slot(slot, table).done();
+    if sweep == Sweep::Requests {
+        if let Some(key) = first(&*tx, &prefix, &[])? {
+            note(tx, Work::requests(slot), requests_due(&key))?;
+        }
+        return Ok(None);
+    }
+    let mut scan = Scan::prefix(&prefix, 1);
+    scan.from = Bound::Included(Key::of_slot(slot, table).u64(drive).done());
+    let Some((key, _)) = tx.scan(&scan)?.into_iter().next() else {
+        return Ok(None);
+    };
+    let drive = DriveId(keys::u64_at(&key, 3));
+    if sweep == Sweep::Job {
+        let jobs = tx.scan(&Scan::prefix(&Key::of_drive(drive, table).done(), usize::MAX))?;
+        for (key, _) in jobs {
+            note(tx, Work::job(drive, keys::last_u64(&key)), AT_ONCE)?;
+        }
+    } else {
+        note(tx, Work::of(drive, sweep), due_of(sweep, &key))?;
+    }
+    Ok(drive.0.checked_add(1))
+}
+
+/// When a row of a sweep's table is due.
+pub(crate) fn due_of(sweep: Sweep, key: &[u8]) -> Age {
+    let age = Age(keys::u64_at(key, keys::DRIVE_PREFIX_BYTES));
+    match sweep {
+        Sweep::Job | Sweep::Pages => AT_ONCE,
+        Sweep::Trash => age.after(TRASH_AGE),
+        Sweep::Sessions => age,
+        Sweep::Requests => requests_due(key),
+    }
+}
+
+/// When a row of `REQUEST_END` is due: the hour of its end has begun.
+fn requests_due(key: &[u8]) -> Age {
+    let hour = key.get(3..).and_then(|rest| rest.first_chunk::<4>());
+    hours(hour.map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes)))
+}
+
+/// The age at which an aged hour begins.
+pub(crate) fn hours(hour: u32) -> Age {
+    Age(u64::from(hour).saturating_mul(HOUR_MS))
+}
+
+/// The rows of a slot, for `check`.
+pub(crate) fn of_slot(kv: &dyn KvRead, slot: Slot) -> Outcome<Vec<(Work, WaitingRecord)>> {
+    let rows = crate::state::store::list(kv, &Key::of_slot(slot, keys::WAITING).done(), None, usize::MAX)?;
+    rows.into_iter()
+        .map(|(key, record)| Ok((Work::from_key(&key)?, record)))
+        .collect()
+}
+
+/// The key under which a row must stand in the queue, for `check`.
+pub(crate) fn queued_at(kv: &dyn KvRead, work: Work, due: Age) -> Outcome<Bytes> {
+    Ok(work.due_key(counter_at(kv, work, due)?))
+}

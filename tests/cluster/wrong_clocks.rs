@@ -1,0 +1,177 @@
+//! Wall clocks of all processes set wrong by a day and by sixty, both ways, while they run: nothing is destroyed, and order holds.
+//!
+//! Every process sees every offset, and neighbours never agree: they are up to 120 days apart. A process whose clock lies before its
+//! certificate is refused, which has a test of its own here.
+//! Not here: other faults at the same time (the simulated world has wrong clocks among its faults).
+
+use crate::separate_processes::{Cluster, accounts, check_all, put};
+use crate::served::{Plan, eventually};
+use crate::startup::{refused_by_itself, says};
+use crate::world::noise;
+use bytes::Bytes;
+use client_sdk::client::{Client, Target};
+use client_sdk::error::ClientError;
+use reqwest::Method;
+use std::fs;
+use tokio::sync::mpsc;
+
+/// What stands for the right time: so far ahead of the certificates that none of the offsets lies before them.
+const RIGHT_DAYS: i64 = 70;
+const OFFSETS_DAYS: [i64; 5] = [1, -1, 60, -60, 0];
+/// Parts of the upload that lasts from before the first offset to behind the last: after three it has a session.
+const PART_BYTES: usize = 5 << 20;
+
+/// The administrator, signed in by the gateway's present clock.
+async fn sign_in(plan: &Plan) -> Client {
+    let password = fs::read_to_string(plan.path("password")).unwrap();
+    eventually("sign-in", async || plan.client().login("ann", &password).await).await
+}
+
+/// The next content of `/f`; its version follows the one before.
+async fn write_version(client: &Client, base: u64, content: &[u8]) -> String {
+    let target = Target {
+        base_version: (base > 0).then_some(base),
+        ..Target::new_file("/f")
+    };
+    // A repeat after an outcome that nobody told meets itself: equal content is no conflict.
+    let put = eventually("a version", async || {
+        client.put(&target, Bytes::copy_from_slice(content)).await
+    });
+    let entry = put.await.entry;
+    assert_eq!(entry.version, base + 1, "{entry:?}");
+    entry.id
+}
+
+async fn check_versions(client: &Client, id: &str, contents: &[Vec<u8>]) {
+    for (at, content) in contents.iter().enumerate() {
+        let path = format!("/api/v1/files/{id}/content?version={}", at + 1);
+        let back = eventually("a version", async || {
+            let answer = client.request(Method::GET, &path).send().await?.error_for_status()?;
+            Ok::<_, ClientError>(answer.bytes().await?)
+        });
+        assert!(back.await == *content, "version {}", at + 1);
+    }
+    // Whoever comes with an older one is told, whatever the clocks say.
+    let target = Target {
+        base_version: Some(contents.len() as u64 - 1),
+        ..Target::new_file("/f")
+    };
+    let stale = client.put(&target, "stale".into()).await;
+    assert!(
+        matches!(&stale, Err(ClientError::Refused { status: 409, code, .. }) if code == "version_conflict"),
+        "{stale:?}"
+    );
+}
+
+/// An upload whose parts are sent when the test says so.
+struct SlowUpload {
+    parts: mpsc::Sender<Bytes>,
+    ended: tokio::task::JoinHandle<Result<String, ClientError>>,
+    sent: Vec<u8>,
+}
+
+impl SlowUpload {
+    fn begin(client: &Client, parts_count: usize) -> Self {
+        let (parts, receiver) = mpsc::channel(1);
+        let client = client.clone();
+        let ended = tokio::spawn(async move {
+            let stream = futures_util::stream::unfold(receiver, |mut receiver: mpsc::Receiver<Bytes>| async move {
+                let part = receiver.recv().await?;
+                Some((Ok(part), receiver))
+            });
+            let length = (parts_count * PART_BYTES) as u64;
+            let put = client.put_stream(&Target::new_file("/slow"), length, stream).await?;
+            Ok(put.entry.id)
+        });
+        Self {
+            parts,
+            ended,
+            sent: Vec::new(),
+        }
+    }
+
+    async fn send(&mut self, seed: u64) {
+        let part = noise(seed, PART_BYTES);
+        self.sent.extend(&part);
+        self.parts.send(part.into()).await.unwrap();
+    }
+}
+
+/// Moves an entry in the trash back out, and in again.
+async fn turn_in_trash(client: &Client, id: &str) {
+    let restore = format!("/api/v1/metadata/{id}/restore");
+    eventually("restore", async || client.json(Method::POST, &restore, None).await).await;
+    eventually("trash", async || client.trash(id).await).await;
+}
+
+/// shows: D-2.2 scale=1/2
+/// shows: F10 scale=1/2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_wrong_by_days_destroy_nothing_and_change_no_order() {
+    let mut cluster = Cluster::of(Plan::make());
+    let names = cluster.plan.names();
+    for name in &names {
+        cluster.plan.set_clock(name, RIGHT_DAYS);
+        let served = cluster.plan.start_with_clock(name);
+        cluster.take_in(name, served);
+    }
+    cluster.ready().await;
+    accounts(&cluster.plan).await;
+    let client = sign_in(&cluster.plan).await;
+    let mut versions = vec![noise(0, 300_000)];
+    let file = write_version(&client, 0, &versions[0]).await;
+    let mut files = vec![(put(&client, "/first", &noise(1, 100_000)).await, noise(1, 100_000))];
+    let trashed = put(&client, "/trashed", &noise(2, 10_000)).await;
+    eventually("trash", async || client.trash(&trashed).await).await;
+    let mut slow = SlowUpload::begin(&client, OFFSETS_DAYS.len() + 3);
+    for seed in 10..13 {
+        slow.send(seed).await;
+    }
+    for phase in 0..OFFSETS_DAYS.len() {
+        for (at, name) in names.iter().enumerate() {
+            let offset = OFFSETS_DAYS[(at + phase) % OFFSETS_DAYS.len()];
+            cluster.plan.set_clock(name, RIGHT_DAYS + offset);
+        }
+        if phase == 2 {
+            // Who starts with a wrong clock does the same.
+            for name in ["metadata-2", "node-4"] {
+                cluster.kill(name);
+                let served = cluster.plan.start_with_clock(name);
+                cluster.take_in(name, served);
+            }
+        }
+        let client = sign_in(&cluster.plan).await;
+        versions.push(noise(100 + phase as u64, 300_000));
+        let base = versions.len() as u64 - 1;
+        assert_eq!(write_version(&client, base, &versions[versions.len() - 1]).await, file);
+        check_versions(&client, &file, &versions).await;
+        let bytes = noise(200 + phase as u64, 100_000);
+        files.push((put(&client, &format!("/file-{phase}"), &bytes).await, bytes));
+        check_all(&client, &files).await;
+        turn_in_trash(&client, &trashed).await;
+        slow.send(20 + phase as u64).await;
+        cluster.check_running();
+    }
+    for name in &names {
+        cluster.plan.set_clock(name, RIGHT_DAYS);
+    }
+    let SlowUpload { parts, ended, sent } = slow;
+    drop(parts);
+    let id = ended.await.unwrap().unwrap();
+    files.push((id, sent));
+    let client = sign_in(&cluster.plan).await;
+    check_all(&client, &files).await;
+    check_versions(&client, &file, &versions).await;
+    let listing = client.list("/", 100, None).await.unwrap();
+    assert_eq!(listing.entries.len(), files.len() + 1, "nothing more, nothing less");
+}
+
+#[tokio::test]
+async fn a_process_whose_clock_lies_before_its_certificate_says_so_and_ends() {
+    let plan = Plan::make();
+    for (name, days, words) in [("node-1", -1, "is not valid yet"), ("metadata-1", 800, "has expired")] {
+        plan.set_clock(name, days);
+        let text = refused_by_itself(plan.start_with_clock(name), name).await;
+        says(name, &text, &[&format!("identities/{name}"), words]);
+    }
+}
