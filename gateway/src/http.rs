@@ -104,8 +104,11 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
 }
 
 fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
-    Router::new()
+    let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::sign_in);
+    let sign_in = Router::new()
         .route("/api/v1/auth/token", post(token::token))
+        .route_layer(admitted);
+    let rest = Router::new()
         .route("/api/v1/users", post(users::create))
         .route("/api/v1/users/{id}", patch(users::change).delete(users::delete))
         .route("/api/v1/me", get(users::me))
@@ -120,5 +123,6 @@ fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/admin/status", get(admin::status))
         .route("/api/v1/admin/nodes/{id}/stop", post(admin::stop_node))
         .route("/api/v1/admin/nodes/{id}/start", post(admin::start_node))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit::short))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit::short));
+    sign_in.merge(rest)
 }

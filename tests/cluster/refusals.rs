@@ -233,14 +233,15 @@ pub(crate) fn allow_files(count: u64) {
 }
 
 #[tokio::test]
-async fn two_thousand_connections_that_dawdle_hold_nobody_up() {
+async fn two_thousand_connections_that_dawdle_hold_no_other_user_up() {
     const DAWDLERS: usize = 2_000;
     allow_files(4_000);
     let world = World::start().await;
+    world.client.me().await.unwrap();
     let mut dawdlers = Vec::with_capacity(DAWDLERS);
     for number in 0..DAWDLERS {
         let mut sender = Sender::open(&world).await;
-        // Nothing; half a head; a head whose body is missing. Those of the last kind are refused a share of memory beyond the budget.
+        // Nothing; half a head; a head whose body is missing. Those of the last kind are refused beyond the share of their user.
         match number % 3 {
             0 => {}
             1 => sender.send(b"GET /api/v1/me HTTP/1.1\r\nhost: h\r\nx: ").await,
@@ -251,12 +252,16 @@ async fn two_thousand_connections_that_dawdle_hold_nobody_up() {
         }
         dawdlers.push(sender);
     }
+    // Whoever has so much under way is told to go slower; nobody else is.
+    let own = world.call(Method::GET, "/api/v1/me", None).await;
+    own.refused(429, "rate_exceeded");
+    let (other, _) = world.user("other", 1 << 30).await;
     let mut slowest = Duration::ZERO;
     for number in 0..20 {
         let begun = Instant::now();
         let fresh = Client::new(&world.cluster.facts.url)
             .unwrap()
-            .with_token(&crate::wire::token_of(&world.client));
+            .with_token(&crate::wire::token_of(&other));
         let path = format!("/f{number}");
         let put = fresh
             .put(&Target::new_file(&path), noise(number, 10_000).into())
@@ -266,7 +271,7 @@ async fn two_thousand_connections_that_dawdle_hold_nobody_up() {
         slowest = slowest.max(begun.elapsed());
     }
     assert!(slowest < Duration::from_secs(5), "an upload took {slowest:?}");
-    assert_eq!(world.tree().await.len(), 20);
+    assert_eq!(tree_of(&other).await.len(), 20);
     assert_eq!(dawdlers.len(), DAWDLERS);
 }
 

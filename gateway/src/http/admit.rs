@@ -8,7 +8,7 @@
 use super::App;
 use super::extract::{bearer, client_address, declared_length};
 use super::problem::HttpError;
-use crate::admission::gate::{Gate, Seat};
+use crate::admission::gate::Seat;
 use crate::admission::places::Refusal;
 use crate::admission::{SHORT_BYTES_MAX, Who};
 use axum::BoxError;
@@ -31,8 +31,12 @@ const LEND_AFTER: Duration = Duration::from_millis(250);
 
 /// A request whose content is short, if it has one.
 pub async fn short(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let gate = app.admission.requests.clone();
-    pass(&app, &gate, request, next).await
+    pass(&app, request, next, refused).await
+}
+
+/// A sign-in, which is refused in the shape of RFC 6749.
+pub async fn sign_in(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    pass(&app, request, next, |refusal| super::token::failed(refusal.failure())).await
 }
 
 /// An upload: one that may be long takes a place among those that are, for none of which a short request waits.
@@ -58,8 +62,8 @@ fn refused(refusal: Refusal) -> Response {
     HttpError::from(refusal.failure()).into_response()
 }
 
-async fn pass(app: &App, gate: &Gate, request: Request, next: Next) -> Response {
-    let place = match gate.enter(who(app, &request)).await {
+async fn pass(app: &App, request: Request, next: Next, refused: fn(Refusal) -> Response) -> Response {
+    let place = match app.admission.requests.enter(who(app, &request)).await {
         Ok(place) => place,
         Err(refusal) => return refused(refusal),
     };

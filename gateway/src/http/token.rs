@@ -54,30 +54,33 @@ pub async fn token(State(app): State<Arc<App>>, ClientAddress(from): ClientAddre
     let response = match outcome {
         Ok(answer) => axum::Json(answer).into_response(),
         Err(Refused::Oauth(error, description)) => refuse(StatusCode::BAD_REQUEST, error, description.to_owned()),
-        Err(Refused::Failure(failure)) => {
-            let (status, again) = (status_of(&failure), retry_after(&failure));
-            let error = match failure.kind {
-                ErrorKind::Denied | ErrorKind::NotFound => {
-                    return no_store(refuse(StatusCode::BAD_REQUEST, "invalid_grant", failure.detail));
-                }
-                ErrorKind::Bug | ErrorKind::Corrupt => "server_error",
-                ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Ambiguous | ErrorKind::Exhausted => {
-                    "temporarily_unavailable"
-                }
-                _ => "invalid_request",
-            };
-            let detail = if error == "server_error" {
-                "our own fault".to_owned()
-            } else {
-                failure.detail
-            };
-            let mut response = refuse(status, error, detail);
-            if let Some(seconds) = again {
-                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-            }
-            response
-        }
+        Err(Refused::Failure(failure)) => return failed(failure),
     };
+    no_store(response)
+}
+
+/// A failure in the shape of RFC 6749.
+pub(super) fn failed(failure: Failure) -> Response {
+    let (status, again) = (status_of(&failure), retry_after(&failure));
+    let error = match failure.kind {
+        ErrorKind::Denied | ErrorKind::NotFound => {
+            return no_store(refuse(StatusCode::BAD_REQUEST, "invalid_grant", failure.detail));
+        }
+        ErrorKind::Bug | ErrorKind::Corrupt => "server_error",
+        ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Ambiguous | ErrorKind::Exhausted => {
+            "temporarily_unavailable"
+        }
+        _ => "invalid_request",
+    };
+    let detail = if error == "server_error" {
+        "our own fault".to_owned()
+    } else {
+        failure.detail
+    };
+    let mut response = refuse(status, error, detail);
+    if let Some(seconds) = again {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
     no_store(response)
 }
 
