@@ -15,7 +15,6 @@ use protocol::codes as group_codes;
 use protocol::metadata::upload::{Committed, NewStripe, RowRun, Survival, UploadCommand};
 use protocol::metadata::{Command, CommandAnswer};
 use protocol::wire_error::Failure;
-use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
@@ -97,15 +96,14 @@ impl Naming {
         self.batches
     }
 
-    /// How it ended; without one, never.
-    pub(super) async fn ended(naming: &mut Option<Self>) -> Result<Named, Failure> {
-        match naming {
-            Some(naming) => {
-                let named = (&mut naming.task).await;
-                named.unwrap_or_else(|error| Err(Failure::bug(format!("name rows: {error}"))))
-            }
-            None => std::future::pending().await,
-        }
+    /// How it ended, and then there is none any more; without one, never. Dropped before, it goes on.
+    pub(super) async fn ended(slot: &mut Option<Self>) -> Result<Named, Failure> {
+        let Some(naming) = slot else {
+            return std::future::pending().await;
+        };
+        let named = (&mut naming.task).await;
+        *slot = None;
+        named.unwrap_or_else(|error| Err(Failure::bug(format!("name rows: {error}"))))
     }
 }
 
@@ -147,7 +145,6 @@ impl Upload {
 
     /// Takes up what was named; what became durable meanwhile goes with the next command.
     pub(super) fn named(&mut self, named: Named) {
-        self.naming = None;
         if let Some((_, position)) = &mut self.session {
             *position = named.position;
         }
@@ -208,12 +205,23 @@ impl Upload {
         }
     }
 
-    /// Ends the session, if any, so that it holds nothing until its age is over.
+    /// Ends the session, if any, so that it holds nothing until its age is over. Goes on when it is dropped.
     pub(super) async fn abort(&mut self) {
-        self.naming = None;
-        if let Some((upload, _)) = self.session.take() {
-            end(&self.stage.core, &self.stage.caller, upload).await;
+        if let Some(ending) = self.ending() {
+            drop(tokio::spawn(ending.in_current_span()).await);
         }
+    }
+
+    /// Ends the session behind whatever names its rows: the command that opens it must not come after the one that ends it.
+    fn ending(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let (upload, _) = self.session.take()?;
+        let (stage, naming) = (self.stage.clone(), self.naming.take());
+        Some(async move {
+            if let Some(naming) = naming {
+                drop(naming.task.await);
+            }
+            end(&stage.core, &stage.caller, upload).await;
+        })
     }
 }
 
@@ -276,12 +284,10 @@ impl Stage {
 /// it counts against the quota.
 impl Drop for Upload {
     fn drop(&mut self) {
-        let Some((upload, _)) = self.session.take() else { return };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let (core, caller) = (Arc::clone(&self.stage.core), self.stage.caller);
-        runtime.spawn(async move { end(&core, &caller, upload).await });
+        let Some(ending) = self.ending() else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(ending);
+        }
     }
 }
 
