@@ -4,15 +4,9 @@
 //! Not here: frames below the typed calls of an authenticated connection (`rpc`'s conformance suite), each decoder by itself
 //! (a property beside each of them).
 
+use crate::insider::Insider;
 use crate::world::{World, noise};
 use bytes::Bytes;
-use codec::cipher::Aes256Gcm;
-use daemon::clock::SystemClock;
-use daemon::metrics::Metrics;
-use daemon::pool::Pool;
-use daemon::random::Random;
-use gateway::drive::metadata_client::MetadataClient;
-use gateway::seams::Seams;
 use model::digest::StripeHash;
 use model::id::{CONTROL_GROUP, DiskId, GroupId, RowVersion};
 use model::process::{ProcessId, Role};
@@ -20,15 +14,12 @@ use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeForm, StripeId};
 use protocol::frame::{Call, Method, encode};
 use protocol::metadata::query::ControlQuery;
-use protocol::metadata::{Query, QueryAnswer, QueryRequest};
+use protocol::metadata::{Query, QueryRequest};
 use protocol::node::{ByteRange, ConfirmFragment, NodeStatus, PayloadHash, ReadFragment, StoreFragment};
-use rpc::identity::{Identity, IdentityPem, Revocations};
-use rpc::limits::RpcLimits;
-use rpc::quic::{QuicOptions, QuicTransport};
-use rpc::transport::{Handler, Peer, RpcError, Transport};
+use rpc::quic::QuicTransport;
+use rpc::transport::{Peer, RpcError, Transport as _};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -156,99 +147,6 @@ async fn answer_to(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     back
 }
 
-/// Somebody of the cluster, by the identity that its process has.
-struct Insider {
-    transport: Arc<QuicTransport>,
-    metadata: Vec<Peer>,
-    client: MetadataClient,
-}
-
-/// Answers nobody.
-struct Deaf;
-
-#[async_trait::async_trait]
-impl Handler for Deaf {
-    async fn handle(
-        &self,
-        _caller: ProcessId,
-        _call: Call,
-    ) -> Result<protocol::frame::Answer, protocol::wire_error::Failure> {
-        Err(protocol::wire_error::Failure::bug("nobody calls this process"))
-    }
-}
-
-fn identity(data_dir: &Path, process: &str) -> Identity {
-    let read = |name: &str| fs::read_to_string(data_dir.join("cluster/identities").join(process).join(name)).unwrap();
-    let pem = IdentityPem {
-        certificate: read("certificate.pem"),
-        key: read("key.pem"),
-        authority: read("authority.pem"),
-    };
-    Identity::from_pem(&pem).unwrap()
-}
-
-fn insider(data_dir: &Path, process: &str) -> Insider {
-    let clock = Arc::new(SystemClock::new());
-    let options = QuicOptions {
-        identity: identity(data_dir, process),
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        clock: Arc::clone(&clock) as Arc<dyn daemon::clock::Clock>,
-        limits: RpcLimits::default(),
-        revocations: Revocations::default(),
-        has_jumbo_frames: false,
-    };
-    let (transport, _) = QuicTransport::bind(options, Arc::new(Deaf)).unwrap();
-    let secrets: serde_json::Value =
-        serde_json::from_slice(&fs::read(data_dir.join("cluster/dev-secrets.json")).unwrap()).unwrap();
-    let ports = secrets["metadata_ports"].as_array().unwrap().iter();
-    let metadata: Vec<Peer> = (1..)
-        .zip(ports)
-        .map(|(number, port)| Peer {
-            process: ProcessId {
-                role: Role::Metadata,
-                number,
-            },
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port.as_u64().unwrap()).unwrap())),
-        })
-        .collect();
-    let seams = Seams {
-        transport: Arc::clone(&transport) as Arc<dyn Transport>,
-        clock,
-        pool: Pool::of_machine().unwrap(),
-        random: Random::system(),
-        metrics: Metrics::new(),
-        cipher: Arc::new(Aes256Gcm),
-    };
-    let client = MetadataClient::new(seams, 99, metadata.clone());
-    Insider {
-        transport,
-        metadata,
-        client,
-    }
-}
-
-impl Insider {
-    async fn nodes(&self) -> Vec<Peer> {
-        let asked = self
-            .client
-            .query(&Query::Control(ControlQuery::Cluster), 1)
-            .await
-            .unwrap()
-            .0;
-        let QueryAnswer::Cluster(cluster) = asked else {
-            panic!("asked for the map, was answered {asked:?}");
-        };
-        let nodes = cluster.map.nodes.iter().map(|(id, info)| Peer {
-            process: ProcessId {
-                role: Role::Node,
-                number: u64::from(id.0),
-            },
-            address: info.address,
-        });
-        nodes.collect()
-    }
-}
-
 /// Messages as gateways send them to nodes and replicas.
 fn messages() -> Vec<(Method, Vec<u8>)> {
     let name = FragmentName {
@@ -309,7 +207,7 @@ fn messages() -> Vec<(Method, Vec<u8>)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_foreign_messages_and_datagrams_at_the_ports_between_processes_change_nothing() {
     let world = World::start().await;
-    let insider = Arc::new(insider(&world.data_dir(), "gateway-1"));
+    let insider = Arc::new(Insider::of_dev(&world.data_dir(), "gateway-1"));
     let peers: Vec<Peer> = insider.metadata.iter().copied().chain(insider.nodes().await).collect();
     assert_eq!(peers.len(), 9);
     let valid = messages();

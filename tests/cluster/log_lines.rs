@@ -3,10 +3,13 @@
 //! The processes are those of the example files, each with a log file and data directories of its own; so it is also seen here that
 //! no two of them open one database. Not here: secrets in logs (`quiet_log`).
 
-use crate::separate_processes::accounts;
+use crate::insider::Insider;
+use crate::separate_processes::{accounts, put};
 use crate::served::{Plan, Served, eventually, run};
 use crate::world::{answer, noise};
-use client_sdk::client::Client;
+use bytes::Bytes;
+use client_sdk::client::{Client, Target};
+use codec::cut::Cutter;
 use reqwest::Method;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,9 +79,6 @@ fn each_process_has_databases_of_its_own(running: &BTreeMap<String, Served>) {
     }
 }
 
-/// At its end it also shows that the services share no database.
-///
-/// shows: H-P4 scale=1/2
 #[tokio::test]
 async fn one_request_is_found_by_its_id_in_the_logs_of_gateway_metadata_and_nodes() {
     let plan = Plan::make();
@@ -112,7 +112,48 @@ async fn one_request_is_found_by_its_id_in_the_logs_of_gateway_metadata_and_node
         .await;
     }
     assert!(who_tells(&running, "00000000000000000000000000000001").is_empty());
+}
+
+/// shows: H-P4
+#[tokio::test]
+async fn services_share_no_database_and_versions_keep_how_they_were_cut() {
+    let plan = Plan::make();
+    let start = |name: String| (name.clone(), plan.start(&name));
+    let running: BTreeMap<String, Served> = plan.names().into_iter().map(start).collect();
+    let client = plan.client();
+    eventually("the gateway is not ready", async || client.text("/readyz").await).await;
     each_process_has_databases_of_its_own(&running);
+
+    let (_, user) = accounts(&plan).await;
+    let insider = Insider::of_plan(&plan, "gateway-1");
+    let told = user.me().await.unwrap().cut;
+    let contents = [noise(1, 9 << 20), noise(2, 3_000_001)];
+    let first = put(&user, "/f", &contents[0]).await;
+    let second = Target {
+        base_version: Some(1),
+        ..Target::new_file("/f")
+    };
+    user.put(&second, contents[1].clone().into()).await.unwrap();
+    for (version, content) in (1..).zip(&contents) {
+        let manifest = insider.manifest(&user, &first, Some(version)).await;
+        let cut = manifest.drive.cut;
+        assert_eq!(
+            [cut.min_bytes, cut.avg_bytes, cut.max_bytes].map(u64::from),
+            [told.min, told.avg, told.max]
+        );
+        // The lengths are those that the parameters give for this content, each of its own.
+        let found: Vec<usize> = manifest
+            .blocks
+            .iter()
+            .map(|block| block.block.row.size as usize)
+            .collect();
+        let mut cutter = Cutter::new();
+        let mut blocks = cutter.push(Bytes::copy_from_slice(content));
+        blocks.extend(cutter.finish());
+        let expected: Vec<usize> = blocks.iter().map(Bytes::len).collect();
+        assert_eq!(found, expected, "version {version}");
+        assert!(found.len() > 1 && found[0] != found[1], "{found:?}");
+    }
 }
 
 #[test]

@@ -192,6 +192,11 @@ impl Plan {
         table
     }
 
+    /// Where the metadata replicas answer, by their numbers.
+    pub(crate) fn metadata(&self) -> &[SocketAddr] {
+        &self.metadata
+    }
+
     /// The directory of a disk.
     pub(crate) fn disk(&self, id: usize) -> PathBuf {
         self.path(&format!("disks/{id}"))

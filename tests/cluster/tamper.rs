@@ -15,11 +15,11 @@ const RECORD_HEADER_BYTES: usize = 40;
 const MIB: usize = 1 << 20;
 
 /// A fragment as it lies on a disk.
-struct OnDisk {
+pub(crate) struct OnDisk {
     segment: PathBuf,
     /// Where its record begins in the segment.
     record_at: usize,
-    header: FragmentHeader,
+    pub(crate) header: FragmentHeader,
 }
 
 impl OnDisk {
@@ -66,11 +66,12 @@ impl OnDisk {
     }
 }
 
-/// Every fragment on every data disk of a stopped cluster, by index.
-fn fragments(data_dir: &Path) -> Vec<OnDisk> {
+/// Every fragment on every data disk below a directory, by name. What a node writes meanwhile may be found or not.
+pub(crate) fn fragments(data_dir: &Path) -> Vec<OnDisk> {
     let mut found = Vec::new();
     for segment in files_below(data_dir) {
-        if segment.extension().is_none_or(|ending| ending != "seg") || !segment.to_string_lossy().contains("/node-") {
+        if segment.extension().is_none_or(|ending| ending != "seg") || segment.to_string_lossy().contains("/metadata-")
+        {
             continue;
         }
         let bytes = fs::read(&segment).unwrap();

@@ -83,10 +83,8 @@ async fn a_connection_that_is_reset_in_a_session_leaves_nothing() {
     assert_eq!(world.usage().await.charged_bytes, content.len() as u64);
 }
 
-/// An HTTP/2 stream that is reset drops its request wherever that stands.
-#[tokio::test]
-async fn an_upload_that_is_dropped_ends_its_session_behind_it() {
-    let world = World::start().await;
+/// An upload of 20 MiB, more than is written without a session, whose body then has no end.
+async fn endless(world: &World) {
     let core = world.core();
     let order = UploadOrder {
         target: UploadTarget::Place {
@@ -102,12 +100,39 @@ async fn an_upload_that_is_dropped_ends_its_session_behind_it() {
     let content = stream::iter((0..20).map(|seed| Ok(Bytes::from(noise(seed, MIB)))));
     let body = content.chain(stream::pending()).boxed();
     let admitted = core.admit(None).unwrap();
-    let upload = core.upload(&world.caller, admitted, order, body);
+    drop(core.upload(&world.caller, admitted, order, body).await);
+    panic!("the body has no end");
+}
+
+/// An HTTP/2 stream that is reset drops its request wherever that stands.
+#[tokio::test]
+async fn an_upload_that_is_dropped_ends_its_session_behind_it() {
+    let world = World::start().await;
     tokio::select! {
-        _ = upload => panic!("the body has no end"),
+        () = endless(&world) => {}
         () = world.until(|commands| commands.contains(&"AppendRows")) => {}
     }
     world.until(|commands| commands.last() == Some(&"AbortSession")).await;
+    assert_eq!(world.usage().await.charged_bytes, 0);
+}
+
+/// An end that overtook the opening would find no session, and what opens behind it would hold its quota for its whole age.
+#[tokio::test]
+async fn an_upload_that_is_dropped_while_its_session_opens_ends_it_behind_the_opening() {
+    let world = World::start().await;
+    let held = world.hold_opening().await;
+    tokio::select! {
+        () = endless(&world) => {}
+        () = world.opening() => {}
+    }
+    // Long enough for an end that waits for nothing: it shows as the first command below.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(held);
+    world.until(|commands| commands.contains(&"OpenSession")).await;
+    world.until(|commands| commands.last() == Some(&"AbortSession")).await;
+    let commands = world.commands();
+    let ends = commands.iter().filter(|command| **command == "AbortSession").count();
+    assert_eq!((commands[0], ends), ("OpenSession", 1), "{commands:?}");
     assert_eq!(world.usage().await.charged_bytes, 0);
 }
 

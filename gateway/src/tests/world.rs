@@ -48,6 +48,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
 
 const CLUSTER: ClusterId = ClusterId(1);
 const NOW: WallTime = WallTime(1_800_000_000_000);
@@ -64,6 +65,9 @@ const SETTINGS: ClusterSettings = ClusterSettings {
 pub(super) struct Replica {
     stores: [MemoryKv; 2],
     commands: Mutex<Vec<Command>>,
+    /// A command that opens a session is told here when it arrives, and waits while a test holds the gate.
+    opening: Notify,
+    gate: RwLock<()>,
 }
 
 impl Replica {
@@ -107,6 +111,11 @@ impl Handler for Replica {
         let reply = match call.method {
             Method::Propose => {
                 let request: ProposeRequest = decode(&call.message)?;
+                let command = decode::<Envelope>(&request.envelope)?.command;
+                if matches!(command, Command::Upload(UploadCommand::OpenSession { .. })) {
+                    self.opening.notify_one();
+                    drop(self.gate.read().await);
+                }
                 self.propose(request.group, &request.envelope)
             }
             Method::Query => {
@@ -228,6 +237,8 @@ impl World {
         let replica = Arc::new(Replica {
             stores: [MemoryKv::new(), MemoryKv::new()],
             commands: Mutex::default(),
+            opening: Notify::new(),
+            gate: RwLock::new(()),
         });
         let metadata = process(Role::Metadata, 1);
         let (first, address) = network.attach(metadata, CLUSTER, Arc::clone(&replica) as Arc<dyn Handler>);
@@ -298,6 +309,17 @@ impl World {
     /// Takes all cuts back.
     pub(super) fn mend(&self) {
         self.network.mend_all();
+    }
+
+    /// Lets no session be opened until the guard is dropped.
+    pub(super) async fn hold_opening(&self) -> RwLockWriteGuard<'_, ()> {
+        self.replica.gate.write().await
+    }
+
+    /// Waits until a command that opens a session has arrived.
+    pub(super) async fn opening(&self) {
+        let arrived = tokio::time::timeout(DEADLINE, self.replica.opening.notified());
+        arrived.await.expect("no session was opened");
     }
 
     /// What `work` gives, while the clock is moved on in small steps until then.
