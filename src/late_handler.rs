@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use model::error_kind::ErrorKind;
 use model::process::ProcessId;
+use protocol::codes;
 use protocol::frame::{Answer, Call, Method};
 use protocol::wire_error::Failure;
 use rpc::transport::Handler;
@@ -65,11 +66,7 @@ impl Handler for LateHandler {
                 payload: Bytes::new(),
             }),
             Stage::Serves(service) => service.handle(caller, call).await,
-            Stage::OnlyCalls => Err(Failure::new(
-                ErrorKind::Invalid,
-                "wrong_role",
-                "this process makes calls and serves none",
-            )),
+            Stage::OnlyCalls => Err(codes::WRONG_ROLE.because("this process makes calls and serves none")),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod long_pause;
 pub mod meter;
 pub mod oracle;
 pub mod overload;
+mod proc;
 pub mod process_attack;
 pub mod table;
 pub mod tree;

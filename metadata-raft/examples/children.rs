@@ -9,21 +9,21 @@
     reason = "a measurement that cannot be set up ends, and it measures by the real clock"
 )]
 
-use bytes::Bytes;
+#[path = "../tests/shared/founding.rs"]
+mod founding;
+
+use founding::{founding, user};
 use kv::overlay::Overlay;
 use kv::rocks::{RocksBudget, RocksKv};
 use kv::seam::Kv;
 use metadata_raft::state::State;
 use model::authorize::Principal;
-use model::id::{DriveId, GroupId, Slot, UserId};
-use model::name::{EntryName, Username};
-use model::profile::ProfileId;
-use model::time::{Age, WallTime};
+use model::id::{DriveId, GroupId};
+use model::name::EntryName;
+use model::time::WallTime;
 use protocol::frame::encode;
 use protocol::metadata::drive::{DriveCommand, EntryRef, Place};
-use protocol::metadata::group::{AdoptedSlot, GroupCommand, GroupSettings};
 use protocol::metadata::query::{DriveAsk, DriveQuery};
-use protocol::metadata::user::{CutParameters, NewDrive, UserCommand};
 use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply, RequestKey, RequestLife};
 use std::time::{Duration, Instant};
 
@@ -76,45 +76,6 @@ impl Group {
     }
 }
 
-fn founding(user: UserId, drive: DriveId) -> [Command; 3] {
-    let cut = CutParameters {
-        level: 1,
-        min_bytes: 1 << 18,
-        avg_bytes: 1 << 20,
-        max_bytes: 1 << 22,
-        page_min: 32,
-        page_max: 512,
-        page_bits: 7,
-    };
-    let home = NewDrive {
-        drive,
-        wrapped_key: Bytes::from_static(b"wrapped"),
-        kek_id: "kek".to_owned(),
-        profile: ProfileId::Solo,
-        quota_bytes: 1 << 40,
-        cut,
-    };
-    [
-        Command::Group(GroupCommand::Configure(GroupSettings {
-            birth_epoch_ms: 2_000,
-            block_grace_ms: 60_000,
-        })),
-        Command::Group(GroupCommand::AdoptSlots {
-            slots: vec![AdoptedSlot {
-                slot: user.slot(),
-                age: Age(0),
-            }],
-        }),
-        Command::User(UserCommand::CreateUser {
-            name: Username::new("ada").unwrap(),
-            user,
-            home,
-            password_hash: "hash".to_owned(),
-            is_admin: false,
-        }),
-    ]
-}
-
 fn folder(principal: Principal, drive: DriveId, number: u64) -> (Option<RequestKey>, Command) {
     let key = RequestKey {
         source: 1,
@@ -154,14 +115,8 @@ fn main() {
         kv: RocksKv::open(dir.path(), &budget).unwrap(),
         index: 0,
     };
-    let slot = Slot::of_username("ada");
-    let (user, drive) = (UserId::new(slot, 7), DriveId::new(slot, 8));
-    let principal = Principal {
-        user,
-        device: None,
-        is_admin: false,
-    };
-    group.apply(founding(user, drive).map(|command| (None, command)));
+    let (principal, drive) = user("ada");
+    group.apply(founding("ada").map(|command| (None, command)));
     let begun = Instant::now();
     let mut made = 0;
     while made < children {

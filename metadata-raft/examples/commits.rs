@@ -2,32 +2,17 @@
 //!
 //! `cargo run --release -p metadata-raft --example commits -- [memory|quic] [seconds]`. Prints one commit at a time, then 8, 64
 //! and 256 at once: commits a second, p50, p99 and CPU time a commit. Not here: HTTP, gateways, what else a cluster does meanwhile.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "a measurement that cannot be set up ends, and it measures by the real clock"
-)]
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot be set up ends")]
 
-#[path = "../tests/replicas/drive.rs"]
-#[allow(dead_code)]
-mod drive;
-#[path = "shared/measure.rs"]
-#[allow(dead_code)]
-mod measure;
-#[path = "../tests/replicas/parts.rs"]
-mod parts;
-#[path = "../tests/replicas/world.rs"]
-#[allow(dead_code)]
-mod world;
+mod shared;
 
-use drive::{Drive, GROUP};
-use measure::{Load, argument, cpu};
 use protocol::metadata::{Command, RequestKey, RequestLife};
+use shared::drive::{Drive, GROUP};
+use shared::measure::{Load, argument, cpu};
+use shared::world::{self, Wires, World};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use world::{Wires, World};
 
 /// The command and the request id that a gateway would give it.
 fn folder(drive: Drive, number: u64) -> (RequestKey, Command) {

@@ -2,28 +2,12 @@
 //!
 //! `cargo run --release -p metadata-raft --example idle -- [groups] [memory|quic] [seconds]`, by default 64 groups over QUIC for 10.
 //! Prints CPU in percent of a core. Not here: gateways and nodes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "a measurement on the real machine; what cannot be set up ends it"
-)]
 
-#[path = "../tests/replicas/drive.rs"]
-#[allow(dead_code)]
-mod drive;
-#[path = "shared/measure.rs"]
-#[allow(dead_code)]
-mod measure;
-#[path = "../tests/replicas/parts.rs"]
-mod parts;
-#[path = "../tests/replicas/world.rs"]
-#[allow(dead_code)]
-mod world;
+mod shared;
 
-use measure::{argument, cpu};
+use shared::measure::{argument, cpu};
+use shared::world::{Wires, World};
 use std::time::Duration;
-use world::{Wires, World};
 
 #[tokio::main]
 async fn main() {

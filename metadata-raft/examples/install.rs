@@ -7,28 +7,15 @@
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "a measurement on the real machine; what cannot be set up ends it"
 )]
 
-#[path = "../tests/replicas/drive.rs"]
-#[allow(dead_code)]
-mod drive;
-#[path = "shared/measure.rs"]
-#[allow(dead_code)]
-mod measure;
-#[path = "../tests/replicas/parts.rs"]
-mod parts;
-#[path = "shared/replica_process.rs"]
-mod replica_process;
-#[path = "../tests/replicas/world.rs"]
-#[allow(dead_code)]
-mod world;
+mod shared;
 
 use disk::{Disk, RealDisk};
-use drive::{Drive, GROUP};
-use measure::{Load, argument};
-use replica_process::{Client, Processes, REPLICA};
+use shared::drive::{Drive, GROUP};
+use shared::measure::{Load, argument};
+use shared::replica_process::{self, Client, Processes, REPLICA};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,33 +6,20 @@
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "a measurement on the real machine; what cannot be set up ends it"
 )]
 
-#[path = "../tests/replicas/drive.rs"]
-#[allow(dead_code)]
-mod drive;
-#[path = "shared/folders.rs"]
-mod folders;
-#[path = "shared/measure.rs"]
-#[allow(dead_code)]
-mod measure;
-#[path = "../tests/replicas/parts.rs"]
-mod parts;
-#[path = "../tests/replicas/world.rs"]
-#[allow(dead_code)]
-mod world;
+mod shared;
 
-use drive::{Drive, GROUP};
-use folders::Folders;
-use measure::{Load, Times, argument};
 use model::id::EntryId;
 use protocol::metadata::drive::DriveCommand;
 use protocol::metadata::query::{DriveAsk, DriveQuery};
 use protocol::metadata::{Command, Query, QueryAnswer};
+use shared::drive::{Drive, GROUP};
+use shared::folders::Folders;
+use shared::measure::{Load, Times, argument};
+use shared::world::{Wires, World};
 use std::time::{Duration, Instant};
-use world::{Wires, World};
 
 const FACTOR_MAX: f64 = 2.0;
 /// Makers of the folder's entries.

@@ -16,3 +16,7 @@ pub mod space;
 pub mod state;
 pub mod volume;
 pub mod worker;
+
+#[cfg(test)]
+#[path = "../tests/shared/founding.rs"]
+mod founding;

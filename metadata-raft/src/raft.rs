@@ -2,7 +2,7 @@
 //!
 //! Reading order: `types` (what openraft is told), `record` (what we persist), `group_log` (one group in memory), `stream` and
 //! `journal_stream` (the ordered stream below), `log_store`, `stored_state` (what the store holds besides the state), `state_machine`, `snapshot`,
-//! `append_order`, `address_book`, `network`.
+//! `append_order`, `address_book`, `network`, `receiver`.
 //! Invariants: what openraft is answered as durable is synced; commands and answers are opaque bytes here.
 //! Not here: what a command means (`state`), starting and stopping a replica (`group`).
 
@@ -17,6 +17,7 @@ pub mod network;
 pub mod outgoing;
 pub mod read_once;
 pub mod read_rounds;
+pub mod receiver;
 pub mod record;
 pub mod snapshot;
 pub mod state_machine;

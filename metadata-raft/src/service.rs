@@ -9,7 +9,7 @@ use crate::group::{Group, GroupError};
 use crate::metrics;
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::answer_beats;
-use crate::raft::network::group_of;
+use crate::raft::receiver::group_of;
 use crate::readiness::CONFIRM_DEADLINE;
 use crate::space::Space;
 use crate::state::State;
@@ -179,11 +179,7 @@ impl Handler for MetadataService {
                 })
                 .await
             }
-            _ => Err(Failure::new(
-                ErrorKind::Invalid,
-                "wrong_role",
-                "a metadata process does not serve this call",
-            )),
+            _ => Err(codes::WRONG_ROLE.because("a metadata process does not serve this call")),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which package is the only door to which library.
 
-use crate::tree::{Fault, Source};
+use crate::tree::{Fault, Source, is_of_tests};
 use syn::visit::{self, Visit};
 
 struct Door {
@@ -145,13 +145,7 @@ impl Paths<'_> {
 
 impl<'ast> Visit<'ast> for Paths<'_> {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        let is_test = item.attrs.iter().any(|attribute| {
-            attribute.path().is_ident("cfg")
-                && attribute
-                    .parse_args::<syn::Ident>()
-                    .is_ok_and(|argument| argument == "test")
-        });
-        if !is_test {
+        if !is_of_tests(item) {
             visit::visit_item_mod(self, item);
         }
     }

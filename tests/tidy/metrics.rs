@@ -4,7 +4,7 @@
 //! same package, tests aside, names it and changes a metric of its kind, itself or through a function or a field of the same file.
 //! Not here: whether it is changed at the right moment (each package's own tests).
 
-use crate::tree::{Fault, Source};
+use crate::tree::{Fault, Source, is_of_tests};
 use std::collections::{BTreeMap, BTreeSet};
 use syn::visit::{self, Visit};
 
@@ -265,13 +265,7 @@ impl Uses {
 
 impl<'ast> Visit<'ast> for Uses {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        let is_test = item.attrs.iter().any(|attribute| {
-            attribute.path().is_ident("cfg")
-                && attribute
-                    .parse_args::<syn::Ident>()
-                    .is_ok_and(|argument| argument == "test")
-        });
-        if !is_test {
+        if !is_of_tests(item) {
             visit::visit_item_mod(self, item);
         }
     }

@@ -1,6 +1,7 @@
 //! The machine that the figures come from: a figure without it says nothing.
 
 use super::limit;
+use crate::proc::field;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -89,29 +90,14 @@ fn busy_ticks(stat: &str) -> Option<u64> {
         .sum()
 }
 
-/// The value of the first line `name : value`.
-pub(super) fn field(text: &str, name: &str) -> Option<String> {
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then(|| value.trim().to_owned())
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{busy_ticks, field};
+    use super::busy_ticks;
 
     #[test]
     fn idle_time_waiting_and_guests_are_not_busy() {
         assert_eq!(busy_ticks("cpu  1 2 4 1000 1000 8 16 32 9000 9000\ncpu0 7\n"), Some(63));
         assert_eq!(busy_ticks("intr 7"), None);
         assert_eq!(busy_ticks("cpu  1 x"), None);
-    }
-
-    #[test]
-    fn a_field_is_found_by_its_whole_name() {
-        let text = "model\t\t: 1\nmodel name\t: A B\n";
-        assert_eq!(field(text, "model name").as_deref(), Some("A B"));
-        assert_eq!(field(text, "name"), None);
     }
 }

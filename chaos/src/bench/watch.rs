@@ -1,13 +1,12 @@
-//! CPU time and memory of the cluster's processes, out of /proc, and summed for each role.
+//! CPU time and memory of the cluster's processes, summed for each role.
 //!
 //! Invariant: where the kernel does not let the peak be reset, the figure says that it is the peak since the start.
 
-use super::machine::field;
 use crate::dev_cluster::DevFacts;
-use anyhow::{Context, anyhow};
+use crate::proc;
+use anyhow::Context;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
 /// The role of a process that has several.
 const ALL_ROLES: &str = "all roles";
@@ -74,20 +73,14 @@ impl ClusterWatch {
 
     /// User and system CPU seconds since the start of each.
     pub(super) fn cpu(&self) -> anyhow::Result<CpuSeconds> {
-        let ticks_per_s = rustix::param::clock_ticks_per_second() as f64;
-        let seconds = self.processes.iter().map(|process| {
-            let path = format!("/proc/{}/stat", process.pid);
-            let stat = fs::read_to_string(&path).with_context(|| format!("{} is gone", process.role))?;
-            let ticks = cpu_ticks(&stat).with_context(|| format!("read {path}"))?;
-            Ok(ticks as f64 / ticks_per_s)
-        });
+        let processes = self.processes.iter();
+        let seconds = processes.map(|process| proc::cpu_s(process.pid).with_context(|| process.role.clone()));
         Ok(CpuSeconds(seconds.collect::<anyhow::Result<_>>()?))
     }
 
     /// Makes the peak start again from what is resident now; false when not permitted.
     pub(super) fn reset_peak(&self) -> bool {
-        let mut pids = self.processes.iter().map(|process| process.pid);
-        pids.all(|pid| fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok())
+        self.processes.iter().all(|process| proc::reset_peak(process.pid))
     }
 
     /// What each role took since `before`, with its peak since the last reset.
@@ -95,7 +88,7 @@ impl ClusterWatch {
         let now = self.cpu()?;
         let mut parts = Vec::new();
         for ((process, now), before) in self.processes.iter().zip(&now.0).zip(&before.0) {
-            let peak_bytes = status_bytes(process.pid, "VmHWM")?;
+            let peak_bytes = proc::peak_bytes(process.pid)?;
             parts.push((process.role.as_str(), now - before, peak_bytes));
         }
         Ok(by_role(&parts))
@@ -108,9 +101,8 @@ impl ClusterWatch {
             proportional_bytes: Some(0),
         };
         for process in &self.processes {
-            resident.bytes += status_bytes(process.pid, "VmRSS")?;
-            let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).ok();
-            let shared = rollup.and_then(|text| kib(&field(&text, "Pss")?));
+            resident.bytes += proc::resident_bytes(process.pid)?;
+            let shared = proc::proportional_bytes(process.pid);
             resident.proportional_bytes = resident.proportional_bytes.zip(shared).map(|(sum, own)| sum + own);
         }
         Ok(resident)
@@ -159,45 +151,9 @@ fn by_role(parts: &[(&str, f64, u64)]) -> Vec<RoleCost> {
     costs.into_values().collect()
 }
 
-/// A line of proc_pid_status(5) that counts kilobytes, in bytes.
-fn status_bytes(pid: u32, name: &str) -> anyhow::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the cluster is gone")?;
-    let value = field(&status, name).and_then(|value| kib(&value));
-    value.ok_or_else(|| anyhow!("/proc/{pid}/status has no {name}"))
-}
-
-fn kib(value: &str) -> Option<u64> {
-    let count: u64 = value.strip_suffix("kB")?.trim().parse().ok()?;
-    Some(count << 10)
-}
-
-/// utime and stime, fields 14 and 15 of proc_pid_stat(5). The name, field 2, may hold blanks and brackets, so counting begins
-/// behind its last bracket with field 3.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(14 - 3);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{by_role, cpu_ticks, kib, watched};
-
-    #[test]
-    fn ticks_are_read_behind_a_name_with_blanks_and_brackets() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 120 34 5 6 20 0 1 0 9 1 1";
-        assert_eq!(cpu_ticks(stat), Some(154));
-        assert_eq!(cpu_ticks("7 (a) S 1"), None);
-        assert_eq!(cpu_ticks(""), None);
-    }
-
-    #[test]
-    fn kilobytes_are_counted_in_bytes_and_nothing_else_is() {
-        assert_eq!(kib("12 kB"), Some(12 << 10));
-        assert_eq!(kib("12"), None);
-        assert_eq!(kib("x kB"), None);
-    }
+    use super::{by_role, watched};
 
     fn roles(told: &[(&str, u32)], parent: u32) -> Vec<(String, u32)> {
         let all = watched(told.iter().copied(), parent).into_iter();

@@ -80,22 +80,13 @@ fn events_of(entry: EntryId, done: &[Done]) -> Vec<Event<Step>> {
 #[cfg(test)]
 mod tests {
     use super::violations;
-    use crate::oracle::linearizability::Event;
-    use crate::world::history::{Answer, Ask, Done, Refusal};
+    use crate::world::history::{Answer, Ask, Refusal, done};
     use model::id::{DriveId, EntryId};
 
     const ENTRY: EntryId = EntryId {
         drive: DriveId(1),
         number: 5,
     };
-
-    fn done(called: u64, returned: u64, ask: Ask, answer: Answer) -> Done {
-        Event {
-            called,
-            returned: (answer != Answer::Unknown).then_some(returned),
-            operation: (ask, answer),
-        }
-    }
 
     #[test]
     fn two_winners_of_one_base_version_and_a_stale_read_are_seen() {

@@ -142,22 +142,13 @@ fn events_of(
 #[cfg(test)]
 mod tests {
     use super::violations;
-    use crate::oracle::linearizability::Event;
-    use crate::world::history::{Answer, Ask, Done, Refusal};
+    use crate::world::history::{Answer, Ask, Refusal, done};
     use model::id::{DriveId, EntryId};
 
     fn entry(number: u64) -> EntryId {
         EntryId {
             drive: DriveId(1),
             number,
-        }
-    }
-
-    fn done(called: u64, returned: u64, ask: Ask, answer: Answer) -> Done {
-        Event {
-            called,
-            returned: (answer != Answer::Unknown).then_some(returned),
-            operation: (ask, answer),
         }
     }
 

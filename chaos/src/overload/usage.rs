@@ -1,11 +1,10 @@
-//! What the processes used meanwhile, out of /proc: CPU time of the cluster and of the load maker, memory of the gateway.
+//! What the processes used meanwhile: CPU time of the cluster and of the load maker, memory of the gateway.
 //!
 //! Not here: what the machine could give (`bench`).
 
 use crate::dev_cluster::DevCluster;
-use anyhow::Context;
+use crate::proc;
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Instant;
 
 /// The processes of a cluster, and this one.
@@ -45,30 +44,22 @@ impl Usage {
     }
 
     pub(super) fn look(&self) -> anyhow::Result<Look> {
-        let cluster = self.cluster.iter().map(|pid| cpu_s(&pid.to_string()));
+        let cluster = self.cluster.iter().map(|pid| proc::cpu_s(*pid));
         Ok(Look {
             at: Instant::now(),
             cluster_cpu_s: cluster.sum::<anyhow::Result<f64>>()?,
-            own_cpu_s: cpu_s("self")?,
+            own_cpu_s: proc::cpu_s(std::process::id())?,
         })
     }
 
     /// Makes the gateways' peaks begin again; false where the kernel does not let us, and then peaks are since the start.
     pub(super) fn reset_peaks(&self) -> bool {
-        let mut gateways = self.gateways.iter();
-        gateways.all(|pid| fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok())
+        self.gateways.iter().all(|pid| proc::reset_peak(*pid))
     }
 
     /// Peak resident bytes of the gateways, which in one process are the whole cluster's.
     pub(super) fn gateway_peak_bytes(&self) -> anyhow::Result<u64> {
-        let mut kib = 0;
-        for pid in &self.gateways {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the gateway is gone")?;
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let peak = peak.context("the kernel tells no peak")?;
-            kib += peak.trim().trim_end_matches("kB").trim().parse::<u64>()?;
-        }
-        Ok(kib << 10)
+        self.gateways.iter().map(|pid| proc::peak_bytes(*pid)).sum()
     }
 }
 
@@ -84,19 +75,4 @@ impl Look {
             load: (later.own_cpu_s - self.own_cpu_s) / span_s,
         }
     }
-}
-
-/// User and system time of a process. Its name, the second field, may hold blanks and brackets: counting begins behind its last one.
-fn cpu_s(pid: &str) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
-    let fields = stat
-        .rsplit_once(')')
-        .map(|(_, fields)| fields)
-        .context("stat has no name")?;
-    let mut times = fields.split_whitespace().skip(14 - 3).map(str::parse::<u64>);
-    let (user, system) = (
-        times.next().context("stat is short")??,
-        times.next().context("stat is short")??,
-    );
-    Ok((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
 }

@@ -67,6 +67,16 @@ pub enum Refusal {
 /// An operation.
 pub type Done = Event<(Ask, Answer)>;
 
+/// An operation that ended at `returned`; whether it happened is not known when the answer says so.
+#[must_use]
+pub fn done(called: u64, returned: u64, ask: Ask, answer: Answer) -> Done {
+    Event {
+        called,
+        returned: (answer != Answer::Unknown).then_some(returned),
+        operation: (ask, answer),
+    }
+}
+
 /// What happened; clones are the same.
 #[derive(Clone, Default)]
 pub struct History {
@@ -112,13 +122,8 @@ impl History {
         let mut inner = self.inner();
         inner.now += 1;
         inner.open -= 1;
-        let returned = (answer != Answer::Unknown).then_some(inner.now);
-        let operation = (ask, answer);
-        inner.done.push(Event {
-            called,
-            returned,
-            operation,
-        });
+        let operation = done(called, inner.now, ask, answer);
+        inner.done.push(operation);
     }
 
     /// Something that must never be was answered.

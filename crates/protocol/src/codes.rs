@@ -1,4 +1,5 @@
-//! Every code that a metadata group, a node or a gateway answers with: word, kind, and the sentence for docs/errors.md.
+//! Every code that a metadata group, a node or a gateway answers with, and one of every process: word, kind, and the sentence for
+//! docs/errors.md.
 //!
 //! Invariant: a word has one kind for ever; clients decide by kind and word, people read the sentence.
 //! Not here: the HTTP status (each front's table) and the fields of single failures (where they arise).
@@ -104,6 +105,7 @@ codes! {
     DEVICE_REVOKED "device_revoked" Denied "The device was revoked; log in as a new one."
     ID_TAKEN "id_taken" Busy "A random id is taken; draw another and try again."
     NOT_MINE "not_mine" Unavailable "The group does not own this slot; fetch the routes and ask their group."
+    WRONG_ROLE "wrong_role" Invalid "The process does not serve this call; ask one of the role that does."
     NOT_CONFIGURED "not_configured" Unavailable "The group has not been told its settings yet; try again."
     RECOVERING "recovering" Unavailable "The replica has just started and has not caught up with its group yet; try again or ask another one."
     OVERLOADED "overloaded" Busy "More requests wait than can be answered in time; nothing was done, try again after a pause."

@@ -30,12 +30,11 @@ async fn until(world: &World, line: &str) {
     waited.unwrap_or_else(|_| panic!("never came: {line}"));
 }
 
-/// Else whoever sends a byte now and then would keep everybody out.
-#[tokio::test]
-async fn while_a_sender_is_awaited_others_have_its_place() {
+/// A world whose one place for a short request has somebody who has sent two of the five bytes of `/slow`.
+async fn with_a_sender(requests_held_max: usize) -> (World, Line) {
     let world = world(AdmissionLimits {
         requests_in_service_max: 1,
-        requests_held_max: 4,
+        requests_held_max,
         wait_max: Duration::from_secs(50),
         ..AdmissionLimits::default()
     })
@@ -46,6 +45,13 @@ async fn while_a_sender_is_awaited_others_have_its_place() {
         .send(&world.with_token(&line, "Content-Length: 5\r\n", b"he"))
         .await;
     until(&world, "gateway_requests_in_service{gate=\"requests\"} 1").await;
+    (world, sender)
+}
+
+/// Else whoever sends a byte now and then would keep everybody out.
+#[tokio::test]
+async fn while_a_sender_is_awaited_others_have_its_place() {
+    let (world, mut sender) = with_a_sender(4).await;
     let lent = until(&world, "gateway_requests_in_service{gate=\"requests\"} 0");
     world.while_time_passes(lent).await;
     assert_eq!(world.request(LIST, "", b"").await.status, 200);
@@ -92,19 +98,7 @@ async fn long_contents_have_places_of_their_own_and_short_requests_do_not_wait_f
 
 #[tokio::test]
 async fn what_watches_a_gateway_passes_no_gate() {
-    let world = world(AdmissionLimits {
-        requests_in_service_max: 1,
-        requests_held_max: 2,
-        wait_max: Duration::from_secs(50),
-        ..AdmissionLimits::default()
-    })
-    .await;
-    let mut sender = Line::open(world.address()).await;
-    let line = format!("{UPLOAD}/slow");
-    sender
-        .send(&world.with_token(&line, "Content-Length: 5\r\n", b"he"))
-        .await;
-    until(&world, "gateway_requests_in_service{gate=\"requests\"} 1").await;
+    let (world, _sender) = with_a_sender(2).await;
     world.request(LIST, "", b"").await.refused(429, "rate_exceeded");
     for path in ["/", "/healthz", "/readyz", "/metrics", "/api/v1/openapi.json"] {
         let reply = world.request(&format!("GET {path}"), "", b"").await;

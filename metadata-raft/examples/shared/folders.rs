@@ -1,7 +1,7 @@
 //! Clients that make folders at replicas of this process, for the measurements of this package.
 
-use crate::drive::Drive;
-use crate::world::{World, propose_anywhere};
+use super::drive::Drive;
+use super::world::{World, propose_anywhere};
 use metadata_raft::service::MetadataService;
 use model::id::EntryId;
 use std::future::Future;

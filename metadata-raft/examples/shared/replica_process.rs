@@ -3,7 +3,7 @@
 //! Invariants: a child ends with its parent, whose end closes its standard input; one that is killed gets no time for anything.
 //! Not here: configuration files and roles (`src/serve.rs`); what a replica does (`metadata_raft`).
 
-use crate::parts::{CLUSTER, DAY, Late, bind_quic, config};
+use super::parts::{CLUSTER, DAY, Late, bind_quic, config};
 use daemon::clock::{Clock, SystemClock};
 use daemon::metrics::Metrics;
 use daemon::random::Random;

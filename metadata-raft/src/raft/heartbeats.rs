@@ -6,7 +6,7 @@
 //! what came while the runtime was busy.
 //! Invariants: each group's answer is its own: one that is slow or refuses costs the others nothing but a bounded wait; a message
 //! that fails fails for all in it, as single calls would.
-//! Not here: what an append means (`network`), the order of appends (`append_order`).
+//! Not here: what an append means (`receiver`), the order of appends (`append_order`).
 
 use crate::raft::network::{GroupRaft, call_by};
 use bytes::Bytes;

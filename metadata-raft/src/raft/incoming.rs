@@ -2,9 +2,10 @@
 //!
 //! Invariants: a part is answered only once it is written; one transfer a group at a time, a newer one ends an older one; whatever
 //! has begun to write or to install ends before the next part is looked at, also when its call was dropped meanwhile.
-//! Not here: what a part is and how it is written (`snapshot`), the calls (`network`).
+//! Not here: what a part is and how it is written (`snapshot`), the calls (`network`, `receiver`).
 
-use crate::raft::network::{GroupRaft, refused, stale};
+use crate::raft::network::GroupRaft;
+use crate::raft::receiver::{refused, stale};
 use crate::raft::snapshot::{Part, SnapshotData, Staging, meta_of};
 use crate::raft::state_machine::GroupState;
 use crate::raft::types::{TypeConfig, Vote};

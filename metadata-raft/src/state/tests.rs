@@ -11,6 +11,7 @@ mod tree;
 mod users;
 mod waiting;
 
+use crate::founding::CUT;
 use crate::state::State;
 use crate::state::check::check;
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use protocol::metadata::query::{DriveAsk, DriveQuery, Listing, Usage};
 use protocol::metadata::upload::{
     Committed, DirectContent, NewBlock, NewStripe, PageRows, Survival, UploadCommand, UploadTarget,
 };
-use protocol::metadata::user::{CutParameters, NewDrive, UserCommand};
+use protocol::metadata::user::{NewDrive, UserCommand};
 use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply, RequestKey};
 use protocol::wire_error::Failure;
 
@@ -79,18 +80,6 @@ fn place(text: &str) -> Place {
 
 fn username() -> Username {
     Username::new("ada").unwrap()
-}
-
-fn cut() -> CutParameters {
-    CutParameters {
-        level: 1,
-        min_bytes: 1 << 18,
-        avg_bytes: 1 << 20,
-        max_bytes: 1 << 22,
-        page_min: 32,
-        page_max: 512,
-        page_bits: 7,
-    }
 }
 
 fn survival() -> Survival {
@@ -149,7 +138,7 @@ impl Bench {
             kek_id: "kek-1".to_owned(),
             profile: PROFILE,
             quota_bytes,
-            cut: cut(),
+            cut: CUT,
         };
         UserCommand::CreateUser {
             name: Username::new(name).unwrap(),

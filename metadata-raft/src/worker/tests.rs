@@ -6,6 +6,7 @@ mod sweep;
 use super::bell::Bell;
 use super::sweep::SweepWorker;
 use super::{command, query};
+use crate::founding::{founding, user};
 use crate::group::{Group, GroupParts, Timing};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::Heartbeats;
@@ -15,22 +16,18 @@ use crate::raft::types::ReplicaInfo;
 use crate::room::Room;
 use crate::serve::StateApply;
 use async_trait::async_trait;
-use bytes::Bytes;
 use daemon::clock::{Clock, ManualClock};
 use daemon::metrics::Metrics;
 use daemon::random::Random;
 use disk::SimDisk;
 use kv::memory::MemoryKv;
 use model::authorize::Principal;
-use model::id::{DriveId, EntryId, GroupId, RaftId, Slot, UserId};
-use model::name::{EntryName, Username};
-use model::profile::ProfileId;
-use model::time::{Age, WallTime};
+use model::id::{DriveId, EntryId, GroupId, RaftId};
+use model::name::EntryName;
+use model::time::WallTime;
 use protocol::frame::{Answer, Call};
 use protocol::metadata::drive::{DriveCommand, Place};
-use protocol::metadata::group::{AdoptedSlot, GroupCommand, GroupSettings};
 use protocol::metadata::query::{DriveAsk, DriveQuery};
-use protocol::metadata::user::{CutParameters, NewDrive, UserCommand};
 use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer};
 use rpc::transport::{Peer, RpcError, Transport};
 use std::collections::BTreeMap;
@@ -51,58 +48,6 @@ impl Transport for Alone {
             detail: "nobody is there".to_owned(),
         })
     }
-}
-
-/// The user of these tests and his drive.
-pub(crate) fn user() -> (Principal, DriveId) {
-    let slot = Slot::of_username("ada");
-    let owner = Principal {
-        user: UserId::new(slot, 7),
-        device: None,
-        is_admin: false,
-    };
-    (owner, DriveId::new(slot, 8))
-}
-
-/// What makes a drive group with this user.
-pub(crate) fn founding(owner: Principal, drive: DriveId) -> [Command; 3] {
-    let settings = GroupSettings {
-        birth_epoch_ms: 3_600_000,
-        block_grace_ms: 60_000,
-    };
-    let slots = vec![AdoptedSlot {
-        slot: drive.slot(),
-        age: Age(0),
-    }];
-    let cut = CutParameters {
-        level: 1,
-        min_bytes: 1 << 18,
-        avg_bytes: 1 << 20,
-        max_bytes: 1 << 22,
-        page_min: 32,
-        page_max: 512,
-        page_bits: 7,
-    };
-    let home = NewDrive {
-        drive,
-        wrapped_key: Bytes::from_static(b"wrapped"),
-        kek_id: "kek".to_owned(),
-        profile: ProfileId::Solo,
-        quota_bytes: 1 << 40,
-        cut,
-    };
-    let create = UserCommand::CreateUser {
-        name: Username::new("ada").unwrap(),
-        user: owner.user,
-        home,
-        password_hash: "hash".to_owned(),
-        is_admin: false,
-    };
-    [
-        Command::Group(GroupCommand::Configure(settings)),
-        Command::Group(GroupCommand::AdoptSlots { slots }),
-        Command::User(create),
-    ]
 }
 
 /// Makes the folder of this number in another one.
@@ -182,7 +127,7 @@ impl Bench {
             nonce: 1,
         };
         let group = Arc::new(Group::start(parts).await.unwrap());
-        let (owner, drive) = user();
+        let (owner, drive) = user("ada");
         Self {
             group,
             bell,
@@ -208,7 +153,7 @@ impl Bench {
             }
         };
         tokio::time::timeout(PATIENCE, leads).await.unwrap();
-        for command in founding(self.owner, self.drive) {
+        for command in founding("ada") {
             self.run(command).await;
         }
     }

@@ -1,14 +1,15 @@
 //! A user's drive in the worlds of these tests: making it, making folders in it, listing it.
 
-use crate::world::World;
-use bytes::Bytes;
+#[path = "../shared/founding.rs"]
+#[allow(dead_code)]
+mod founding;
+
+use super::world::World;
 use model::authorize::Principal;
-use model::id::{DriveId, EntryId, GroupId, Slot, UserId};
-use model::name::{EntryName, Username};
-use model::profile::ProfileId;
+use model::id::{DriveId, EntryId, GroupId};
+use model::name::EntryName;
 use protocol::metadata::drive::{DriveCommand, EntryRef, Place};
 use protocol::metadata::query::{DriveAsk, DriveQuery};
-use protocol::metadata::user::{CutParameters, NewDrive, UserCommand};
 use protocol::metadata::{Command, Query, QueryAnswer};
 
 /// The drive group of these worlds.
@@ -37,43 +38,13 @@ impl Drive {
 
     /// The drive of the user of this name, and the command that makes both.
     pub(crate) fn named(group: GroupId, name: &str) -> (Self, Command) {
-        let slot = Slot::of_username(name);
-        let (user, drive) = (UserId::new(slot, 7), DriveId::new(slot, 8));
-        let cut = CutParameters {
-            level: 1,
-            min_bytes: 1 << 18,
-            avg_bytes: 1 << 20,
-            max_bytes: 1 << 22,
-            page_min: 32,
-            page_max: 512,
-            page_bits: 7,
-        };
-        let home = NewDrive {
-            drive,
-            wrapped_key: Bytes::from_static(b"wrapped"),
-            kek_id: "kek".to_owned(),
-            profile: ProfileId::Solo,
-            quota_bytes: 1 << 40,
-            cut,
-        };
-        let create = UserCommand::CreateUser {
-            name: Username::new(name).unwrap(),
-            user,
-            home,
-            password_hash: "hash".to_owned(),
-            is_admin: false,
-        };
-        let principal = Principal {
-            user,
-            device: None,
-            is_admin: false,
-        };
+        let (principal, drive) = founding::user(name);
         let named = Self {
             group,
             principal,
             drive,
         };
-        (named, Command::User(create))
+        (named, founding::create_user(name))
     }
 
     /// The command that makes the folder of this number in the root.

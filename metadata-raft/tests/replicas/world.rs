@@ -3,7 +3,7 @@
 //! Invariants: a replica that starts again listens at another address; a killed one ends without any of its own clean-up.
 //! Not here: gateways and nodes; the callers below speak to the replicas' services as their transport would.
 
-use crate::parts::{CLUSTER, DAY, Late, bind_quic, config};
+use super::parts::{CLUSTER, DAY, Late, bind_quic, config};
 use bytes::Bytes;
 use daemon::clock::{Clock, SystemClock};
 use daemon::metrics::Metrics;

@@ -4,10 +4,11 @@
 //! sync ran into the next batch (group commit without waiting for company); reads go to the index and the segments directly.
 //! Invariants: a positive answer to a write means synced; a write that was accepted is finished also when its caller went away;
 //! the queue is bounded.
-//! Reading order: `record`, `place_row`, `core`, `writer`, `replay`, `compact`, `read`, `identity`.
+//! Reading order: `record`, `place_row`, `core`, `damaged`, `writer`, `replay`, `compact`, `read`, `identity`.
 
 pub(crate) mod compact;
 pub(crate) mod core;
+pub(crate) mod damaged;
 mod error;
 pub mod identity;
 pub(crate) mod place_row;
@@ -241,7 +242,7 @@ impl FragmentStore {
 
     /// The damaged list, at most `entries_max` of it.
     pub fn damaged(&self, entries_max: usize) -> Result<Vec<DamagedFragment>, StoreError> {
-        self::core::damaged_list(self.index.as_ref(), entries_max)
+        damaged::damaged_list(self.index.as_ref(), entries_max)
     }
 
     /// The disk as the status tells it.

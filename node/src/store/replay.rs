@@ -5,7 +5,8 @@
 //! Not here: identity (`identity.rs`), the journal's own recovery (disk).
 
 use super::compact::Inspection;
-use super::core::{self, Core, Flaw, SCAN_ROWS, SegmentUse};
+use super::core::{Core, Flaw, SCAN_ROWS, SegmentUse};
+use super::damaged::damaged_count;
 use super::place_row::{self, Checkpoint, Held, PlaceRow, SegmentRow};
 use super::{StoreError, StoreOptions, Tally, record};
 use bytes::Bytes;
@@ -136,7 +137,7 @@ impl Core {
         }
         self.tally
             .damaged
-            .store(core::damaged_count(self.index.as_ref())?, Ordering::Relaxed);
+            .store(damaged_count(self.index.as_ref())?, Ordering::Relaxed);
         self.each_page(&mut |core, rows| {
             for (name, row) in rows {
                 if core.segments.contains_key(&row.place.segment) {

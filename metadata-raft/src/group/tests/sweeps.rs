@@ -2,13 +2,14 @@
 
 use super::installs::{applied, end, purge_all};
 use super::{GROUP, Group, Machine, World, info, linearized, voters};
+use crate::founding::{founding, user};
 use crate::serve::StateApply;
 use crate::state::check::check;
 use crate::state::job::SWEEP_OPERATIONS_MAX;
 use crate::state::waiting;
 use crate::worker::command;
 use crate::worker::sweep::SweepWorker;
-use crate::worker::tests::{folder, founding, jobs, purge, user};
+use crate::worker::tests::{folder, jobs, purge};
 use daemon::clock::SystemClock;
 use daemon::metrics::Metrics;
 use daemon::random::Random;
@@ -44,8 +45,8 @@ async fn begun() -> (World, Arc<Group>) {
     }
     world.replica(1).bootstrap(voters(3)).await.unwrap();
     let leader = linearized(&world).await;
-    let (owner, drive) = user();
-    for command in founding(owner, drive) {
+    let (owner, drive) = user("ada");
+    for command in founding("ada") {
         run(&leader, command).await;
     }
     let above = EntryId { drive, number: FOLDER };
@@ -64,7 +65,7 @@ async fn a_job_left_by_a_killed_leader_goes_on_at_the_next_one() {
     let (mut world, leader) = begun().await;
     end(&mut world, leader.replica.0, true).await;
     let next = linearized(&world).await;
-    let (_, drive) = user();
+    let (_, drive) = user("ada");
     assert_eq!(
         jobs(&next, drive).await,
         [SWEEP_OPERATIONS_MAX as u64],

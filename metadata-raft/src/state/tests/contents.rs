@@ -1,6 +1,7 @@
 //! Commits, blocks, pages, stripes, quota, request ids, determinism.
 
-use super::{Bench, PROFILE, code, cut, digest, row};
+use super::{Bench, PROFILE, code, digest, row};
+use crate::founding::CUT;
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use model::entry::BlockPlace;
@@ -124,7 +125,7 @@ fn each_version_tells_its_block_lengths_and_how_its_drive_is_cut() {
         };
         let found: Vec<u32> = manifest.blocks.iter().map(|block| block.block.row.size).collect();
         assert_eq!(found, expected, "version {version}");
-        assert_eq!(manifest.drive.cut, cut(), "version {version}");
+        assert_eq!(manifest.drive.cut, CUT, "version {version}");
     }
 }
 
@@ -139,7 +140,7 @@ fn a_drive_keeps_the_cut_parameters_that_it_was_made_with() {
     let (adas, bobs) = (bench.drive, DriveId::new(slot, 9));
     let finer = CutParameters {
         avg_bytes: 1 << 19,
-        ..cut()
+        ..CUT
     };
     bench.drive = bobs;
     let mut making = bench.create_user("bob", 1 << 30);
@@ -153,7 +154,7 @@ fn a_drive_keeps_the_cut_parameters_that_it_was_made_with() {
     bench.put("/f", None, &[row("a", 100)]).unwrap();
     let (ada, mut bob) = (bench.owner, bench.owner);
     bob.user = UserId::new(slot, 70);
-    for (drive, owner, expected) in [(adas, ada, cut()), (bobs, bob, finer)] {
+    for (drive, owner, expected) in [(adas, ada, CUT), (bobs, bob, finer)] {
         bench.drive = drive;
         let facts = bench.ask_as(Some(owner), DriveAsk::Facts).unwrap();
         let QueryAnswer::Drive(facts) = facts else { panic!() };

@@ -174,7 +174,9 @@ impl Truth {
         if counted != fragments {
             return Some(format!("{counted} fragments are counted, {fragments} are there"));
         }
-        let listed = crate::store::core::damaged_list(core.index.as_ref(), 1000).ok()?.len() as u64;
+        let listed = crate::store::damaged::damaged_list(core.index.as_ref(), 1000)
+            .ok()?
+            .len() as u64;
         let counted = core.tally.damaged.load(Ordering::Relaxed);
         (counted != listed).then(|| format!("{counted} damaged ones are counted, {listed} are listed"))
     }

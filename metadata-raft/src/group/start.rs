@@ -1,0 +1,228 @@
+//! Making a replica out of its parts, and a group out of replicas.
+//!
+//! Invariants: a replica whose state is older than its purged log does not start; one that was started takes part at once and is
+//! `recovered` only when it knows that its state holds everything that was committed before.
+//! Not here: what a replica does then (`group`).
+
+use super::{ANSWER_WITHIN, Group, GroupError};
+use crate::raft::address_book::AddressBook;
+use crate::raft::heartbeats::Heartbeats;
+use crate::raft::log_store::RaftLog;
+use crate::raft::network::{GroupNetwork, GroupRaft};
+use crate::raft::outgoing::Outgoing;
+use crate::raft::read_rounds::ReadRounds;
+use crate::raft::receiver::Receiver;
+use crate::raft::state_machine::{Apply, GroupState};
+use crate::raft::types::{ReplicaInfo, TypeConfig};
+use crate::room::Room;
+use kv::seam::Kv;
+use model::id::{GroupId, RaftId};
+use openraft::storage::RaftLogStorage;
+use openraft::{Config, RaftMetrics, SnapshotPolicy};
+use rpc::transport::Transport;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Entries of one append to a follower; a byte limit cuts earlier.
+const APPEND_ENTRIES_MAX: u64 = 512;
+/// Entries kept behind a mark, so that a follower that was away shortly needs no snapshot. A guess.
+const ENTRIES_KEPT: u64 = 2_000;
+
+/// How a group's replicas find that one of them is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two signs of life of a leader.
+    pub heartbeat: Duration,
+    /// Shortest silence after which a follower stands for election.
+    pub election_min: Duration,
+    /// Longest such silence; also a leader's lease.
+    pub election_max: Duration,
+}
+
+impl Timing {
+    /// Replicas in one site or near each other.
+    pub const LAN: Self = Self {
+        heartbeat: Duration::from_millis(150),
+        election_min: Duration::from_millis(600),
+        election_max: Duration::from_millis(900),
+    };
+    /// Replicas far from each other.
+    pub const WAN: Self = Self {
+        heartbeat: Duration::from_millis(300),
+        election_min: Duration::from_millis(1_400),
+        election_max: Duration::from_millis(2_100),
+    };
+}
+
+/// What a replica is made of.
+pub struct GroupParts {
+    /// Which group.
+    pub group: GroupId,
+    /// This replica.
+    pub replica: RaftId,
+    /// The log of the process.
+    pub log: Arc<RaftLog>,
+    /// The store of the process.
+    pub kv: Arc<dyn Kv>,
+    /// What commands mean.
+    pub apply: Arc<dyn Apply>,
+    /// How other replicas are called. Not held by the replica: whoever starts it keeps it.
+    pub transport: Arc<dyn Transport>,
+    /// Where they are.
+    pub addresses: Arc<AddressBook>,
+    /// The signs of life of the process.
+    pub heartbeats: Arc<Heartbeats>,
+    /// How much may wait at the process.
+    pub room: Arc<Room>,
+    /// How fast a lost leader is noticed.
+    pub timing: Timing,
+    /// A random number, for telling snapshot transfers apart.
+    pub nonce: u64,
+}
+
+impl Group {
+    /// Starts a replica on what its log and store hold. It takes part at once and serves after `caught_up`.
+    ///
+    /// # Errors
+    /// `Lost` when the state is older than the purged log; `Store`, `Log` or `Bug` when it cannot run.
+    pub async fn start(parts: GroupParts) -> Result<Self, GroupError> {
+        let store = parts.log.store_of(parts.group);
+        Self::start_on(parts, store).await
+    }
+
+    /// Starts a replica whose log openraft sees through `store`.
+    pub(super) async fn start_on<L: RaftLogStorage<TypeConfig>>(
+        parts: GroupParts,
+        mut store: L,
+    ) -> Result<Self, GroupError> {
+        let GroupParts {
+            group,
+            replica,
+            log,
+            kv,
+            apply,
+            transport,
+            addresses,
+            heartbeats,
+            room,
+            timing,
+            nonce,
+        } = parts;
+        if let Some(fault) = log.fault() {
+            return Err(fault.into());
+        }
+        let state = GroupState::open(kv, group, apply)?;
+        let applied = state.last_applied().map(|applied| applied.index);
+        if let Some(purged) = log.purged(group).map(|purged| purged.index)
+            && applied.is_none_or(|applied| applied < purged)
+        {
+            return Err(GroupError::Lost { group, applied, purged });
+        }
+        let bug = |detail: String| GroupError::Bug { group, detail };
+        let config = config_of(group, timing)
+            .validate()
+            .map_err(|error| bug(error.to_string()))?;
+        let last_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
+        let last_at_start = last_at_start.last_log_id.map(|last| last.index);
+        let outgoing = Arc::new(Outgoing::new(nonce));
+        let network = GroupNetwork::new(
+            &transport,
+            Arc::clone(&addresses),
+            group,
+            Arc::clone(&outgoing),
+            Arc::clone(&heartbeats),
+            timing.election_min,
+        );
+        let raft = GroupRaft::new(replica.0, Arc::new(config), network.clone(), store, state.clone())
+            .await
+            .map_err(|error| bug(error.to_string()))?;
+        heartbeats.join(group, raft.clone());
+        let reads = ReadRounds::new(raft.clone(), network, ANSWER_WITHIN);
+        let receiver = Receiver::new(raft.clone(), state.clone(), group, addresses);
+        let recovered = watch_recovery(raft.clone(), last_at_start);
+        Ok(Self {
+            group,
+            replica,
+            raft,
+            state,
+            receiver,
+            reads,
+            outgoing,
+            heartbeats,
+            timing,
+            room,
+            recovered,
+            fault: OnceLock::new(),
+        })
+    }
+
+    /// Makes a new group of these voters. Called on one of them, once in a group's life; an error when it has a log already.
+    ///
+    /// # Errors
+    /// `Bug` when the group exists.
+    pub async fn bootstrap(&self, voters: BTreeMap<RaftId, ReplicaInfo>) -> Result<(), GroupError> {
+        let voters: BTreeMap<u64, ReplicaInfo> = voters.into_iter().map(|(id, info)| (id.0, info)).collect();
+        let initialized = self.raft.initialize(voters).await;
+        initialized.map_err(|error| GroupError::Bug {
+            group: self.group,
+            detail: error.to_string(),
+        })
+    }
+
+    /// Whether the group was made: this replica has a vote or an entry of it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the replica has stopped.
+    pub async fn is_made(&self) -> Result<bool, GroupError> {
+        self.raft
+            .is_initialized()
+            .await
+            .map_err(|error| GroupError::Unavailable {
+                group: self.group,
+                detail: error.to_string(),
+            })
+    }
+}
+
+fn config_of(group: GroupId, timing: Timing) -> Config {
+    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    Config {
+        cluster_name: format!("group-{group}"),
+        heartbeat_interval: ms(timing.heartbeat),
+        election_timeout_min: ms(timing.election_min),
+        election_timeout_max: ms(timing.election_max),
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        snapshot_policy: SnapshotPolicy::Never,
+        enable_pre_vote: Some(true),
+        // A restored leader could answer a read below an acknowledged commit, since the state is written without sync.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    }
+}
+
+/// Tells once the state holds everything that was committed when the replica started.
+///
+/// The commit must be known to cover the log as it was at the start, or what is left of it after a new leader cut its end off; and
+/// the state must have applied all of that. openraft's `wait_for_recovery` asks for the log as it is now, which a replica that is
+/// being written to never reaches.
+fn watch_recovery(raft: GroupRaft, last_at_start: Option<u64>) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    let covers = move |metrics: &RaftMetrics<TypeConfig>| {
+        let committed = metrics.cluster_committed.map(|at| at.index);
+        committed.is_some() && committed >= metrics.last_log_index.min(last_at_start)
+    };
+    tokio::spawn(async move {
+        // Errors mean that the replica has stopped first; the dropped sender says so.
+        let Ok(metrics) = raft.wait(None).metrics(covers, "commit covers the log").await else {
+            return;
+        };
+        let target = metrics.cluster_committed.map(|at| at.index);
+        if raft.wait(None).applied_index_at_least(target, "applied").await.is_ok() {
+            sender.send_replace(true);
+        }
+    });
+    receiver
+}

@@ -1,0 +1,163 @@
+//! The calls of other replicas: handed to openraft, the appends of a leader in its order.
+//!
+//! Invariants: a pipeline's appends come to openraft in their order, and none behind one that is missing (`append_order`); whoever
+//! calls is known by its certificate, and where it listens is noted.
+//! Not here: openraft's rules; how calls are made (`network`); what becomes of a snapshot's parts (`incoming`).
+
+use crate::raft::address_book::AddressBook;
+use crate::raft::append_order::{AppendOrder, Turn};
+use crate::raft::incoming::Incoming;
+use crate::raft::network::{Append, Envelope, GroupRaft};
+use crate::raft::state_machine::GroupState;
+use crate::raft::types::TypeConfig;
+use bytes::Bytes;
+use futures_util::poll;
+use model::error_kind::ErrorKind;
+use model::id::{GroupId, RaftId};
+use openraft::ReadPolicy;
+use openraft::raft::AppendEntriesResponse;
+use protocol::frame::{Answer, Call, Method, decode, encode};
+use protocol::wire_error::Failure;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+/// The receiving side of one group.
+pub struct Receiver {
+    raft: GroupRaft,
+    addresses: Arc<AddressBook>,
+    order: AppendOrder,
+    incoming: Incoming,
+}
+
+/// The group that a call between replicas means.
+///
+/// # Errors
+/// `Invalid` when it names none.
+pub fn group_of(call: &Call) -> Result<GroupId, Failure> {
+    match postcard::take_from_bytes::<Envelope>(&call.payload) {
+        Ok((Envelope::V1 { group, .. }, _)) => Ok(GroupId(group)),
+        Err(error) => Err(Failure::new(ErrorKind::Invalid, "malformed_message", error.to_string())),
+    }
+}
+
+fn request_of<T: DeserializeOwned>(call: &Call) -> Result<(SocketAddr, T), Failure> {
+    decode::<(Envelope, T)>(&call.payload).map(|(Envelope::V1 { sender, .. }, request)| (sender, request))
+}
+
+fn answer_of<T: Serialize>(answer: &T) -> Result<Answer, Failure> {
+    Ok(Answer {
+        message: Bytes::new(),
+        payload: encode(answer)?,
+    })
+}
+
+pub(crate) fn stale() -> Failure {
+    Failure::new(
+        ErrorKind::Conflict,
+        "stale_transfer",
+        "another transfer took this one's place",
+    )
+}
+
+pub(crate) fn refused(error: impl std::fmt::Display) -> Failure {
+    Failure::new(ErrorKind::Unavailable, "replica_stopped", error.to_string())
+}
+
+impl Receiver {
+    /// Answers calls for one replica.
+    #[must_use]
+    pub fn new(raft: GroupRaft, state: GroupState, group: GroupId, addresses: Arc<AddressBook>) -> Self {
+        Self {
+            incoming: Incoming::new(raft.clone(), state, group),
+            raft,
+            addresses,
+            order: AppendOrder::default(),
+        }
+    }
+
+    /// Answers a call between replicas, whose sender's certificate says that it is `caller`. Once openraft has the message it acts on
+    /// it even when this future is dropped.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no such message, `Unavailable` when the replica has stopped.
+    pub async fn handle(&self, caller: RaftId, call: &Call) -> Result<Answer, Failure> {
+        match call.method {
+            Method::RaftAppend => answer_of(&self.take_append(self.take(caller, call)?).await?),
+            Method::RaftVote => {
+                let request = self.take(caller, call)?;
+                answer_of(&self.raft.vote(request).await.map_err(refused)?)
+            }
+            Method::RaftPreVote => {
+                let request = self.take(caller, call)?;
+                answer_of(&self.raft.pre_vote(request).await.map_err(refused)?)
+            }
+            Method::RaftTransfer => {
+                let request = self.take(caller, call)?;
+                answer_of(&self.raft.handle_transfer_leader(request).await.map_err(refused)?)
+            }
+            Method::RaftSnapshot => answer_of(&self.incoming.take(self.take(caller, call)?).await?),
+            Method::RaftReadIndex => {
+                let () = self.take(caller, call)?;
+                answer_of(&self.read_index().await?)
+            }
+            _ => Err(Failure::new(
+                ErrorKind::Invalid,
+                "not_a_raft_call",
+                "this call is not one between replicas",
+            )),
+        }
+    }
+
+    /// The request of a call; its sender's address is noted.
+    fn take<T: DeserializeOwned>(&self, caller: RaftId, call: &Call) -> Result<T, Failure> {
+        let (sender, request) = request_of(call)?;
+        self.addresses.learn(caller, sender);
+        Ok(request)
+    }
+
+    async fn take_append(&self, append: Append) -> Result<AppendEntriesResponse<TypeConfig>, Failure> {
+        let (connection, stream, number, request) = match append {
+            Append::Alone(request) => return self.raft.append_entries(request).await.map_err(refused),
+            Append::InOrder {
+                connection,
+                stream,
+                number,
+                request,
+            } => (connection, stream, number, request),
+        };
+        let turn = Turn {
+            term: request.vote.leader_id.term,
+            connection,
+            stream,
+            number,
+        };
+        let pass = self.order.wait(turn).await.ok_or_else(stale)?;
+        let mut appended = pin!(self.raft.append_entries(request));
+        // The first poll hands the request over to openraft; from then on the next one comes behind it. Where openraft's queue were
+        // full it could overtake, which a follower refuses and its leader repeats.
+        let first = poll!(appended.as_mut());
+        pass.passed();
+        match first {
+            std::task::Poll::Ready(answer) => answer.map_err(refused),
+            std::task::Poll::Pending => appended.await.map_err(refused),
+        }
+    }
+
+    /// Answers one sign of life of many; its sender's address was noted with the message.
+    ///
+    /// # Errors
+    /// As `handle`.
+    pub async fn take_beat(&self, append: &Bytes) -> Result<Bytes, Failure> {
+        encode(&self.take_append(decode(append)?).await?)
+    }
+
+    /// Up to where a follower must have applied that reads from now on; only a leader that a majority follows knows.
+    async fn read_index(&self) -> Result<u64, Failure> {
+        let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        let confirmed = confirmed.map_err(refused)?;
+        Ok(confirmed.read_log_id().index())
+    }
+}
