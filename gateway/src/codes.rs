@@ -34,6 +34,8 @@ codes! {
     BAD_HEADER "bad_header" Invalid "A header has not the form that it must have; see the detail."
     BAD_MULTIPART "bad_multipart" Invalid "The body is not multipart/related with a JSON part and a content part; see the detail."
     BAD_IDEMPOTENCY_KEY "bad_idempotency_key" Invalid "An Idempotency-Key has 1 to 255 printable bytes."
+    BAD_CONTENT_RANGE "bad_content_range" Invalid "The request's Content-Range does not fit its length or the upload; ask how far the upload is, and go on from there."
+    UPLOAD_URL_INVALID "upload_url_invalid" NotFound "The upload's address is not as it was given; start a new upload."
     BODY_CUT "body_cut" Invalid "The body did not come whole; nothing was kept, send it again."
     BODY_STALLED "body_stalled" Invalid "The body stopped coming; nothing was kept, send it again without pausing."
     UNSUPPORTED_MEDIA "unsupported_media" Invalid "The body has a media type that this call does not take."

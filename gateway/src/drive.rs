@@ -32,6 +32,7 @@ use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
 use crate::drive::remembered::Remembered;
 use crate::drive::seals::Seals;
+use crate::drive::upload::turns::Turns;
 use crate::seams::Seams;
 use model::authorize::Principal;
 use model::id::DriveId;
@@ -70,6 +71,8 @@ pub struct Core {
     pub budget: Budget,
     /// Signs receipts.
     pub receipts: ReceiptKey,
+    /// Who goes on with which resumable upload.
+    pub turns: Arc<Turns>,
     /// What the last look at the control group showed.
     pub last_look: LastLook,
     /// Makes the first administrator.

@@ -16,6 +16,7 @@ pub mod page;
 pub mod precondition;
 pub mod problem;
 pub mod range;
+pub mod resumable;
 pub mod setup;
 pub mod token;
 pub mod trace;
@@ -32,7 +33,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
-use axum::routing::{get, patch, post};
+use axum::routing::{get, patch, post, put};
 use daemon::shutdown::Shutdown;
 use protocol::wire_error::Failure;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct App {
     pub nodes: Option<Arc<dyn NodeSwitch>>,
     /// Requested once the process stops.
     pub shutdown: Shutdown,
+    /// Whether clients speak TLS with this gateway itself.
+    pub has_tls: bool,
 }
 
 /// All routes: those of functions that are off refuse, so that a client learns that it asked the wrong gateway and not that there is
@@ -95,6 +98,14 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
     let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::upload);
     let upload = Router::new()
         .route("/api/v1/files/upload", post(upload::upload))
+        .route("/files/upload", post(resumable::start_alias))
+        .route(
+            "/upload/{key}",
+            put(resumable::put)
+                .post(resumable::post)
+                .get(resumable::get)
+                .delete(resumable::delete),
+        )
         .route_layer(admitted);
     let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::short);
     let content = Router::new()

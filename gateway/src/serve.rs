@@ -112,6 +112,7 @@ pub fn core(config: &GatewayConfig, place: &Place, seams: &Seams) -> Result<Arc<
         seals: Seals::new(kek, seams.random.clone(), Arc::clone(&seams.cipher)),
         budget: Budget::new(config.upload_budget_bytes, &seams.metrics),
         receipts: ReceiptKey::derive(&text),
+        turns: Arc::default(),
         tokens: Remembered::new(TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX),
         drives: Remembered::new(DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX),
         last_look: LastLook::default(),
@@ -149,6 +150,7 @@ pub async fn start(
         passwords: Passwords::new(seams, COST),
         nodes: place.nodes,
         shutdown: shutdown.clone(),
+        has_tls: config.tls.is_some(),
     });
     let router = http::router(Arc::clone(&app), config.functions);
     let connections = Connections::new(config.limits.connections_max, &app.core.seams.metrics);

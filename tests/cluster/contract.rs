@@ -233,10 +233,8 @@ async fn every_route_is_described_and_every_described_route_is_there() {
         let concrete = path.replace("{id}", "0");
         let answer = world.call_as(&stranger, method.clone(), &concrete, None).await;
         let status = answer.status.as_u16();
-        assert!(
-            status != 404 && status != 405,
-            "{method} {path} is described and answers {status}"
-        );
+        let is_absent = status == 405 || (status == 404 && schema_problem(&answer) == "route_not_found");
+        assert!(!is_absent, "{method} {path} is described and answers {status}");
         if guarded.contains(&(method.to_string(), path.clone())) {
             answer.refused(401, "unauthenticated");
         }

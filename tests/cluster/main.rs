@@ -37,6 +37,7 @@ mod quiet_log;
 mod quota;
 mod refusals;
 mod repeats;
+mod resumable;
 mod search;
 mod secrecy;
 mod separate_processes;

@@ -92,6 +92,17 @@ impl Cutter {
         self.held
     }
 
+    /// A copy of the bytes of the block that has not ended: how it begins, whatever comes.
+    #[must_use]
+    pub fn held(&self) -> Bytes {
+        let mut held = BytesMut::with_capacity(self.held);
+        for part in &self.parts {
+            held.extend_from_slice(part);
+        }
+        held.extend_from_slice(&self.small);
+        held.freeze()
+    }
+
     /// Takes the next bytes of the content and answers the blocks that they end, in order.
     ///
     /// A block that lies inside `bytes` is a slice of it without copy; one that straddles buffers is gathered once. Every

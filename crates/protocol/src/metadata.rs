@@ -211,7 +211,7 @@ pub enum CommandAnswer {
     Swept(drive::Swept),
     /// `CommitUpload`, `CommitSession`.
     Committed(upload::Committed),
-    /// `OpenSession`, `AppendRows`, `SetTail`.
+    /// `OpenSession`, `AppendRows`, `SetTail`, `NameRows`, `KeepTail`.
     Session(upload::SessionState),
 }
 
@@ -270,4 +270,6 @@ pub enum QueryAnswer {
     StripeCounts(query::StripeCounts),
     /// `DriveAsk::Waiting`.
     Waiting(query::Waiting),
+    /// `DriveAsk::Resumable`.
+    Resumable(upload::ResumableState),
 }

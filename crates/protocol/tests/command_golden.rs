@@ -5,14 +5,16 @@
 
 use model::authorize::Principal;
 use model::cluster::{Membership, NodeInfo};
-use model::id::{DeviceId, DiskId, DriveId, NodeId, RowVersion, UserId};
-use model::profile::ProfileId;
-use model::stripe::{Astray, StripeId};
+use model::digest::{Digest, StripeHash};
+use model::entry::BlockRow;
+use model::id::{DeviceId, DiskId, DriveId, NodeId, RowVersion, UploadId, UserId};
+use model::profile::{Domain, ProfileId};
+use model::stripe::{Astray, StripeForm, StripeId};
 use model::time::WallTime;
 use protocol::frame::{decode, encode};
 use protocol::metadata::control::{ControlCommand, NodeDisk};
 use protocol::metadata::drive::DriveCommand;
-use protocol::metadata::upload::UploadCommand;
+use protocol::metadata::upload::{NewStripe, RowRun, Survival, Tail, UploadCommand};
 use protocol::metadata::user::{TokenHash, UserCommand};
 use protocol::metadata::{Command, Envelope};
 
@@ -20,6 +22,27 @@ const GOLDEN: &str = include_str!("../golden/commands.hex");
 const DRIVE: DriveId = DriveId(0x1230_0000_0000_0001);
 const USER: UserId = UserId(0x1230_0000_0000_0002);
 const DEVICE: DeviceId = DeviceId(0x1230_0000_0000_0003);
+
+const UPLOAD: UploadId = UploadId {
+    drive: DRIVE,
+    number: 4,
+};
+
+fn stripe() -> NewStripe {
+    NewStripe {
+        id: StripeId(0xabcd_0000_0000_0000_0000_0012_3000_0006),
+        profile: ProfileId::Dev,
+        form: StripeForm {
+            stripe_bytes: 60,
+            k: 4,
+            m: 2,
+            stripe_hash: StripeHash([8; 32]),
+        },
+        row_version: RowVersion(3),
+        astray: Vec::new(),
+        blocks: Vec::new(),
+    }
+}
 
 /// A flat table: one row a command, with the name that its line begins with.
 fn commands() -> Vec<(&'static str, Command)> {
@@ -118,6 +141,45 @@ fn commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// Those of uploads that came later.
+fn upload_commands() -> Vec<(&'static str, Command)> {
+    vec![
+        (
+            "NameRows",
+            Command::Upload(UploadCommand::NameRows {
+                upload: UPLOAD,
+                position: 7,
+                stripes: vec![stripe()],
+                runs: vec![RowRun {
+                    rows: vec![BlockRow {
+                        digest: Digest([6; 32]),
+                        size: 9,
+                    }],
+                    page_end: Some(Digest([7; 32])),
+                }],
+                survival: Some(Survival {
+                    survives: Domain::Zone,
+                    is_degraded: true,
+                }),
+            }),
+        ),
+        (
+            "KeepTail",
+            Command::Upload(UploadCommand::KeepTail {
+                upload: UPLOAD,
+                position: 7,
+                tail: Tail {
+                    stripe: stripe().id,
+                    record: 1,
+                    sealed_bytes: 60,
+                    plain_bytes: 30,
+                },
+                stripe: stripe(),
+            }),
+        ),
+    ]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -125,7 +187,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn commands_have_their_golden_bytes_and_read_back() {
     let mut text = String::new();
-    for (name, command) in commands() {
+    for (name, command) in commands().into_iter().chain(upload_commands()) {
         let envelope = Envelope {
             request_id: None,
             wall: WallTime(1000),

@@ -389,6 +389,7 @@ fn queries() -> Vec<Query> {
             request: None,
         }),
         Query::StripeCounts,
+        drive(DriveAsk::Resumable(UPLOAD)),
     ]
 }
 

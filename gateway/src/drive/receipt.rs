@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use codec::digest::{block_digest, secret_hash};
 use codec::keys::DigestKey;
 use model::digest::Digest;
-use model::id::{EntryId, UserId};
+use model::id::{EntryId, UploadId, UserId};
 use model::profile::ProfileId;
 use protocol::metadata::drive::FeedPosition;
 use protocol::metadata::upload::Committed;
@@ -79,6 +79,21 @@ impl ReceiptKey {
         Some((EntryId::parse(folder)?, last.to_owned()))
     }
 
+    /// What stands for a resumable upload in its address: whoever has it may go on with it in the user's name.
+    pub fn upload_key(&self, user: UserId, upload: UploadId) -> String {
+        let text = format!("{upload}.{user}");
+        let mac = self.mac(format!("upload {text}").as_bytes()).to_hex();
+        format!("{text}.{}", &mac[..2 * SHORT_MAC_BYTES])
+    }
+
+    /// The user and the upload of such a key; `None` when it is not as it was given.
+    pub fn read_upload_key(&self, key: &str) -> Option<(UserId, UploadId)> {
+        let mut parts = key.splitn(3, '.');
+        let (upload, user) = (UploadId::parse(parts.next()?)?, UserId::parse(parts.next()?)?);
+        let is_ours: bool = self.upload_key(user, upload).as_bytes().ct_eq(key.as_bytes()).into();
+        is_ours.then_some((user, upload))
+    }
+
     fn page_mac(&self, user: UserId, text: &str) -> [u8; SHORT_MAC_BYTES] {
         let mut short = [0; SHORT_MAC_BYTES];
         let mac = self.mac(format!("page {user} {text}").as_bytes());
@@ -99,7 +114,30 @@ impl ReceiptKey {
 #[cfg(test)]
 mod tests {
     use super::ReceiptKey;
-    use model::id::{DriveId, EntryId, UserId};
+    use model::id::{DriveId, EntryId, UploadId, UserId};
+
+    #[test]
+    fn an_uploads_key_reads_back_only_unaltered() {
+        let key = ReceiptKey::derive(b"kek");
+        let upload = UploadId {
+            drive: DriveId(7),
+            number: 8,
+        };
+        let text = key.upload_key(UserId(1), upload);
+        assert_eq!(key.read_upload_key(&text), Some((UserId(1), upload)));
+        assert_eq!(ReceiptKey::derive(b"other").read_upload_key(&text), None);
+        for at in 0..text.len() {
+            let mut altered = text.clone().into_bytes();
+            altered[at] = if altered[at] == b'1' { b'2' } else { b'1' };
+            assert_eq!(
+                key.read_upload_key(std::str::from_utf8(&altered).unwrap()),
+                None,
+                "byte {at}"
+            );
+            assert_eq!(key.read_upload_key(&text[..at]), None);
+        }
+        assert_eq!(key.read_upload_key(&format!("{text}0")), None);
+    }
 
     #[test]
     fn a_page_token_serves_its_user_and_reads_back_only_unaltered() {

@@ -8,13 +8,16 @@
 //! Not here: what happens to one batch (`batch`), retries of commands (`metadata_client`).
 
 mod batch;
+pub mod resume;
 mod session;
+pub mod turns;
 
 use crate::codes;
 use crate::drive::account::CUT;
 use crate::drive::budget::{STRIPES_IN_FLIGHT_MAX, Share};
 use crate::drive::tree::{drive_of, entries_made};
 use crate::drive::upload::batch::{Batch, Done};
+use crate::drive::upload::resume::{RESUMABLE_STRIPES_IN_FLIGHT_MAX, Resuming};
 use crate::drive::upload::session::{Naming, Unnamed};
 use crate::drive::{Caller, Core, expect};
 use crate::metrics;
@@ -63,6 +66,15 @@ pub struct UploadOrder {
     pub key: Option<RequestKey>,
 }
 
+impl UploadOrder {
+    fn drive(&self, caller: &Caller) -> DriveId {
+        match &self.target {
+            UploadTarget::Entry(entry) => entry.drive,
+            UploadTarget::Place { place, .. } => drive_of(place, caller.home),
+        }
+    }
+}
+
 /// A finished upload.
 pub struct UploadDone {
     /// The group's answer.
@@ -100,23 +112,8 @@ impl Core {
         order: UploadOrder,
         body: Body,
     ) -> Result<UploadDone, Failure> {
-        let drive = match &order.target {
-            UploadTarget::Entry(entry) => entry.drive,
-            UploadTarget::Place { place, .. } => drive_of(place, caller.home),
-        };
-        let facts = self.facts_for(caller, drive, &order).await?;
-        if facts.cut != CUT {
-            return Err(Failure::bug(
-                "the drive is cut by another table than this release knows",
-            ));
-        }
-        let seal = self.seals.of(&facts)?;
-        let stage = Stage {
-            core: Arc::clone(self),
-            caller: *caller,
-            facts: Arc::new(facts),
-            seal,
-        };
+        let facts = self.facts_for(caller, order.drive(caller), &order).await?;
+        let stage = self.stage(caller, facts)?;
         let mut upload = Upload::new(stage, order, admitted);
         let result = upload.run(body).await;
         if result.is_err() {
@@ -125,9 +122,27 @@ impl Core {
         let committed = result?;
         let bytes = self.seams.metrics.counter(&metrics::UPLOADED_BYTES);
         bytes.with_label_values::<&str>(&[]).inc_by(committed.version.size);
-        Ok(UploadDone {
-            receipt: self.receipts.receipt(upload.stage.facts.profile, &committed),
+        Ok(self.done(&upload.stage.facts, committed))
+    }
+
+    fn done(&self, facts: &DriveFacts, committed: Committed) -> UploadDone {
+        UploadDone {
+            receipt: self.receipts.receipt(facts.profile, &committed),
             committed,
+        }
+    }
+
+    fn stage(self: &Arc<Self>, caller: &Caller, facts: DriveFacts) -> Result<Stage, Failure> {
+        if facts.cut != CUT {
+            return Err(Failure::bug(
+                "the drive is cut by another table than this release knows",
+            ));
+        }
+        Ok(Stage {
+            core: Arc::clone(self),
+            caller: *caller,
+            seal: self.seals.of(&facts)?,
+            facts: Arc::new(facts),
         })
     }
 }
@@ -196,6 +211,23 @@ struct Upload {
     session: Option<(UploadId, u64)>,
     /// The command under way that names more.
     naming: Option<Naming>,
+    /// Of an upload that may be gone on with later: what it holds stays when this part of it ends.
+    resuming: Option<Resuming>,
+}
+
+/// A content on its way from the body to batches that are written.
+#[derive(Default)]
+struct Intake {
+    cutter: Cutter,
+    batch: Batch,
+    flights: Flights,
+}
+
+impl Intake {
+    /// Bytes that no batch under way has.
+    fn pending_bytes(&self) -> u64 {
+        (self.batch.plain_bytes() + self.cutter.held_bytes()) as u64
+    }
 }
 
 impl Upload {
@@ -216,6 +248,7 @@ impl Upload {
             file,
             session: None,
             naming: None,
+            resuming: None,
         }
     }
 
@@ -227,42 +260,10 @@ impl Upload {
         self.stage.core.seams.clock.monotonic()
     }
 
-    async fn run(&mut self, mut body: Body) -> Result<Committed, Failure> {
-        let mut cutter = Cutter::new();
-        let mut batch = Batch::default();
-        let mut flights = Flights::new();
-        let clock = Arc::clone(&self.stage.core.seams.clock);
-        loop {
-            let (unnamed_for, may_name) = (self.unnamed_for(), !self.waiting.is_empty() && self.naming.is_none());
-            let chunk = tokio::select! {
-                biased;
-                named = Naming::ended(&mut self.naming) => {
-                    self.named(named?);
-                    continue;
-                }
-                Some(done) = flights.next() => {
-                    self.take(landed(done)?);
-                    continue;
-                }
-                // A body that trickles must not keep acknowledged stripes unnamed.
-                () = clock.sleep(unnamed_for), if may_name => {
-                    self.name();
-                    continue;
-                }
-                chunk = body.next() => chunk,
-            };
-            let Some(chunk) = chunk else { break };
-            let chunk = chunk?;
-            self.size += chunk.len() as u64;
-            if self.size > self.stage.core.limits.file_bytes_max {
-                return Err(group_codes::FILE_TOO_LARGE.failure());
-            }
-            for block in cutter.push(chunk) {
-                if let Some(full) = batch.push(block) {
-                    self.make_room(&mut flights).await?;
-                    flights.push_back(self.start(full));
-                }
-            }
+    async fn run(&mut self, body: Body) -> Result<Committed, Failure> {
+        let mut intake = Intake::default();
+        if let Some(cut) = self.take_in(&mut intake, body).await? {
+            return Err(cut);
         }
         if let Some(declared) = self.order.declared_bytes.filter(|declared| *declared != self.size) {
             let detail = format!(
@@ -271,21 +272,87 @@ impl Upload {
             );
             return Err(codes::BODY_CUT.because(detail));
         }
-        let last = cutter.finish();
-        if self.size <= INLINE_BYTES_MAX as u64 {
-            return self.commit_inline(last).await;
+        self.finish(intake).await
+    }
+
+    /// Takes the body in until its end; answers why it ended early, if it did.
+    async fn take_in(&mut self, intake: &mut Intake, mut body: Body) -> Result<Option<Failure>, Failure> {
+        let clock = Arc::clone(&self.stage.core.seams.clock);
+        loop {
+            let (unnamed_for, may_name) = (self.unnamed_for(), !self.waiting.is_empty() && self.naming.is_none());
+            let unsaved_for = self.unsaved_for(intake);
+            let chunk = tokio::select! {
+                biased;
+                named = Naming::ended(&mut self.naming) => {
+                    self.named(named?);
+                    continue;
+                }
+                Some(done) = intake.flights.next() => {
+                    self.take(landed(done)?);
+                    continue;
+                }
+                // A body that trickles must not keep acknowledged stripes unnamed.
+                () = clock.sleep(unnamed_for), if may_name => {
+                    self.name();
+                    continue;
+                }
+                () = clock.sleep(unsaved_for.unwrap_or_default()), if unsaved_for.is_some() => {
+                    self.save(intake).await?;
+                    continue;
+                }
+                chunk = body.next() => chunk,
+            };
+            let chunk = match chunk {
+                None => return Ok(None),
+                Some(Err(cut)) => return Ok(Some(cut)),
+                Some(Ok(chunk)) => chunk,
+            };
+            self.size += chunk.len() as u64;
+            if self.size > self.stage.core.limits.file_bytes_max {
+                return Err(group_codes::FILE_TOO_LARGE.failure());
+            }
+            for block in intake.cutter.push(chunk) {
+                self.batch(intake, block).await?;
+            }
         }
-        if let Some(full) = last.and_then(|block| batch.push(block)) {
-            self.make_room(&mut flights).await?;
-            flights.push_back(self.start(full));
+    }
+
+    /// Lays a block into the batch; a batch that it does not fit any more is written.
+    async fn batch(&mut self, intake: &mut Intake, block: Bytes) -> Result<(), Failure> {
+        match intake.batch.push(block) {
+            Some(full) => self.write(intake, full).await,
+            None => Ok(()),
         }
-        if !batch.is_empty() {
-            self.make_room(&mut flights).await?;
-            flights.push_back(self.start(batch));
+    }
+
+    async fn write(&mut self, intake: &mut Intake, batch: Batch) -> Result<(), Failure> {
+        self.make_room(&mut intake.flights).await?;
+        intake.flights.push_back(self.start(batch));
+        Ok(())
+    }
+
+    /// Waits until all blocks that were cut are durable.
+    async fn land(&mut self, intake: &mut Intake) -> Result<(), Failure> {
+        if !intake.batch.is_empty() {
+            let batch = std::mem::take(&mut intake.batch);
+            self.write(intake, batch).await?;
         }
-        while let Some(done) = flights.next().await {
+        while let Some(done) = intake.flights.next().await {
             self.take(landed(done)?);
         }
+        Ok(())
+    }
+
+    /// Commits a content that came in whole.
+    async fn finish(&mut self, mut intake: Intake) -> Result<Committed, Failure> {
+        let last = intake.cutter.finish();
+        if self.size <= INLINE_BYTES_MAX as u64 && self.session.is_none() {
+            return self.commit_inline(last).await;
+        }
+        if let Some(block) = last {
+            self.batch(&mut intake, block).await?;
+        }
+        self.land(&mut intake).await?;
         self.commit().await
     }
 
@@ -302,8 +369,12 @@ impl Upload {
 
     /// Waits until one more batch fits: what flies, what waits for its rows and what is being named together stay within the shares.
     async fn make_room(&mut self, flights: &mut Flights) -> Result<(), Failure> {
+        let shares_max = match self.resuming {
+            Some(_) => RESUMABLE_STRIPES_IN_FLIGHT_MAX,
+            None => STRIPES_IN_FLIGHT_MAX,
+        };
         if self.held(flights) >= self.shares.len()
-            && self.shares.len() < STRIPES_IN_FLIGHT_MAX
+            && self.shares.len() < shares_max
             && let Some(share) = self.stage.core.budget.extend()
         {
             self.shares.push(share);
@@ -467,10 +538,7 @@ fn landed(done: Result<Result<Done, Failure>, JoinError>) -> Result<Done, Failur
 
 /// The lesser of two promises.
 pub(crate) fn worse(one: Survival, other: Survival) -> Survival {
-    Survival {
-        survives: one.survives.min(other.survives),
-        is_degraded: one.is_degraded || other.is_degraded,
-    }
+    one.least(other)
 }
 
 impl Core {

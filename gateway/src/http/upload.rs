@@ -1,4 +1,4 @@
-//! `POST /api/v1/files/upload`: a whole file in one request, as media or as multipart/related.
+//! `POST /api/v1/files/upload`: a whole file in one request, as media or as multipart/related; or the start of one in many.
 //!
 //! Order matters: who asks, then what is asked, then the budget, and only then the body; whatever is refused before reads no byte.
 
@@ -7,11 +7,11 @@ use super::incoming::body_failure;
 use super::metadata::{client_key, enrich};
 use super::multipart;
 use super::problem::HttpError;
-use super::{App, entries};
+use super::{App, entries, resumable};
 use crate::codes;
 use crate::drive::tree;
-use crate::drive::upload::{Body, UploadOrder};
-use api::upload::{UploadMetadata, UploadQuery, UploadType, Uploaded};
+use crate::drive::upload::{Body, UploadDone, UploadOrder};
+use api::upload::{ResumableMetadata, UploadAnswer, UploadMetadata, UploadQuery, UploadType, Uploaded};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,8 +25,9 @@ use std::sync::Arc;
 /// Puts a file.
 #[utoipa::path(post, path = "/api/v1/files/upload", security(("bearer" = [])),
     params(UploadQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
-    request_body(content((String = "application/octet-stream"), (UploadMetadata = "multipart/related"))),
-    responses((status = 201, body = Uploaded), (status = 200, body = Uploaded), (status = "default", body = api::problem::Problem)))]
+    request_body(content((String = "application/octet-stream"), (UploadMetadata = "multipart/related"),
+        (ResumableMetadata = "application/json"))),
+    responses((status = 201, body = Uploaded), (status = 200, body = UploadAnswer), (status = "default", body = api::problem::Problem)))]
 pub async fn upload(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -37,14 +38,11 @@ pub async fn upload(
     let declared = declared_length(&headers)?;
     // A malformed key is refused before the body is read.
     idempotency_key(&headers)?;
-    let target = match query.upload_type {
-        UploadType::Media => Some(media_target(&query)?),
-        UploadType::Multipart => None,
-    };
     // A multipart body is a little longer than its content, whose length is known once its first part was read.
-    let (known, around) = match query.upload_type {
-        UploadType::Media => (declared, 0),
-        UploadType::Multipart => (None, multipart::AROUND_BYTES_MAX),
+    let (target, known, around) = match query.upload_type {
+        UploadType::Resumable => return resumable::start(&app, &caller, &query, request).await,
+        UploadType::Media => (Some(media_target(&query)?), declared, 0),
+        UploadType::Multipart => (None, None, multipart::AROUND_BYTES_MAX),
     };
     app.core
         .require_file_size(declared.map(|bytes| bytes.saturating_sub(around)))?;
@@ -69,21 +67,24 @@ pub async fn upload(
     let asked = encode(&("upload", &order.target, order.base_version, &order.content_type))?;
     order.key = client_key(&app, &caller, &headers, &asked)?;
     match app.core.upload(&caller, admitted, order, body).await {
-        Ok(done) => {
-            let status = if done.committed.is_new_entry {
-                StatusCode::CREATED
-            } else {
-                StatusCode::OK
-            };
-            let answer = Uploaded {
-                entry: entries::view(&done.committed.view),
-                receipt: done.receipt,
-            };
-            let tag = format!("\"{}-{}\"", answer.entry.id, answer.receipt.version);
-            Ok((status, [(header::ETAG, tag)], axum::Json(answer)).into_response())
-        }
+        Ok(done) => Ok(uploaded(done)),
         Err(failure) => Err(enrich(&app, &caller, failure).await),
     }
+}
+
+/// The answer to a finished upload.
+pub(super) fn uploaded(done: UploadDone) -> Response {
+    let status = if done.committed.is_new_entry {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let answer = Uploaded {
+        entry: entries::view(&done.committed.view),
+        receipt: done.receipt,
+    };
+    let tag = format!("\"{}-{}\"", answer.entry.id, answer.receipt.version);
+    (status, [(header::ETAG, tag)], axum::Json(answer)).into_response()
 }
 
 fn media_target(query: &UploadQuery) -> Result<UploadTarget, Failure> {
@@ -138,7 +139,7 @@ async fn multipart_order(
     ))
 }
 
-fn media(text: Option<&str>) -> Result<Option<String>, Failure> {
+pub(super) fn media(text: Option<&str>) -> Result<Option<String>, Failure> {
     match text {
         Some(text) if text.len() > CONTENT_TYPE_BYTES_MAX => Err(codes::BAD_HEADER.because("Content-Type is too long")),
         Some(text) => Ok(Some(text.to_owned())),

@@ -350,6 +350,22 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
         UploadCommand::SetTail { upload, tail } => {
             session::set_tail(tx, now, *upload, tail.as_ref()).map(CommandAnswer::Session)
         }
+        UploadCommand::NameRows {
+            upload,
+            position,
+            stripes,
+            runs,
+            survival,
+        } => session::name_rows(tx, now, *upload, *position, (stripes, runs, *survival)).map(CommandAnswer::Session),
+        UploadCommand::KeepTail {
+            upload,
+            position,
+            tail,
+            stripe,
+        } => {
+            let tail = (tail.clone(), stripe.clone());
+            session::keep_tail(tx, now, *upload, *position, &tail).map(CommandAnswer::Session)
+        }
         UploadCommand::CommitSession {
             principal,
             upload,

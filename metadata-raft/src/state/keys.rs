@@ -74,6 +74,8 @@ tables! {
     SESSION_ROW = 0x42
     /// Sessions by (drive, age of expiry, number).
     SESSION_END = 0x43
+    /// What is kept beside resumable sessions by (drive, number), and after their commit.
+    SESSION_RESUMABLE = 0x45
     /// Changes by (drive, sequence).
     CHANGE = 0x50
     /// Changes by (drive, scope, scope sequence).
@@ -334,6 +336,10 @@ pub(crate) fn session_pages(drive: DriveId, upload: u64) -> Key {
 
 pub(crate) fn session_rows(drive: DriveId, upload: u64) -> Key {
     Key::of_drive(drive, SESSION_ROW).u64(upload)
+}
+
+pub(crate) fn session_resumable(drive: DriveId, upload: u64) -> Bytes {
+    Key::of_drive(drive, SESSION_RESUMABLE).u64(upload).done()
 }
 
 pub(crate) fn session_end(drive: DriveId, age_ms: u64, upload: u64) -> Bytes {

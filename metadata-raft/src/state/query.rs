@@ -150,6 +150,7 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
             manifest::read(kv, &drive, *entry, *version, *range).map(QueryAnswer::Manifest)
         }
         DriveAsk::Session(upload) => session_of(kv, query, *upload),
+        DriveAsk::Resumable(upload) => resumable_of(kv, query, *upload),
         DriveAsk::ScopeChanges { scope, after, limit } => {
             require(scope.drive == id, &codes::NOT_FOUND)?;
             change::by_scope(kv, &drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Changes)
@@ -209,6 +210,13 @@ fn on_worker(kv: &dyn KvRead, drive: &DriveRecord, ask: &DriveAsk) -> Outcome<Qu
         }
         _ => Err((&codes::DENIED).into()),
     }
+}
+
+fn resumable_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcome<QueryAnswer> {
+    let user = query.principal.as_ref().map(|principal| principal.user);
+    let user = user.filter(|_| upload.drive == query.drive);
+    let user = user.ok_or_else(|| codes::SESSION_NOT_FOUND.failure())?;
+    session::resumable_state(kv, upload, user).map(QueryAnswer::Resumable)
 }
 
 fn session_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcome<QueryAnswer> {

@@ -1,7 +1,8 @@
 //! Upload sessions: they own the pages and rows that an upload has staged, and its tail.
 //!
 //! Invariants: each row of the open page holds one reference on its block, each ended page is counted once; the session's row in the
-//! expiry table lies at the age at which it ends unless a command uses it before.
+//! expiry table lies at the age at which it ends unless a command uses it before. Of a resumable one that was committed its answer
+//! stays for that age.
 
 use crate::state::age::Now;
 use crate::state::block;
@@ -21,7 +22,7 @@ use kv::overlay::Overlay;
 use kv::seam::{KvRead, prefix_end};
 use model::authorize::{Action, Principal};
 use model::digest::Digest;
-use model::id::{DriveId, UploadId};
+use model::id::{DriveId, UploadId, UserId};
 use model::limits::{
     COMMAND_OPERATIONS_MAX, FILE_BYTES_MAX, PAGE_BLOCKS_MAX, PLAIN_SESSION_AGE, RESUMABLE_SESSION_AGE,
 };
@@ -29,7 +30,9 @@ use model::profile::ProfileId;
 use model::time::Age;
 use protocol::codes;
 use protocol::metadata::drive::Swept;
-use protocol::metadata::upload::{Committed, NewStripe, RowRun, SessionState, Survival, Tail, UploadTarget};
+use protocol::metadata::upload::{
+    Committed, NewStripe, ResumableState, RowRun, SessionState, Survival, Tail, UploadTarget,
+};
 use serde::{Deserialize, Serialize};
 
 /// Sessions that hold more pages than this leave them to a job when they end.
@@ -49,6 +52,33 @@ pub(crate) struct SessionRecord {
     pub(crate) pages: u32,
     pub(crate) tail: Option<(ProfileId, Tail)>,
     pub(crate) ends_at: Age,
+}
+
+/// What is kept beside a resumable session, and longer than it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ResumableRecord {
+    pub(crate) survival: Option<Survival>,
+    pub(crate) committed: Option<CommittedSession>,
+}
+
+/// A session that was committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CommittedSession {
+    pub(crate) principal: Principal,
+    pub(crate) answer: Committed,
+    pub(crate) ends_at: Age,
+}
+
+fn resumable(kv: &dyn KvRead, upload: UploadId) -> Outcome<ResumableRecord> {
+    let found: Option<ResumableRecord> = load(kv, &keys::session_resumable(upload.drive, upload.number))?;
+    Ok(found.unwrap_or(ResumableRecord {
+        survival: None,
+        committed: None,
+    }))
+}
+
+fn put_resumable(tx: &mut Overlay<'_>, upload: UploadId, record: &ResumableRecord) -> Outcome<()> {
+    save(tx, keys::session_resumable(upload.drive, upload.number), record)
 }
 
 pub(crate) fn find(kv: &dyn KvRead, upload: UploadId) -> Outcome<Option<SessionRecord>> {
@@ -122,6 +152,28 @@ pub(crate) fn state(kv: &dyn KvRead, upload: UploadId, with_rows: bool) -> Outco
     })
 }
 
+/// A resumable session of `user`, or the answer to its commit.
+pub(crate) fn resumable_state(kv: &dyn KvRead, upload: UploadId, user: UserId) -> Outcome<ResumableState> {
+    let kept = resumable(kv, upload)?;
+    if let Some(committed) = kept.committed {
+        require(committed.principal.user == user, &codes::SESSION_NOT_FOUND)?;
+        return Ok(ResumableState::Committed(committed.answer));
+    }
+    let session = state(kv, upload, true)?;
+    let is_own = session.principal.user == user && session.is_resumable;
+    require(is_own, &codes::SESSION_NOT_FOUND)?;
+    let tail = match find(kv, upload)?.and_then(|record| record.tail) {
+        Some((profile, tail)) => Some(stripe::get(kv, profile, tail.stripe)?.placed(profile, tail.stripe)),
+        None => None,
+    };
+    let survival = kept.survival;
+    Ok(ResumableState::Open {
+        session,
+        survival,
+        tail,
+    })
+}
+
 /// What a session is opened with.
 pub(crate) struct Opening<'a> {
     pub(crate) target: &'a UploadTarget,
@@ -140,7 +192,9 @@ pub(crate) fn open(
 ) -> Outcome<SessionState> {
     let drive = drive::authorised(&*tx, upload.drive, actor.principal, Action::Write)?;
     require(
-        find(&*tx, upload)?.is_none() && !job::is_known(&*tx, upload.drive, upload.number)?,
+        find(&*tx, upload)?.is_none()
+            && resumable(&*tx, upload)?.committed.is_none()
+            && !job::is_known(&*tx, upload.drive, upload.number)?,
         &codes::ID_TAKEN,
     )?;
     let declared = opening.declared_bytes.unwrap_or(0);
@@ -200,6 +254,43 @@ pub(crate) fn append(
     put(tx, now, upload, &mut record)?;
     usage::require_quota(&*tx, &drive, &before)?;
     state(&*tx, upload, false)
+}
+
+/// `NameRows`.
+pub(crate) fn name_rows(
+    tx: &mut Overlay<'_>,
+    now: &Now,
+    upload: UploadId,
+    position: u64,
+    (stripes, runs, survival): (&[NewStripe], &[RowRun], Option<Survival>),
+) -> Outcome<SessionState> {
+    let mut record = get(&*tx, upload)?;
+    let first = runs.iter().flat_map(|run| &run.rows).next();
+    if let (Some((_, tail)), Some(row), true) = (&record.tail, first, position == record.rows) {
+        // A tail is how the next block begins.
+        require(row.size >= tail.plain_bytes, &codes::SIZE_MISMATCH)?;
+        drop_tail(tx, upload.drive, &mut record)?;
+        put(tx, now, upload, &mut record)?;
+    }
+    let mut kept = resumable(&*tx, upload)?;
+    kept.survival = kept.survival.into_iter().chain(survival).reduce(Survival::least);
+    put_resumable(tx, upload, &kept)?;
+    append(tx, now, upload, position, stripes, runs)
+}
+
+/// `KeepTail`.
+pub(crate) fn keep_tail(
+    tx: &mut Overlay<'_>,
+    now: &Now,
+    upload: UploadId,
+    position: u64,
+    tail: &(Tail, NewStripe),
+) -> Outcome<SessionState> {
+    let rows = get(&*tx, upload)?.rows;
+    if position != rows {
+        return Err(codes::WRONG_POSITION.failure().with("position", rows).into());
+    }
+    set_tail(tx, now, upload, Some(tail))
 }
 
 fn append_run(
@@ -284,6 +375,7 @@ fn drop_tail(tx: &mut Overlay<'_>, drive: DriveId, record: &mut SessionRecord) -
 fn forget(tx: &mut Overlay<'_>, upload: UploadId, record: &SessionRecord) {
     tx.delete(keys::session_end(upload.drive, record.ends_at.0, upload.number));
     tx.delete(keys::session(upload.drive, upload.number));
+    tx.delete(keys::session_resumable(upload.drive, upload.number));
 }
 
 /// What a session's commit says of the content.
@@ -302,6 +394,13 @@ pub(crate) fn commit(
     ending: &Ending<'_>,
 ) -> Outcome<Committed> {
     let mut drive = drive::authorised(&*tx, upload.drive, actor.principal, Action::Write)?;
+    if let Some(committed) = resumable(&*tx, upload)?.committed {
+        require(
+            committed.principal.user == actor.principal.user,
+            &codes::SESSION_NOT_FOUND,
+        )?;
+        return Ok(committed.answer);
+    }
     let mut record = get(&*tx, upload)?;
     require(record.principal.user == actor.principal.user, &codes::SESSION_NOT_FOUND)?;
     require(open_rows(&*tx, upload)?.is_empty(), &codes::PAGE_OPEN)?;
@@ -328,7 +427,8 @@ pub(crate) fn commit(
     {
         end(tx, actor.now, upload)?;
         let drive: DriveRecord = drive::get(&*tx, upload.drive)?;
-        return commit::unchanged(&*tx, &drive, actor, &intent, walk);
+        let committed = commit::unchanged(&*tx, &drive, actor, &intent, walk)?;
+        return keep_answer(tx, actor, upload, record.is_resumable, committed);
     }
     let held: Vec<PageRef> = pages(&*tx, upload, usize::MAX)?
         .into_iter()
@@ -340,7 +440,34 @@ pub(crate) fn commit(
     if let Some(behind) = prefix_end(&prefix) {
         tx.delete_range(prefix, behind);
     }
-    commit::finish(tx, &mut drive, actor, &intent, goal, held)
+    let committed = commit::finish(tx, &mut drive, actor, &intent, goal, held)?;
+    keep_answer(tx, actor, upload, record.is_resumable, committed)
+}
+
+/// Whoever lost the answer to the commit of a resumable session asks for it by the session.
+fn keep_answer(
+    tx: &mut Overlay<'_>,
+    actor: Actor<'_>,
+    upload: UploadId,
+    is_resumable: bool,
+    answer: Committed,
+) -> Outcome<Committed> {
+    if is_resumable {
+        let ends_at = actor.now.age().after(RESUMABLE_SESSION_AGE);
+        tx.put(keys::session_end(upload.drive, ends_at.0, upload.number), Bytes::new());
+        waiting::note(tx, Work::of(upload.drive, Sweep::Sessions), ends_at)?;
+        let committed = CommittedSession {
+            principal: *actor.principal,
+            answer: answer.clone(),
+            ends_at,
+        };
+        let kept = ResumableRecord {
+            survival: None,
+            committed: Some(committed),
+        };
+        put_resumable(tx, upload, &kept)?;
+    }
+    Ok(answer)
 }
 
 /// `AbortSession`.
@@ -397,7 +524,15 @@ pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<
             break Some(due);
         }
         let number = keys::last_u64(&key);
-        operations += end(tx, now, UploadId { drive, number })?;
+        let upload = UploadId { drive, number };
+        operations += match resumable(&*tx, upload)?.committed {
+            Some(committed) => {
+                tx.delete(keys::session_end(drive, committed.ends_at.0, number));
+                tx.delete(keys::session_resumable(drive, number));
+                1
+            }
+            None => end(tx, now, upload)?,
+        };
     };
     let work = Work::of(drive, Sweep::Sessions);
     waiting::settle(tx, work, rest.map(|due| (due, Bytes::new())))?;

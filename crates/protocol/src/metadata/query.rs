@@ -178,6 +178,8 @@ pub enum DriveAsk {
     },
     /// What waits to be worked off now, whatever its age; for workers.
     Waiting,
+    /// A resumable session of this principal, also after its commit.
+    Resumable(UploadId),
 }
 
 /// A page of a folder.

@@ -9,7 +9,7 @@ use crate::metadata::drive::{EntryView, FeedPosition, Place};
 use bytes::Bytes;
 use model::authorize::Principal;
 use model::digest::Digest;
-use model::entry::{BlockRow, Version};
+use model::entry::{BlockRow, PlacedStripe, Version};
 use model::id::{DriveId, EntryId, RowVersion, UploadId};
 use model::profile::{Domain, ProfileId};
 use model::stripe::{Astray, StripeForm, StripeId};
@@ -100,6 +100,17 @@ pub struct Survival {
     pub is_degraded: bool,
 }
 
+impl Survival {
+    /// The lesser of two promises.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            survives: self.survives.min(other.survives),
+            is_degraded: self.is_degraded || other.is_degraded,
+        }
+    }
+}
+
 /// A run of rows, perhaps ending a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowRun {
@@ -109,7 +120,7 @@ pub struct RowRun {
     pub page_end: Option<Digest>,
 }
 
-/// The uncut end of a resumable upload, sealed as a stripe without a block.
+/// The uncut end of a resumable upload, sealed as a stripe without a block: how the block behind the last row begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tail {
     /// Its stripe.
@@ -173,14 +184,16 @@ pub enum UploadCommand {
         /// Runs of rows, in order.
         runs: Vec<RowRun>,
     },
-    /// Replaces the tail (`None` drops it); a new one's stripe comes along, without blocks.
+    /// Replaces the tail (`None` drops it); a new one's stripe comes along, without blocks. Gateways say `KeepTail`, which names the
+    /// place too.
     SetTail {
         /// Which session.
         upload: UploadId,
         /// The tail with its stripe.
         tail: Option<(Tail, NewStripe)>,
     },
-    /// Commits what the session holds; its open page must have been ended.
+    /// Commits what the session holds; its open page must have been ended. A resumable session keeps the answer for its age, and
+    /// whoever commits it again gets that.
     CommitSession {
         /// Who asks: the one who opened it.
         principal: Principal,
@@ -222,6 +235,31 @@ pub enum UploadCommand {
         /// Whether fewer than k fragments are left, so that a new copy of its blocks replaces the old.
         is_damaged: bool,
     },
+    /// `AppendRows` of a resumable session, which may be gone on with by another gateway: what the rows survive is kept for the
+    /// receipt, and the tail, whose block the first row is, is dropped.
+    NameRows {
+        /// Which session.
+        upload: UploadId,
+        /// Rows already in the session (all pages together); another count is `wrong_position` with the true one.
+        position: u64,
+        /// Stripes that this command names first.
+        stripes: Vec<NewStripe>,
+        /// Runs of rows, in order.
+        runs: Vec<RowRun>,
+        /// The least that their blocks survive; `None` when there is no row.
+        survival: Option<Survival>,
+    },
+    /// Replaces the tail of a resumable session; its stripe comes along, without blocks.
+    KeepTail {
+        /// Which session.
+        upload: UploadId,
+        /// Rows before the tail; another count is `wrong_position` with the true one.
+        position: u64,
+        /// The tail.
+        tail: Tail,
+        /// Its stripe.
+        stripe: NewStripe,
+    },
 }
 
 impl UploadCommand {
@@ -234,7 +272,9 @@ impl UploadCommand {
             | Self::AppendRows { upload, .. }
             | Self::SetTail { upload, .. }
             | Self::CommitSession { upload, .. }
-            | Self::AbortSession { upload, .. } => upload.drive,
+            | Self::AbortSession { upload, .. }
+            | Self::NameRows { upload, .. }
+            | Self::KeepTail { upload, .. } => upload.drive,
         }
     }
 }
@@ -287,4 +327,29 @@ pub struct SessionState {
     pub page_digests: Vec<Digest>,
     /// The uncut end.
     pub tail: Option<Tail>,
+}
+
+/// A resumable session, or what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResumableState {
+    /// It takes more in.
+    Open {
+        /// What it holds, with rows and digests.
+        session: SessionState,
+        /// The least that its rows' blocks survive; `None` without rows.
+        survival: Option<Survival>,
+        /// The tail's stripe.
+        tail: Option<PlacedStripe>,
+    },
+    /// It was committed with this answer.
+    Committed(Committed),
+}
+
+impl SessionState {
+    /// Bytes of the content that need not be sent again.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        let tail = self.tail.as_ref().map_or(0, |tail| u64::from(tail.plain_bytes));
+        self.row_bytes.saturating_add(tail)
+    }
 }

@@ -72,6 +72,10 @@ impl Batch {
         self.blocks.is_empty()
     }
 
+    pub(super) fn plain_bytes(&self) -> usize {
+        self.blocks.iter().map(Bytes::len).sum()
+    }
+
     /// Makes every block of the batch durable, unless the drive has it.
     pub(super) async fn store(self, stage: &Stage) -> Result<Done, Failure> {
         let Stage {
@@ -234,7 +238,7 @@ async fn lay(stage: &Stage, blocks: Vec<(BlockRow, Bytes)>) -> Result<Vec<Closed
 
 /// Writes a coded stripe under `name`, or under fresh ones until one is free; the first of them is born at the `time` that the group
 /// told a moment ago, if it did.
-async fn write_named(
+pub(super) async fn write_named(
     stage: &Stage,
     coded: &Coded,
     blocks: Vec<NewBlock>,
@@ -285,7 +289,12 @@ impl Core {
     }
 
     /// `copies` for small stripes where the cluster has a table for it, else the drive's own profile.
-    async fn profile_for(&self, facts: &DriveFacts, bytes: usize, trace: u128) -> Result<ProfileId, Failure> {
+    pub(super) async fn profile_for(
+        &self,
+        facts: &DriveFacts,
+        bytes: usize,
+        trace: u128,
+    ) -> Result<ProfileId, Failure> {
         if bytes > COPIES_BYTES_MAX {
             return Ok(facts.profile);
         }

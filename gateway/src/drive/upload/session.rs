@@ -125,7 +125,7 @@ impl Upload {
         };
         let Some((upload, position)) = self.session else { return };
         let unnamed = std::mem::take(&mut self.waiting);
-        let (batches, stage) = (unnamed.batches(), self.stage.clone());
+        let (batches, stage, is_resumable) = (unnamed.batches(), self.stage.clone(), self.resuming.is_some());
         let task = async move {
             if let Some(opening) = opening {
                 match stage
@@ -137,7 +137,7 @@ impl Upload {
                     _ => return expect(None),
                 }
             }
-            stage.name_rows(upload, position, unnamed).await
+            stage.name_rows((upload, is_resumable), position, unnamed).await
         };
         let task = AbortOnDropHandle::new(tokio::spawn(task.in_current_span()));
         self.naming = Some(Naming { task, batches });
@@ -213,8 +213,10 @@ impl Upload {
     }
 
     /// Ends the session behind whatever names its rows: the command that opens it must not come after the one that ends it.
+    ///
+    /// Nothing of an upload that may be gone on with.
     fn ending(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let (upload, _) = self.session.take()?;
+        let (upload, _) = self.session.take().filter(|_| self.resuming.is_none())?;
         let (stage, naming) = (self.stage.clone(), self.naming.take());
         Some(async move {
             if let Some(naming) = naming {
@@ -227,14 +229,30 @@ impl Upload {
 
 impl Stage {
     /// Names stripes and rows behind the first `position` ones of a session.
-    async fn name_rows(&self, upload: UploadId, position: u64, mut unnamed: Unnamed) -> Result<Named, Failure> {
+    async fn name_rows(
+        &self,
+        (upload, is_resumable): (UploadId, bool),
+        position: u64,
+        mut unnamed: Unnamed,
+    ) -> Result<Named, Failure> {
         let mut mends = 0;
         loop {
-            let command = UploadCommand::AppendRows {
-                upload,
-                position,
-                stripes: unnamed.stripes(),
-                runs: unnamed.runs.clone(),
+            let (stripes, runs) = (unnamed.stripes(), unnamed.runs.clone());
+            let command = if is_resumable {
+                UploadCommand::NameRows {
+                    upload,
+                    position,
+                    stripes,
+                    runs,
+                    survival: unnamed.survival(),
+                }
+            } else {
+                UploadCommand::AppendRows {
+                    upload,
+                    position,
+                    stripes,
+                    runs,
+                }
             };
             match self.core.command(&self.caller, Command::Upload(command), None).await {
                 Ok(CommandAnswer::Session(state)) => {
@@ -292,7 +310,7 @@ impl Drop for Upload {
 }
 
 /// Ends a session. A failure changes nothing: age ends it too.
-async fn end(core: &Core, caller: &Caller, upload: UploadId) {
+pub(super) async fn end(core: &Core, caller: &Caller, upload: UploadId) {
     let command = UploadCommand::AbortSession {
         principal: caller.principal,
         upload,

@@ -7,7 +7,7 @@ use crate::state::entry::Walk;
 use crate::state::job::{JobKind, JobRecord};
 use crate::state::keys::{self, Key};
 use crate::state::page::StoredRow;
-use crate::state::session::SessionRecord;
+use crate::state::session::{ResumableRecord, SessionRecord};
 use crate::state::store::{Outcome, list, load};
 use crate::state::stripe;
 use crate::state::stripe_counts;
@@ -113,6 +113,15 @@ fn mark_sessions(
             *living.entry((*profile, tail.stripe)).or_default() += u64::from(tail.sealed_bytes);
         }
         sessions.insert(number, (session.rows, session.row_bytes));
+    }
+    for (key, kept) in table::<ResumableRecord>(kv, id, keys::SESSION_RESUMABLE)? {
+        let number = keys::last_u64(&key);
+        expect(
+            complaints,
+            kept.committed.is_some() != sessions.contains_key(&number),
+            || format!("session {number} is open and committed, or neither"),
+        );
+        ends.extend(kept.committed.map(|kept| keys::session_end(id, kept.ends_at.0, number)));
     }
     let found: BTreeSet<Bytes> = rows(kv, id, keys::SESSION_END)?.into_iter().collect();
     expect(complaints, found == ends, || {

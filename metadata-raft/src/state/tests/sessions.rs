@@ -3,8 +3,11 @@
 use super::{Bench, code, digest, place, row, survival};
 use model::entry::BlockRow;
 use model::id::UploadId;
+use model::profile::Domain;
 use protocol::metadata::query::DriveAsk;
-use protocol::metadata::upload::{Committed, NewStripe, RowRun, SessionState, Tail, UploadCommand, UploadTarget};
+use protocol::metadata::upload::{
+    Committed, NewStripe, ResumableState, RowRun, SessionState, Survival, Tail, UploadCommand, UploadTarget,
+};
 use protocol::metadata::{Command, CommandAnswer, QueryAnswer};
 use protocol::wire_error::Failure;
 
@@ -281,4 +284,177 @@ fn the_commit_checks_the_base_version_again() {
     let same = commit(&mut bench, three, 10, "x").unwrap();
     assert_eq!((same.is_new_version, same.version.number), (false, 2));
     bench.sound();
+}
+
+fn open_resumable(bench: &mut Bench, at: &str, base_version: Option<u64>) -> UploadId {
+    let upload = bench.upload();
+    let target = UploadTarget::Place {
+        place: place(at),
+        with_parents: false,
+    };
+    let command = UploadCommand::OpenSession {
+        principal: bench.owner,
+        upload,
+        target,
+        base_version,
+        declared_bytes: None,
+        is_resumable: true,
+        content_type: None,
+    };
+    session(bench, command).unwrap();
+    upload
+}
+
+fn name_rows(
+    bench: &mut Bench,
+    upload: UploadId,
+    position: u64,
+    rows: &[BlockRow],
+    page_end: Option<&str>,
+) -> Result<SessionState, Failure> {
+    let command = UploadCommand::NameRows {
+        upload,
+        position,
+        stripes: vec![bench.stripe(rows)],
+        runs: vec![RowRun {
+            rows: rows.to_vec(),
+            page_end: page_end.map(digest),
+        }],
+        survival: Some(Survival {
+            survives: if position == 0 { Domain::Node } else { Domain::Region },
+            is_degraded: position == 0,
+        }),
+    };
+    session(bench, command)
+}
+
+fn keep_tail(bench: &mut Bench, upload: UploadId, position: u64, plain_bytes: u32) -> Result<SessionState, Failure> {
+    let mut stripe = bench.stripe(&[]);
+    stripe.form.stripe_bytes = 128;
+    let tail = Tail {
+        stripe: stripe.id,
+        record: 7,
+        sealed_bytes: plain_bytes + 20,
+        plain_bytes,
+    };
+    let command = UploadCommand::KeepTail {
+        upload,
+        position,
+        tail,
+        stripe,
+    };
+    session(bench, command)
+}
+
+fn resumable(bench: &Bench, upload: UploadId) -> Result<ResumableState, Failure> {
+    match bench.ask(DriveAsk::Resumable(upload))? {
+        QueryAnswer::Resumable(state) => Ok(state),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Leaves a resumable session that is open and one that was committed.
+pub(super) fn furnish_resumable(bench: &mut Bench) {
+    for (at, is_committed) in [("/open", false), ("/committed", true)] {
+        let upload = open_resumable(bench, at, None);
+        name_rows(bench, upload, 0, &[row("r1", 10)], Some("resumed page")).unwrap();
+        if is_committed {
+            commit(bench, upload, 10, "resumed").unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_a_resumable_session_stores_grows_by_rows_and_tail_and_by_one_gateway_at_a_time() {
+    let mut bench = Bench::new(1 << 30);
+    let upload = open_resumable(&mut bench, "/f", None);
+    let stored = |bench: &Bench| match resumable(bench, upload).unwrap() {
+        ResumableState::Open {
+            session,
+            survival,
+            tail,
+        } => {
+            let named = session.tail.as_ref().map(|tail| tail.stripe);
+            assert_eq!(tail.map(|stripe| stripe.id), named);
+            (session.stored_bytes(), survival)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stored(&bench), (0, None));
+    keep_tail(&mut bench, upload, 0, 60).unwrap();
+    assert_eq!((stored(&bench).0, bench.usage().charged_bytes), (60, 60));
+    // A block begins with the tail before it, so it is no shorter.
+    assert_eq!(
+        code(name_rows(&mut bench, upload, 0, &[row("short", 59)], None)),
+        "size_mismatch"
+    );
+    name_rows(&mut bench, upload, 0, &[row("a", 70), row("b", 5)], None).unwrap();
+    assert_eq!((stored(&bench).0, bench.usage().charged_bytes), (75, 75));
+    // Another gateway went on meanwhile: its rows and its tail stay.
+    assert_eq!(code(keep_tail(&mut bench, upload, 0, 60)), "wrong_position");
+    keep_tail(&mut bench, upload, 2, 40).unwrap();
+    assert_eq!(
+        code(name_rows(&mut bench, upload, 1, &[row("c", 50)], None)),
+        "wrong_position"
+    );
+    bench.sound();
+    assert_eq!((stored(&bench).0, bench.usage().charged_bytes), (115, 115));
+    name_rows(&mut bench, upload, 2, &[row("c", 50)], Some("page")).unwrap();
+    // The least of all commands.
+    let least = Survival {
+        survives: Domain::Node,
+        is_degraded: true,
+    };
+    assert_eq!(stored(&bench), (125, Some(least)));
+    bench.sound();
+}
+
+#[test]
+fn a_committed_resumable_session_gives_its_answer_again_until_its_age_is_over() {
+    let mut bench = Bench::new(1 << 30);
+    let upload = open_resumable(&mut bench, "/f", None);
+    name_rows(&mut bench, upload, 0, &[row("a", 10)], Some("page")).unwrap();
+    let first = commit(&mut bench, upload, 10, "file").unwrap();
+    assert_eq!(
+        resumable(&bench, upload).unwrap(),
+        ResumableState::Committed(first.clone())
+    );
+    assert_eq!(commit(&mut bench, upload, 10, "file").unwrap(), first, "finished twice");
+    assert_eq!(
+        code(name_rows(&mut bench, upload, 1, &[row("b", 10)], None)),
+        "session_not_found"
+    );
+    assert_eq!(code(keep_tail(&mut bench, upload, 1, 10)), "session_not_found");
+    bench.sound();
+    // The same content as what is there: no version, and an answer all the same.
+    let second = open_resumable(&mut bench, "/f", Some(1));
+    name_rows(&mut bench, second, 0, &[row("a", 10)], Some("page")).unwrap();
+    let unchanged = commit(&mut bench, second, 10, "file").unwrap();
+    assert!(!unchanged.is_new_version);
+    assert_eq!(resumable(&bench, second).unwrap(), ResumableState::Committed(unchanged));
+    bench.sound();
+    let sweep = Command::Upload(UploadCommand::SweepSessions { drive: bench.drive });
+    let day = 24 * 3600 * 1000;
+    bench.advance(6 * day);
+    bench.sweep(sweep.clone()).unwrap();
+    assert!(resumable(&bench, upload).is_ok());
+    bench.advance(2 * day);
+    assert!(bench.sweep(sweep).unwrap().is_done);
+    assert_eq!(code(resumable(&bench, upload)), "session_not_found");
+    bench.sound();
+    assert_eq!(bench.usage().charged_bytes, 10);
+}
+
+#[test]
+fn a_resumable_session_is_its_users_alone_and_no_plain_one() {
+    let mut bench = Bench::new(1 << 30);
+    let plain = open(&mut bench, "/f", None);
+    assert_eq!(code(resumable(&bench, plain)), "session_not_found");
+    let upload = open_resumable(&mut bench, "/g", None);
+    assert!(resumable(&bench, upload).is_ok());
+    bench.advance(2 * 3_600_000);
+    let sweep = Command::Upload(UploadCommand::SweepSessions { drive: bench.drive });
+    bench.sweep(sweep).unwrap();
+    assert_eq!(code(bench.ask(DriveAsk::Session(plain))), "session_not_found");
+    assert!(resumable(&bench, upload).is_ok(), "seven aged days, not one aged hour");
 }

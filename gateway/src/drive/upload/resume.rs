@@ -1,0 +1,408 @@
+//! Resumable uploads: a content that comes in over many requests, by any gateway.
+//!
+//! A request loads where the upload stands from the drive's group, goes on with cutter and page where the last one stopped, and
+//! before its end makes everything that came in durable: whole blocks as rows, the rest as a sealed tail. The same is done within a
+//! request when 1 MiB has waited for 1 s.
+//! Invariants: what is answered as stored is durable and named; what came in before a connection broke is kept; at most 16 MiB of
+//! what came in are lost with the gateway; a session is ended by its client, its age or a commit that can never succeed, never by a
+//! request that breaks off.
+//! Not here: the states of a session (the drive's group), `Content-Range` (`http::resumable`).
+
+use crate::codes;
+use crate::drive::stripe_reader::{Found, StripeReading};
+use crate::drive::upload::batch::write_named;
+use crate::drive::upload::session::end;
+use crate::drive::upload::turns::Turn;
+use crate::drive::upload::{Admitted, Body, Intake, Stage, Upload, UploadDone, UploadOrder};
+use crate::drive::{Caller, Core, expect};
+use bytes::Bytes;
+use codec::seal::RecordId;
+use daemon::pool::Urgency;
+use futures_util::StreamExt;
+use model::entry::PlacedStripe;
+use model::error_kind::ErrorKind;
+use model::id::UploadId;
+use model::stripe::StripeId;
+use protocol::codes as group_codes;
+use protocol::metadata::query::DriveAsk;
+use protocol::metadata::upload::{ResumableState, SessionState, Survival, Tail, UploadCommand};
+use protocol::metadata::{Command, CommandAnswer, QueryAnswer};
+use protocol::wire_error::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::Instrument;
+
+/// Fewer than of other uploads: with the batch that is being filled, its next block and what is being cut, 16 MiB.
+pub(super) const RESUMABLE_STRIPES_IN_FLIGHT_MAX: usize = 2;
+/// What may be lost with the gateway for longer than `SAVE_AFTER`.
+const UNSAVED_BYTES: u64 = 1 << 20;
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// How often a tail is written again because the layout changed meanwhile.
+const TAIL_TRIES_MAX: u32 = 4;
+
+/// What an upload that may be gone on with has beside others.
+#[derive(Default)]
+pub(super) struct Resuming {
+    /// Bytes of the content up to which a tail or nothing but rows reaches.
+    saved_bytes: u64,
+    /// Since when so much is not saved.
+    unsaved_since: Option<Duration>,
+}
+
+/// What one request brings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its first byte in the content; `None` when it brings none and asks.
+    pub first: Option<u64>,
+    /// How many bytes it was declared to bring.
+    pub declared_bytes: Option<u64>,
+    /// Bytes of the whole content.
+    pub total: Total,
+}
+
+/// What a request says of the whole content's length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Total {
+    /// It does not say.
+    #[default]
+    Unknown,
+    /// So many bytes.
+    Known(u64),
+    /// The content ends with this request's body.
+    Here,
+}
+
+/// Where an upload stands.
+pub enum Standing {
+    /// It needs more.
+    Open {
+        /// Bytes that need not be sent again.
+        stored_bytes: u64,
+        /// Bytes that the client said it will have.
+        declared_bytes: Option<u64>,
+    },
+    /// It was committed.
+    Finished(Box<UploadDone>),
+}
+
+impl Core {
+    /// Opens a resumable upload, or refuses what its commit would surely refuse.
+    pub async fn open_resumable(self: &Arc<Self>, caller: &Caller, order: UploadOrder) -> Result<UploadId, Failure> {
+        let drive = order.drive(caller);
+        self.foreseen(caller, drive, &order).await?;
+        let command = UploadCommand::OpenSession {
+            principal: caller.principal,
+            upload: UploadId {
+                drive,
+                number: self.seams.random.u64(),
+            },
+            target: order.target,
+            base_version: order.base_version,
+            declared_bytes: order.declared_bytes,
+            is_resumable: true,
+            content_type: order.content_type,
+        };
+        match self.command(caller, Command::Upload(command), order.key).await? {
+            CommandAnswer::Session(session) => Ok(session.upload),
+            _ => expect(None),
+        }
+    }
+
+    /// Where an upload of the caller stands, without disturbing whoever goes on with it.
+    pub async fn standing(self: &Arc<Self>, caller: &Caller, upload: UploadId) -> Result<Standing, Failure> {
+        match self.resumable(caller, upload).await? {
+            ResumableState::Open { session, .. } => Ok(open(&session)),
+            ResumableState::Committed(committed) => {
+                let facts = self.drive_facts(caller, upload.drive).await?;
+                Ok(Standing::Finished(Box::new(self.done(&facts, committed))))
+            }
+        }
+    }
+
+    async fn resumable(&self, caller: &Caller, upload: UploadId) -> Result<ResumableState, Failure> {
+        match self.ask(caller, upload.drive, DriveAsk::Resumable(upload)).await {
+            Ok(QueryAnswer::Resumable(state)) => Ok(state),
+            Ok(_) => expect(None),
+            // Whether there is such a drive is nobody else's business.
+            Err(failure) if group_codes::NOT_FOUND.is(&failure) => Err(group_codes::SESSION_NOT_FOUND.failure()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Ends an upload; no error when there is none.
+    pub async fn abandon(self: &Arc<Self>, caller: &Caller, upload: UploadId) -> Result<(), Failure> {
+        let _turn = self.turns.take(upload).await;
+        let principal = caller.principal;
+        let command = Command::Upload(UploadCommand::AbortSession { principal, upload });
+        self.command(caller, command, None).await.map(|_| ())
+    }
+
+    /// Takes a chunk in, as far as it follows what is stored, and commits the content when it is whole. Goes on to keep what came
+    /// in when it is dropped.
+    ///
+    /// Errors: `session_not_found`, `bad_content_range` when the lengths disagree, and those of an upload.
+    pub async fn resume(
+        self: &Arc<Self>,
+        caller: &Caller,
+        admitted: Admitted,
+        upload: UploadId,
+        chunk: Chunk,
+        body: Body,
+    ) -> Result<Standing, Failure> {
+        let (core, caller) = (Arc::clone(self), *caller);
+        let work = async move {
+            let turn = core.turns.take(upload).await;
+            match core.go_on(&caller, admitted, &turn, chunk, body).await {
+                // Another gateway goes on with it: the client is told how far it came.
+                Err(failure) if group_codes::WRONG_POSITION.is(&failure) => core.standing(&caller, upload).await,
+                other => other,
+            }
+        };
+        let ended = tokio::spawn(work.in_current_span()).await;
+        ended.unwrap_or_else(|error| Err(Failure::bug(format!("go on with an upload: {error}"))))
+    }
+
+    async fn go_on(
+        self: &Arc<Self>,
+        caller: &Caller,
+        admitted: Admitted,
+        turn: &Turn,
+        chunk: Chunk,
+        body: Body,
+    ) -> Result<Standing, Failure> {
+        let (session, survival, tail) = match self.resumable(caller, turn.upload()).await? {
+            ResumableState::Open {
+                session,
+                survival,
+                tail,
+            } => (session, survival, tail),
+            ResumableState::Committed(_) => return self.standing(caller, turn.upload()).await,
+        };
+        let total = total_of(&session, chunk.total)?;
+        let stored = session.stored_bytes();
+        let first = chunk.first.unwrap_or(stored);
+        let is_whole = total == Some(stored);
+        if first > stored || (chunk.first.is_none() && !is_whole) {
+            return Ok(open(&session));
+        }
+        let facts = self.drive_facts(caller, session.upload.drive).await?;
+        let stage = self.stage(caller, facts)?;
+        let begun = match &tail {
+            Some(stripe) => read_tail(&stage, &session, stripe).await?,
+            None => Bytes::new(),
+        };
+        let mut upload = Upload::resumed(stage, admitted, (session, survival));
+        let mut intake = Intake::default();
+        for block in intake.cutter.push(begun) {
+            upload.batch(&mut intake, block).await?;
+        }
+        let body = pass_by(body, stored - first, chunk.declared_bytes);
+        let body = body.take_until(turn.wanted.clone().cancelled_owned()).boxed();
+        let cut = upload.take_in(&mut intake, body).await?;
+        let ends_here = chunk.total == Total::Here && cut.is_none() && !turn.wanted.is_cancelled();
+        if ends_here || total == Some(upload.size) {
+            return upload.finish_resumed(intake).await;
+        }
+        if total.is_some_and(|total| upload.size > total) {
+            return Err(codes::BAD_CONTENT_RANGE.because("the body is longer than the content that was announced"));
+        }
+        upload.save(&mut intake).await?;
+        Ok(Standing::Open {
+            stored_bytes: upload.size,
+            declared_bytes: total,
+        })
+    }
+}
+
+fn open(session: &SessionState) -> Standing {
+    Standing::Open {
+        stored_bytes: session.stored_bytes(),
+        declared_bytes: session.declared_bytes,
+    }
+}
+
+/// The length of the whole content, when it is known.
+fn total_of(session: &SessionState, told: Total) -> Result<Option<u64>, Failure> {
+    match (session.declared_bytes, told) {
+        (Some(declared), Total::Known(total)) if declared != total => {
+            let detail = format!("the upload was begun for {declared} bytes, and this request says {total}");
+            Err(codes::BAD_CONTENT_RANGE.because(detail))
+        }
+        (Some(declared), _) => Ok(Some(declared)),
+        (None, Total::Known(total)) if total < session.stored_bytes() => {
+            let detail = format!("{} bytes are stored, more than the total says", session.stored_bytes());
+            Err(codes::BAD_CONTENT_RANGE.because(detail))
+        }
+        (None, Total::Known(total)) => Ok(Some(total)),
+        (None, Total::Unknown | Total::Here) => Ok(None),
+    }
+}
+
+/// The bytes behind the first `skipped`, up to as many as were declared in all.
+fn pass_by(body: Body, skipped: u64, declared: Option<u64>) -> Body {
+    let mut left = skipped;
+    let mut room = declared.unwrap_or(u64::MAX).saturating_sub(skipped);
+    body.map(move |chunk| {
+        let mut chunk = chunk?;
+        let passed = left.min(chunk.len() as u64);
+        left -= passed;
+        drop(chunk.split_to(passed as usize));
+        let taken = room.min(chunk.len() as u64);
+        room -= taken;
+        chunk.truncate(taken as usize);
+        Ok(chunk)
+    })
+    .filter(|chunk| {
+        let is_wanted = !chunk.as_ref().is_ok_and(Bytes::is_empty);
+        std::future::ready(is_wanted)
+    })
+    .boxed()
+}
+
+/// Opens the tail of a session.
+async fn read_tail(stage: &Stage, session: &SessionState, stripe: &PlacedStripe) -> Result<Bytes, Failure> {
+    let tail = session
+        .tail
+        .as_ref()
+        .ok_or_else(|| Failure::bug("a session's tail has a stripe and is none"))?;
+    let mut reading = StripeReading::new(&stage.core, stripe, (0, tail.sealed_bytes), stage.caller.trace).await?;
+    loop {
+        let (sealed, is_direct) = match reading.next().await? {
+            Found::Direct(bytes) => (bytes, true),
+            Found::Decoded(bytes) => (bytes, false),
+        };
+        let (seal, record, plain_bytes) = (
+            Arc::clone(&stage.seal),
+            RecordId(tail.record.to_be_bytes()),
+            tail.plain_bytes,
+        );
+        let opening = move || seal.open_tail(&record, plain_bytes, &sealed);
+        match stage.core.seams.pool.run(Urgency::Foreground, opening).await {
+            Ok(plain) => return Ok(plain),
+            Err(_) if is_direct => reading.refuse_direct(),
+            Err(_) => return Err(codes::CONTENT_CORRUPT.failure().with("stripe", stripe.id)),
+        }
+    }
+}
+
+impl Upload {
+    /// Goes on where a session stands; the tail is still to be cut.
+    fn resumed(stage: Stage, admitted: Admitted, (session, survival): (SessionState, Option<Survival>)) -> Self {
+        let stored_bytes = session.stored_bytes();
+        // What the session tells itself is in the session, not here: its commit checks target and version.
+        let order = UploadOrder {
+            target: session.target,
+            base_version: session.base_version,
+            declared_bytes: session.declared_bytes,
+            is_body_held_back: false,
+            content_type: session.content_type,
+            key: None,
+        };
+        let mut upload = Self::new(stage, order, admitted);
+        upload.size = stored_bytes;
+        upload.survival = survival;
+        upload.open_rows = session.open_rows;
+        for page in &session.page_digests {
+            upload.file.push(page);
+        }
+        upload.session = Some((session.upload, session.rows));
+        upload.stage.caller.principal = session.principal;
+        upload.resuming = Some(Resuming {
+            saved_bytes: stored_bytes,
+            unsaved_since: None,
+        });
+        upload
+    }
+
+    async fn finish_resumed(&mut self, intake: Intake) -> Result<Standing, Failure> {
+        if self.size == 0 {
+            self.survival = Some(self.stage.core.inline_survival(self.drive().slot()));
+        }
+        let session = self.session;
+        match self.finish(intake).await {
+            Ok(committed) => {
+                let Stage { core, facts, .. } = &self.stage;
+                Ok(Standing::Finished(Box::new(core.done(facts, committed))))
+            }
+            Err(failure) => {
+                let is_lost = failure.kind == ErrorKind::Conflict && !group_codes::WRONG_POSITION.is(&failure);
+                if let (true, Some((upload, _))) = (is_lost, session) {
+                    // No repeat would be taken; what it holds must not count for its age.
+                    end(&self.stage.core, &self.stage.caller, upload).await;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// How long what came in may still wait to be saved; `None` when there is too little.
+    pub(super) fn unsaved_for(&mut self, intake: &Intake) -> Option<Duration> {
+        let (now, size) = (self.now(), self.size);
+        let resuming = self.resuming.as_mut()?;
+        let unsaved = intake.pending_bytes().min(size - resuming.saved_bytes);
+        if unsaved < UNSAVED_BYTES {
+            resuming.unsaved_since = None;
+            return None;
+        }
+        let since = *resuming.unsaved_since.get_or_insert(now);
+        Some((since + SAVE_AFTER).saturating_sub(now))
+    }
+
+    /// Makes everything that came in durable and names it: blocks that were cut, and the beginning of the next one.
+    pub(super) async fn save(&mut self, intake: &mut Intake) -> Result<(), Failure> {
+        self.land(intake).await?;
+        self.name_all().await?;
+        let size = self.size;
+        let is_saved = |resuming: &Resuming| resuming.saved_bytes == size;
+        if intake.cutter.held_bytes() > 0 && !self.resuming.as_ref().is_some_and(is_saved) {
+            self.keep_tail(intake.cutter.held()).await?;
+        }
+        self.resuming = Some(Resuming {
+            saved_bytes: size,
+            unsaved_since: None,
+        });
+        Ok(())
+    }
+
+    async fn keep_tail(&mut self, plain: Bytes) -> Result<(), Failure> {
+        let Some((upload, position)) = self.session else {
+            return Err(Failure::bug("a tail is kept for no session"));
+        };
+        let Stage {
+            core, caller, facts, ..
+        } = &self.stage;
+        let (seal, random) = (Arc::clone(&self.stage.seal), core.seams.random.clone());
+        let plain_bytes = plain.len() as u32;
+        let sealing = move || seal.seal_tail(&plain, &mut |bytes: &mut [u8]| random.fill(bytes));
+        let (record, sealed) = core.seams.pool.run(Urgency::Foreground, sealing).await;
+        let sealed_bytes = sealed.len() as u32;
+        let profile = core.profile_for(facts, sealed.len(), caller.trace).await?;
+        let coded = core.code_stripe(sealed, profile).await?;
+        let mut name: Option<StripeId> = None;
+        for _ in 0..TAIL_TRIES_MAX {
+            let (stripe, _) = write_named(&self.stage, &coded, Vec::new(), (name, None)).await?;
+            let tail = Tail {
+                stripe: stripe.id,
+                record: u128::from_be_bytes(record.0),
+                sealed_bytes,
+                plain_bytes,
+            };
+            name = Some(stripe.id);
+            let command = UploadCommand::KeepTail {
+                upload,
+                position,
+                tail,
+                stripe,
+            };
+            match core.command(caller, Command::Upload(command), None).await {
+                Ok(_) => return Ok(()),
+                Err(failure) if group_codes::STALE_ROW.is(&failure) => {
+                    core.directory.refresh(caller.trace).await?;
+                }
+                Err(failure) if group_codes::BIRTH_EPOCH_CLOSED.is(&failure) => name = None,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(codes::ROW_CHANGED.failure())
+    }
+}
