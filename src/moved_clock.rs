@@ -40,6 +40,10 @@ impl Clock for MovedClock {
         self.machine.monotonic()
     }
 
+    fn suspended(&self) -> Duration {
+        self.machine.suspended()
+    }
+
     async fn sleep(&self, span: Duration) {
         self.machine.sleep(span).await;
     }

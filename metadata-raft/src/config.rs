@@ -27,6 +27,9 @@ pub struct RawMetadata {
     /// How far apart the replicas are: `lan` or `wan`.
     #[serde(default)]
     pub timing: Timing,
+    /// Whether leaders answer queries without asking a majority while their lease holds. Trusts clocks (decision 0034), so off.
+    #[serde(default)]
+    pub lease_reads: bool,
     /// Rows are planned for the first time once this many storage nodes have registered.
     #[serde(default = "nodes_expected_default")]
     pub nodes_expected: usize,
@@ -129,6 +132,8 @@ pub struct Config {
     pub groups: Vec<GroupId>,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// Whether leaders answer queries under their lease.
+    pub lease_reads: bool,
     /// Rows are planned for the first time once this many storage nodes have registered.
     pub nodes_expected: usize,
     /// Whether an unencrypted volume is refused.
@@ -234,6 +239,7 @@ impl RawMetadata {
                 .collect(),
             groups: (1..=self.groups).map(GroupId).collect(),
             timing: self.timing,
+            lease_reads: self.lease_reads,
             nodes_expected: self.nodes_expected,
             require_encrypted_volume: self.require_encrypted_volume,
             segment_bytes: self.segment_mib << 20,

@@ -5,9 +5,10 @@
 //! Not here: its start (`start`), which groups a process has (`service`), what commands and queries mean (`state`).
 
 use crate::raft::heartbeats::Heartbeats;
+use crate::raft::lease::Lease;
 use crate::raft::network::GroupRaft;
 use crate::raft::outgoing::Outgoing;
-use crate::raft::read_rounds::{NoRound, ReadRounds};
+use crate::raft::read_rounds::ReadRounds;
 use crate::raft::receiver::Receiver;
 use crate::raft::state_machine::GroupState;
 use crate::raft::types::{CommandBytes, ReplicaInfo, TypeConfig};
@@ -24,10 +25,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
+mod asking;
 mod group_error;
+mod reading;
 mod start;
 
+pub use asking::{Answered, answer};
 pub use group_error::GroupError;
+pub use reading::ReadBy;
 pub use start::{GroupParts, Timing};
 
 /// Applied entries since the last mark from which `mark_if_due` makes a new one. A guess: seconds of writing, little to replay.
@@ -64,6 +69,8 @@ pub struct Group {
     state: GroupState,
     receiver: Receiver,
     reads: ReadRounds,
+    lease: Option<Arc<Lease>>,
+    asking: asking::Asking,
     outgoing: Arc<Outgoing>,
     heartbeats: Arc<Heartbeats>,
     timing: Timing,
@@ -84,6 +91,12 @@ fn leader_in(metrics: &RaftMetrics<TypeConfig>) -> Option<(RaftId, ReplicaInfo)>
 }
 
 impl Group {
+    /// Which group.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.group
+    }
+
     /// Returns once the state holds everything that was committed when the replica started; nothing may be served before.
     ///
     /// # Errors
@@ -176,45 +189,6 @@ impl Group {
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Err(self.not_leader(&forward)),
             Err(error) => Err(ambiguous(error.to_string())),
         }
-    }
-
-    /// Returns once this replica's state holds everything acknowledged before the call: by a read-index, shared with other readers.
-    /// A follower asks its leader for it. True when this replica is a follower.
-    ///
-    /// # Errors
-    /// `NotLeader` with a hint when no leader can be asked; `Recovering`; `Unavailable` when too few replicas answered.
-    pub async fn linearize(&self) -> Result<bool, GroupError> {
-        self.require_serving()?;
-        let read = match self.reads.join().await {
-            Ok(read) => read,
-            Err(NoRound::NotLed(leader)) => {
-                let group = self.group;
-                return Err(GroupError::NotLeader { group, leader });
-            }
-            Err(NoRound::Unavailable(detail)) => return Err(self.unavailable(detail)),
-        };
-        if self.applied_index() < Some(read.index) {
-            let applied = self.raft.wait(Some(ANSWER_WITHIN));
-            let applied = applied.applied_index_at_least(Some(read.index), "read-index").await;
-            applied.map_err(|error| self.unavailable(error.to_string()))?;
-        }
-        Ok(read.is_follower)
-    }
-
-    /// As `linearize`, at the leader alone.
-    ///
-    /// # Errors
-    /// As `linearize`, and `NotLeader` from a follower.
-    pub async fn linearize_as_leader(&self) -> Result<(), GroupError> {
-        if self.require_serving().is_ok() && !self.leads() {
-            let watched = self.raft.metrics();
-            let metrics = watched.borrow_watched();
-            return Err(GroupError::NotLeader {
-                group: self.group,
-                leader: leader_in(&metrics),
-            });
-        }
-        self.linearize().await.map(drop)
     }
 
     /// Runs `read` over the present state, keys beginning with the slot; linearizable when `linearize` came before.

@@ -20,6 +20,12 @@ pub const FOLLOWER_READS: Definition = Definition::counter(
     "Queries that this replica answered as a follower, after a read-index from the leader.",
     &["kind"],
 );
+/// Queries that a leader answered under its lease.
+pub const LEASE_READS: Definition = Definition::counter(
+    "metadata_lease_reads_total",
+    "Queries that this replica answered as the leader under its lease, without asking the others.",
+    &["kind"],
+);
 /// Index of the last applied entry.
 pub const APPLIED_INDEX: Definition =
     Definition::gauge("metadata_applied_index", "Index of the last applied entry.", &["group"]);
@@ -59,10 +65,11 @@ pub const DISK_FREE_BYTES: Definition = Definition::gauge(
 );
 
 /// Every metric of this package, for its page.
-pub const ALL: [Definition; 10] = [
+pub const ALL: [Definition; 11] = [
     PROPOSE_SECONDS,
     QUERY_SECONDS,
     FOLLOWER_READS,
+    LEASE_READS,
     APPLIED_INDEX,
     LEADING,
     VOLUME_ENCRYPTED,

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `types` (what openraft is told), `record` (what we persist), `group_log` (one group in memory), `stream` and
 //! `journal_stream` (the ordered stream below), `log_store`, `stored_state` (what the store holds besides the state), `state_machine`, `snapshot`,
-//! `append_order`, `address_book`, `network`, `receiver`.
+//! `append_order`, `address_book`, `network`, `receiver`, `read_rounds`, `lease`.
 //! Invariants: what openraft is answered as durable is synced; commands and answers are opaque bytes here.
 //! Not here: what a command means (`state`), starting and stopping a replica (`group`).
 
@@ -12,6 +12,7 @@ pub mod group_log;
 pub mod heartbeats;
 pub mod incoming;
 pub mod journal_stream;
+pub mod lease;
 pub mod log_store;
 pub mod network;
 pub mod outgoing;

@@ -19,6 +19,7 @@ use crate::readiness::MetadataReadiness;
 use crate::room::Room;
 use crate::service::MetadataService;
 use crate::state::State;
+use crate::state::age::Times;
 use crate::volume;
 use crate::worker::age::AgeWorker;
 use crate::worker::bell::Bell;
@@ -44,7 +45,7 @@ use model::id::{CONTROL_GROUP, ClusterId, GroupId, RaftId};
 use rpc::transport::Transport;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -109,6 +110,8 @@ pub(crate) struct StateApply {
     /// Of the control group for each command, of a drive group for those that leave something to do.
     bell: Arc<Bell>,
     is_control: bool,
+    /// Of the batch that is being applied.
+    times: Mutex<Times>,
 }
 
 impl StateApply {
@@ -118,13 +121,18 @@ impl StateApply {
             state: State::new(group),
             bell,
             is_control: group == CONTROL_GROUP,
+            times: Mutex::default(),
         }
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Apply for StateApply {
     fn apply(&self, state: &mut Overlay<'_>, _term: u64, index: u64, command: &Bytes) -> Result<Bytes, KvError> {
-        let applied = self.state.apply_noting(state, index, command)?;
+        let applied = self.state.apply_noting(state, &mut self.times(), index, command)?;
         if applied.enters_work || self.is_control {
             self.bell.pull();
         }
@@ -132,6 +140,8 @@ impl Apply for StateApply {
     }
 
     fn applied(&self, _index: u64) {
+        // Before the next batch a snapshot may be installed.
+        self.times().forget();
         self.bell.ring();
     }
 }
@@ -289,6 +299,8 @@ async fn start_group(id: GroupId, config: &Config, seams: &Seams, shared: &Share
         heartbeats: Arc::clone(&shared.heartbeats),
         room: Arc::clone(&shared.room),
         timing: timing_of(config),
+        clock: Arc::clone(&seams.clock),
+        lease_reads: config.lease_reads,
         nonce: seams.random.u64(),
     })
     .await

@@ -1,24 +1,22 @@
 //! What a metadata process does with each call: propose, query, Raft traffic, status.
 //!
 //! Place in the picture: between the transport and the groups. Commands and queries are only decoded by the state machine.
-//! Invariants: a query is answered after a read-index, so never from the past; a replica that does not lead names the leader
+//! Invariants: a query is answered after a read-index or under a lease, so never from the past; a replica that does not lead names the leader
 //! and does nothing, but for queries that any replica may answer (`QueryReplica`); a group that this process has no replica of is answered `not_mine`.
 //! Not here: which slot belongs to which group (state), repeating and following leaders (the callers' client).
 
-use crate::group::{Group, GroupError};
+use crate::group::{Group, GroupError, ReadBy, answer};
 use crate::metrics;
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::answer_beats;
 use crate::raft::receiver::group_of;
 use crate::readiness::CONFIRM_DEADLINE;
 use crate::space::Space;
-use crate::state::State;
 use crate::volume;
 use async_trait::async_trait;
 use bytes::Bytes;
 use daemon::metrics::Metrics;
 use futures_util::future::join_all;
-use kv::seam::KvError;
 use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, GroupId, RaftId};
 use model::process::{ProcessId, Role};
@@ -121,12 +119,17 @@ impl MetadataService {
             .histogram(&metrics::QUERY_SECONDS)
             .with_label_values(&[kind_of(request.group)])
             .start_timer();
-        let (reply, is_follower) = ask_at(at, request.group, group, &request.query)
+        let (reply, by) = ask_at(at, group, &request.query)
             .await
             .map_err(|error| refusal(&error))?;
         timer.observe_duration();
-        if is_follower {
-            let counter = self.metrics.counter(&metrics::FOLLOWER_READS);
+        let counted = match by {
+            ReadBy::Majority => None,
+            ReadBy::Lease => Some(&metrics::LEASE_READS),
+            ReadBy::Follower => Some(&metrics::FOLLOWER_READS),
+        };
+        if let Some(counted) = counted {
+            let counter = self.metrics.counter(counted);
             counter.with_label_values(&[kind_of(request.group)]).inc();
         }
         message(&GroupReply {
@@ -243,53 +246,20 @@ pub enum ReadAt {
 
 /// Answers `query` by the state of `group` after a read-index, also where this replica follows. The read itself runs off the async
 /// threads.
-pub async fn ask(id: GroupId, group: &Arc<Group>, query: &Bytes) -> Result<Bytes, GroupError> {
-    ask_at(ReadAt::Any, id, group, query).await.map(|(answer, _)| answer)
+pub async fn ask(group: &Arc<Group>, query: &Bytes) -> Result<Bytes, GroupError> {
+    ask_at(ReadAt::Any, group, query).await.map(|(answer, _)| answer)
 }
 
-async fn ask_at(at: ReadAt, id: GroupId, group: &Arc<Group>, query: &Bytes) -> Result<(Bytes, bool), GroupError> {
-    let (mut answers, is_follower) = answer_all(at, id, group, vec![query.clone()]).await?;
+async fn ask_at(at: ReadAt, group: &Arc<Group>, query: &Bytes) -> Result<(Bytes, ReadBy), GroupError> {
+    if at == ReadAt::Leader {
+        group.require_leading()?;
+    }
+    let (mut answers, by) = answer(group, vec![query.clone()]).await?;
     let answer = answers.pop().ok_or_else(|| GroupError::Bug {
-        group: id,
+        group: group.id(),
         detail: "a query has no answer".to_owned(),
     });
-    Ok((answer?, is_follower))
-}
-
-/// Answers all of `queries`, in their order, after one read-index.
-pub async fn ask_all(id: GroupId, group: &Arc<Group>, queries: Vec<Bytes>) -> Result<Vec<Bytes>, GroupError> {
-    let answered = answer_all(ReadAt::Any, id, group, queries).await;
-    answered.map(|(answers, _)| answers)
-}
-
-async fn answer_all(
-    at: ReadAt,
-    id: GroupId,
-    group: &Arc<Group>,
-    queries: Vec<Bytes>,
-) -> Result<(Vec<Bytes>, bool), GroupError> {
-    let place = group.room().enter_query();
-    let place = place.ok_or(GroupError::Overloaded { group: id })?;
-    let is_follower = match at {
-        ReadAt::Leader => group.linearize_as_leader().await.map(|()| false)?,
-        ReadAt::Any => group.linearize().await?,
-    };
-    let reader = Arc::clone(group);
-    let answer = move || {
-        let state = State::new(id);
-        let answers = reader.read(|kv| queries.iter().map(|query| state.query(kv, query)).collect());
-        drop(place);
-        answers
-    };
-    let read: Result<Vec<Bytes>, KvError> = daemon::blocking::run(answer).await.map_err(|panic| GroupError::Bug {
-        group: id,
-        detail: panic.to_string(),
-    })?;
-    let answers = read.map_err(|error| {
-        group.end_on(&error);
-        GroupError::from(error)
-    })?;
-    Ok((answers, is_follower))
+    Ok((answer?, by))
 }
 
 fn applied_index(group: &Group) -> u64 {

@@ -9,7 +9,7 @@
 pub mod check;
 pub mod keys;
 
-mod age;
+pub(crate) mod age;
 mod apply;
 mod block;
 mod change;

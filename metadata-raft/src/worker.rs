@@ -17,7 +17,6 @@ pub mod sweep;
 use crate::group::{Group, GroupError};
 use crate::service;
 use daemon::clock::Clock;
-use model::id::GroupId;
 use protocol::frame::encode;
 use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply};
 use protocol::wire_error::Failure;
@@ -53,9 +52,9 @@ pub(crate) async fn command(group: &Group, clock: &dyn Clock, command: Command) 
     Ok(Reply::<CommandAnswer>::from_bytes(&answer)?.result?)
 }
 
-/// Asks `group`, whose id is `id`, after a read-index.
-pub(crate) async fn query(id: GroupId, group: &Arc<Group>, query: &Query) -> Result<QueryAnswer, WorkError> {
-    let reply = service::ask(id, group, &encode(query)?).await?;
+/// Asks `group` after a read-index.
+pub(crate) async fn query(group: &Arc<Group>, query: &Query) -> Result<QueryAnswer, WorkError> {
+    let reply = service::ask(group, &encode(query)?).await?;
     Ok(Reply::<QueryAnswer>::from_bytes(&reply)?.result?)
 }
 

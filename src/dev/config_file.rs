@@ -99,13 +99,14 @@ fn metadata(config: &MetadataConfig) -> anyhow::Result<String> {
     };
     let mut text = format!(
         "[metadata]\nid = {}\ndata_dir = {}\nrequire_encrypted_volume = {}\ngroups = {}\ntiming = \"{timing}\"\n\
-         nodes_expected = {}\nsegment_mib = {}\n\n\
+         lease_reads = {}\nnodes_expected = {}\nsegment_mib = {}\n\n\
          [metadata.founding]\ndefault_profile = \"{}\"\ndefault_quota_gib = {}\nbirth_epoch_s = {}\n\
          block_grace_hours = {}\n\n",
         config.replica.0,
         quoted(&config.data_dir)?,
         config.require_encrypted_volume,
         config.groups.len(),
+        config.lease_reads,
         config.nodes_expected,
         config.segment_bytes >> 20,
         settings.default_profile,

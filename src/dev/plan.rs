@@ -136,6 +136,7 @@ impl Plan {
             settings: self.settings()?,
             groups: (1..=self.arguments.groups).map(GroupId).collect(),
             timing: Timing::Lan,
+            lease_reads: false,
             nodes_expected: self.nodes().count(),
             require_encrypted_volume: false,
             segment_bytes: SEGMENT_BYTES_DEV,

@@ -168,10 +168,8 @@ impl Cipher for Plain {
         _key: &[u8; 32],
         _nonce: &[u8; NONCE_BYTES],
         _associated: &[u8],
-        plain: &[u8],
-        out: &mut [u8],
+        _text: &mut [u8],
     ) -> [u8; TAG_BYTES] {
-        out.copy_from_slice(plain);
         [0; TAG_BYTES]
     }
 
@@ -180,11 +178,9 @@ impl Cipher for Plain {
         _key: &[u8; 32],
         _nonce: &[u8; NONCE_BYTES],
         _associated: &[u8],
-        sealed: &[u8],
+        _text: &mut [u8],
         _tag: &[u8; TAG_BYTES],
-        out: &mut [u8],
     ) -> bool {
-        out.copy_from_slice(sealed);
         true
     }
 }
@@ -220,14 +216,13 @@ impl Cipher for Noting {
         key: &[u8; 32],
         nonce: &[u8; NONCE_BYTES],
         associated: &[u8],
-        plain: &[u8],
-        out: &mut [u8],
+        text: &mut [u8],
     ) -> [u8; TAG_BYTES] {
         // Even the same plaintext under the same pair would be a nonce that was not drawn anew.
         let mut sealed = self.sealed.lock().unwrap();
-        sealed.entry((*key, *nonce)).or_default().push(blake3::hash(plain));
+        sealed.entry((*key, *nonce)).or_default().push(blake3::hash(text));
         drop(sealed);
-        Aes256Gcm.encrypt(key, nonce, associated, plain, out)
+        Aes256Gcm.encrypt(key, nonce, associated, text)
     }
 
     fn decrypt(
@@ -235,10 +230,9 @@ impl Cipher for Noting {
         key: &[u8; 32],
         nonce: &[u8; NONCE_BYTES],
         associated: &[u8],
-        sealed: &[u8],
+        text: &mut [u8],
         tag: &[u8; TAG_BYTES],
-        out: &mut [u8],
     ) -> bool {
-        Aes256Gcm.decrypt(key, nonce, associated, sealed, tag, out)
+        Aes256Gcm.decrypt(key, nonce, associated, text, tag)
     }
 }

@@ -342,8 +342,8 @@ async fn drive_key(inside: &Inside) -> [u8; 32] {
     let wrapped = facts.wrapped_key;
     let associated = [b"holdfast v1 drive key", &wrapped[..9], &facts.drive.0.to_be_bytes()].concat();
     let (nonce, tag) = (wrapped[9..21].try_into().unwrap(), wrapped[53..].try_into().unwrap());
-    let mut key = [0; 32];
-    assert!(Aes256Gcm.decrypt(&kek, &nonce, &associated, &wrapped[21..53], &tag, &mut key));
+    let mut key: [u8; 32] = wrapped[21..53].try_into().unwrap();
+    assert!(Aes256Gcm.decrypt(&kek, &nonce, &associated, &mut key, &tag));
     key
 }
 

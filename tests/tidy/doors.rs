@@ -43,7 +43,7 @@ const DOORS: &[Door] = &[
         allowed: &["crates/codec/"],
     },
     Door {
-        library: &["aes_gcm"],
+        library: &["aes_gcm", "ring"],
         allowed: &["crates/codec/"],
     },
     Door {

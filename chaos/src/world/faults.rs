@@ -105,6 +105,10 @@ impl Clock for SimClock {
         self.origin.elapsed()
     }
 
+    fn suspended(&self) -> Duration {
+        Duration::ZERO
+    }
+
     async fn sleep(&self, span: Duration) {
         tokio::time::sleep(span).await;
     }

@@ -65,6 +65,8 @@ pub struct Ground {
     pub plant: Option<Plant>,
     /// Which replicas the gateway reads from.
     pub reads: MetadataReads,
+    /// Whether leaders answer under their leases.
+    pub lease_reads: bool,
     /// Gives every life a generator of its own.
     pub lives: Arc<Mutex<Random>>,
     /// The replicas that run.
@@ -151,7 +153,7 @@ pub async fn replica(ground: Ground, own: ProcessId) -> turmoil::Result {
         workers: life.workers.clone(),
     };
     let makes_groups = own.number == 1 && !ground.storage.is_founded();
-    let config = shape::metadata_config(own);
+    let config = shape::metadata_config(own, ground.lease_reads);
     match metadata_raft::serve::start(&config, &seams, makes_groups).await {
         Err(error) => ground.raft.accuse(format!("{own} does not start: {error}")),
         Ok(process) => {

@@ -97,9 +97,9 @@ pub fn groups() -> impl Iterator<Item = GroupId> {
     (1..=GROUPS).map(GroupId)
 }
 
-/// What a metadata replica is told.
+/// What a metadata replica is told; the same about leases for all of a world.
 #[must_use]
-pub fn metadata_config(process: ProcessId) -> MetadataConfig {
+pub fn metadata_config(process: ProcessId, lease_reads: bool) -> MetadataConfig {
     let site = |replica| ReplicaSite {
         region: region(replica),
         zone: "z1".to_owned(),
@@ -119,6 +119,7 @@ pub fn metadata_config(process: ProcessId) -> MetadataConfig {
         },
         groups: groups().collect(),
         timing: Timing::Lan,
+        lease_reads,
         nodes_expected: usize::try_from(NODES).expect("six fit"),
         require_encrypted_volume: false,
         segment_bytes: SEGMENT_BYTES,

@@ -5,7 +5,7 @@
 //! has its own purpose, so no key serves two; random bytes are an argument.
 //! Not here: where a KEK lies (`daemon` reads the file, a `KeyProvider` may ask a KMS) and what is sealed with the keys (`seal`).
 
-use crate::cipher::{Aes256Gcm, Cipher, NONCE_BYTES, TAG_BYTES};
+use crate::cipher::{Cipher, NONCE_BYTES, TAG_BYTES, WipingAes256Gcm};
 use model::error_kind::ErrorKind;
 use model::id::DriveId;
 use std::fmt;
@@ -142,9 +142,9 @@ impl Kek {
     pub fn wrap(&self, drive: DriveId, key: &DriveKey, random: &mut RandomBytes<'_>) -> WrappedKey {
         let mut nonce = [0; NONCE_BYTES];
         random(&mut nonce);
-        let mut sealed = [0; KEY_BYTES];
+        let mut sealed = key.0;
         let id = self.id();
-        let tag = Aes256Gcm.encrypt(&self.0, &nonce, &wrap_associated(id, drive), &key.0, &mut sealed);
+        let tag = WipingAes256Gcm.encrypt(&self.0, &nonce, &wrap_associated(id, drive), &mut sealed);
         WrappedKey {
             kek: id,
             nonce,
@@ -164,16 +164,9 @@ impl Kek {
                 given,
             });
         }
-        let mut key = DriveKey([0; KEY_BYTES]);
+        let mut key = DriveKey(wrapped.sealed);
         let associated = wrap_associated(given, drive);
-        if Aes256Gcm.decrypt(
-            &self.0,
-            &wrapped.nonce,
-            &associated,
-            &wrapped.sealed,
-            &wrapped.tag,
-            &mut key.0,
-        ) {
+        if WipingAes256Gcm.decrypt(&self.0, &wrapped.nonce, &associated, &mut key.0, &wrapped.tag) {
             Ok(key)
         } else {
             Err(KeyError::NotAuthentic)

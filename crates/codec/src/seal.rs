@@ -190,17 +190,17 @@ impl DriveSeal {
         };
         let mut nonce = [0; NONCE_BYTES];
         random(&mut nonce);
-        let mut sealed = vec![0; body.len() + SEAL_BYTES];
-        sealed[0] = FORMAT;
-        sealed[1] = compression.number();
-        sealed[2..HEAD_BYTES].copy_from_slice(&nonce);
-        let tag_at = HEAD_BYTES + body.len();
+        let mut sealed = Vec::with_capacity(body.len() + SEAL_BYTES);
+        sealed.extend_from_slice(&[FORMAT, compression.number()]);
+        sealed.extend_from_slice(&nonce);
+        // The one copy: the cipher works in place, and the plaintext is still wanted.
+        sealed.extend_from_slice(body);
         let key = self.key.derive(purpose, context);
         let associated = self.associated(compression, purpose, plain_bytes);
         let tag = self
             .cipher
-            .encrypt(&key, &nonce, &associated, body, &mut sealed[HEAD_BYTES..tag_at]);
-        sealed[tag_at..].copy_from_slice(&tag);
+            .encrypt(&key, &nonce, &associated, &mut sealed[HEAD_BYTES..]);
+        sealed.extend_from_slice(&tag);
         Bytes::from(sealed)
     }
 
@@ -229,8 +229,9 @@ impl DriveSeal {
         }
         let key = self.key.derive(purpose, context);
         let associated = self.associated(compression, purpose, plain_bytes);
-        let mut opened = vec![0; body.len()];
-        if !self.cipher.decrypt(&key, nonce, &associated, body, tag, &mut opened) {
+        // The one copy: what is sealed belongs to a run of blocks that others still read.
+        let mut opened = body.to_vec();
+        if !self.cipher.decrypt(&key, nonce, &associated, &mut opened, tag) {
             return Err(SealError::NotAuthentic);
         }
         match compression {

@@ -6,6 +6,7 @@
 
 use async_trait::async_trait;
 use model::time::WallTime;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,8 +18,13 @@ pub trait Clock: Send + Sync + 'static {
     /// The wall clock, in milliseconds since 1970; a clock set before 1970 reads as 0.
     fn wall(&self) -> WallTime;
 
-    /// Time since some fixed moment of this clock; never goes back. Only differences mean anything.
+    /// Time since some fixed moment of this clock; never goes back. Only differences mean anything. Stands still while the machine
+    /// is suspended.
     fn monotonic(&self) -> Duration;
+
+    /// How long the machine was suspended since some fixed moment, which monotonic time does not tell. Only differences mean
+    /// anything; they may be off by as long as a thread is kept from running.
+    fn suspended(&self) -> Duration;
 
     /// Returns once monotonic time has advanced by `span`. May be dropped midway.
     async fn sleep(&self, span: Duration);
@@ -63,6 +69,14 @@ impl Clock for SystemClock {
         self.origin.elapsed()
     }
 
+    fn suspended(&self) -> Duration {
+        // A pause between the two looks like a suspend, never the other way round.
+        let running = clock_gettime(ClockId::Monotonic);
+        let all = clock_gettime(ClockId::Boottime);
+        let nanos = |time: Timespec| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+        Duration::from_nanos(u64::try_from(nanos(all) - nanos(running)).unwrap_or(0))
+    }
+
     async fn sleep(&self, span: Duration) {
         tokio::time::sleep(span).await;
     }
@@ -78,6 +92,7 @@ pub struct ManualClock {
 struct ManualTime {
     wall_ms: u64,
     monotonic: Duration,
+    suspended: Duration,
     /// Who sleeps, by the time to wake at and the order of falling asleep.
     sleepers: BTreeMap<(Duration, u64), oneshot::Sender<()>>,
     sleepers_ever: u64,
@@ -90,6 +105,7 @@ impl ManualClock {
         let time = ManualTime {
             wall_ms: wall.0,
             monotonic: Duration::ZERO,
+            suspended: Duration::ZERO,
             sleepers: BTreeMap::new(),
             sleepers_ever: 0,
         };
@@ -120,6 +136,15 @@ impl ManualClock {
         self.time().wall_ms = wall.0;
     }
 
+    /// Lets `span` pass as a suspended machine does: wall time moves on, monotonic time stands still, nobody wakes.
+    pub fn suspend(&self, span: Duration) {
+        let mut time = self.time();
+        time.suspended = time.suspended.saturating_add(span);
+        time.wall_ms = time
+            .wall_ms
+            .saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+    }
+
     /// How many sleep at this moment, those dropped since included until their time comes.
     #[must_use]
     pub fn sleepers(&self) -> usize {
@@ -140,6 +165,10 @@ impl Clock for ManualClock {
 
     fn monotonic(&self) -> Duration {
         self.time().monotonic
+    }
+
+    fn suspended(&self) -> Duration {
+        self.time().suspended
     }
 
     async fn sleep(&self, span: Duration) {
@@ -213,6 +242,26 @@ mod tests {
             (clock.monotonic(), clock.wall()),
             (Duration::from_millis(5), WallTime(3))
         );
+    }
+
+    #[test]
+    fn a_suspend_is_seen_beside_a_monotonic_time_that_stood_still() {
+        let clock = ManualClock::new(WallTime(1_000));
+        clock.advance(Duration::from_secs(1));
+        clock.suspend(Duration::from_secs(60));
+        assert_eq!(
+            (clock.monotonic(), clock.suspended(), clock.wall()),
+            (Duration::from_secs(1), Duration::from_secs(60), WallTime(62_000))
+        );
+    }
+
+    /// Machines of tests are not suspended, so both looks tell the same but for pauses between the two clocks.
+    #[test]
+    fn the_system_tells_for_how_long_it_was_suspended() {
+        let clock = SystemClock::new();
+        let least = |looks: usize| (0..looks).map(|_| clock.suspended()).min().unwrap();
+        let off = least(1_000).abs_diff(least(1_000));
+        assert!(off < Duration::from_secs(1), "{off:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::ops::Bound;
 
 /// Why a store failed. All of them are final for the store: it is closed and reported.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum KvError {
     /// The operating system or RocksDB refused; holds what it said.
     #[error("access key-value store: {0}")]

@@ -1,16 +1,21 @@
-//! The connections that a dialer keeps: two to each peer, made when needed and made again when broken.
+//! The connections that a dialer keeps: one to each peer and a spare one while several calls are under way at once, made when needed
+//! and made again when broken.
 //!
-//! Invariant: a connection is handed out only after its other end proved to be the peer's process.
+//! A connection that nobody uses still costs probes and acknowledgements; of a cluster that does nothing they were a quarter of all
+//! packets.
+//! Invariants: a connection is handed out only after its other end proved to be the peer's process; none is let go under a call.
 //! Not here: connections that others make to us (listener.rs).
 
-use crate::limits::CONNECTIONS_PER_PEER;
+use crate::limits::{CONNECTIONS_PER_PEER, SPARE_KEPT};
 use crate::transport::{Peer, RpcError};
 use model::process::ProcessId;
 use quinn::Connection;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The connections of one transport.
 #[derive(Default)]
@@ -23,24 +28,99 @@ struct PeerConnections {
     /// A slot is locked while it is dialed, so that a hundred callers make one connection and wait for it.
     slots: [tokio::sync::Mutex<Option<Connection>>; CONNECTIONS_PER_PEER],
     next: AtomicUsize,
+    /// Calls under way.
+    calls: AtomicUsize,
+    /// When another slot than the first was used last, in milliseconds of the caller's monotonic clock.
+    spare_used_ms: AtomicU64,
+}
+
+/// A connection for one call, whose end is this one's.
+pub(crate) struct Lent {
+    connection: Connection,
+    peer: Arc<PeerConnections>,
+}
+
+impl Deref for Lent {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.peer.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a call until it has its connection.
+struct Asking(Option<Arc<PeerConnections>>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(peer) = self.0.take() {
+            peer.calls.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl PeerConnections {
+    /// The slot for a call: the first while it is alone, else each in turn.
+    fn slot(&self, others: usize, now_ms: u64) -> usize {
+        if others > 0 {
+            let turn = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS_PER_PEER;
+            if turn > 0 {
+                self.spare_used_ms.store(now_ms, Ordering::Relaxed);
+            }
+            return turn;
+        }
+        let unused_ms = now_ms.saturating_sub(self.spare_used_ms.load(Ordering::Relaxed));
+        if u128::from(unused_ms) > SPARE_KEPT.as_millis() {
+            for spare in &self.slots[1..] {
+                // One that is being dialed is not let go. The last handle that is dropped closes a connection, so no call loses it.
+                if let Ok(mut spare) = spare.try_lock() {
+                    *spare = None;
+                }
+            }
+        }
+        0
+    }
 }
 
 impl ConnectionPool {
-    /// A live connection to `peer`, in turn from its slots; `dial` makes a missing one. May be dropped midway.
-    pub(crate) async fn connection<Dial, Dialing>(&self, peer: &Peer, dial: Dial) -> Result<Connection, RpcError>
+    /// A live connection to `peer` for one call that begins at `now` of the monotonic clock; `dial` makes a missing one. May be
+    /// dropped midway.
+    pub(crate) async fn connection<Dial, Dialing>(
+        &self,
+        peer: &Peer,
+        now: Duration,
+        dial: Dial,
+    ) -> Result<Lent, RpcError>
     where
         Dial: FnOnce() -> Dialing,
         Dialing: Future<Output = Result<Connection, RpcError>>,
     {
         let connections = self.connections_of(peer);
-        let turn = connections.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS_PER_PEER;
+        let others = connections.calls.fetch_add(1, Ordering::Relaxed);
+        let mut asking = Asking(Some(Arc::clone(&connections)));
+        let turn = connections.slot(others, u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         let mut slot = connections.slots[turn].lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| connection.close_reason().is_none()) {
-            return Ok(connection.clone());
-        }
-        let connection = dial().await?;
-        *slot = Some(connection.clone());
-        Ok(connection)
+        let known = slot.as_ref().filter(|connection| connection.close_reason().is_none());
+        let connection = match known {
+            Some(connection) => connection.clone(),
+            None => {
+                let connection = dial().await?;
+                *slot = Some(connection.clone());
+                connection
+            }
+        };
+        drop(slot);
+        asking.0 = None;
+        Ok(Lent {
+            connection,
+            peer: connections,
+        })
     }
 
     /// Drops the peer's connections from the pool: the next calls dial anew, calls under way keep theirs.
@@ -58,6 +138,8 @@ impl ConnectionPool {
             address: peer.address,
             slots: std::array::from_fn(|_| tokio::sync::Mutex::new(None)),
             next: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            spare_used_ms: AtomicU64::new(0),
         });
         peers.insert(peer.process, Arc::clone(&fresh));
         fresh

@@ -9,7 +9,7 @@ use crate::frame_stream::{FrameError, read_head, read_payload, write_frame};
 use crate::identity::{Identity, IdentityError, Revocations};
 use crate::limits::{DEADLINE_MAX, IDLE_MAX, KEEP_ALIVE, PACKET_BYTES_MAX, RpcLimits, SOCKET_BUFFER_BYTES};
 use crate::listener::{CLOSE_DONE, CLOSE_UNTRUSTED, Listener, RESET_CANCELLED};
-use crate::pool::ConnectionPool;
+use crate::pool::{ConnectionPool, Lent};
 use crate::transport::{Handler, Peer, RpcError, Transport};
 use crate::trust::{TLS_NAME, Trust};
 use crate::wire::{Frame, decode_answer_head, encode_request};
@@ -111,15 +111,17 @@ impl QuicTransport {
             ServerConfig::with_crypto(Arc::new(trust.server_config(&identity, Arc::clone(&clock))?));
         server_config.migration(false);
         let client_config = ClientConfig::new(Arc::new(trust.client_config(&identity, Arc::clone(&clock))?));
-        let transports = ByPath::new(has_jumbo_frames, |sure| Arc::new(transport_config(limits, sure)));
-        let server_configs = transports.map(|transport| {
+        let server_configs = ByPath::new(has_jumbo_frames, |is_sure| {
             let mut config = server_config.clone();
-            config.transport_config(Arc::clone(transport));
+            config.transport_config(Arc::new(transport_config(limits, is_sure)));
             Arc::new(config)
         });
-        let client_configs = transports.map(|transport| {
+        let client_configs = ByPath::new(has_jumbo_frames, |is_sure| {
+            let mut transport = transport_config(limits, is_sure);
+            // Whoever dialed asks whether the other is still there; were both to ask, an idle connection would cost twice.
+            transport.keep_alive_interval(Some(KEEP_ALIVE));
             let mut config = client_config.clone();
-            config.transport_config(Arc::clone(transport));
+            config.transport_config(Arc::new(transport));
             config
         });
         let open = || -> io::Result<(Endpoint, SocketAddr)> {
@@ -213,11 +215,13 @@ impl QuicTransport {
         let mut attempts_left = 2;
         loop {
             attempts_left -= 1;
-            let connection = self.pool.connection(peer, || self.dial(peer)).await?;
+            let now = self.clock.monotonic();
+            let connection = self.pool.connection(peer, now, || self.dial(peer)).await?;
             progress.connected(&connection);
             match connection.open_bi().await {
                 Ok((send, recv)) => {
                     return Ok(CallStream {
+                        _connection: connection,
                         send,
                         recv,
                         is_done: false,
@@ -348,6 +352,8 @@ impl Progress {
 
 /// The stream of a call; given up when dropped before its answer was read.
 struct CallStream {
+    /// Counts the call until it has ended.
+    _connection: Lent,
     send: SendStream,
     recv: RecvStream,
     is_done: bool,
@@ -420,14 +426,6 @@ impl<T> ByPath<T> {
         }
     }
 
-    fn map<U>(&self, change: impl Fn(&T) -> U) -> ByPath<U> {
-        ByPath {
-            sure: change(&self.sure),
-            unknown: change(&self.unknown),
-            is_always_sure: self.is_always_sure,
-        }
-    }
-
     /// The value for the path to `peer`.
     pub(crate) fn of(&self, peer: &SocketAddr) -> &T {
         if self.is_always_sure || peer.ip().to_canonical().is_loopback() {
@@ -463,7 +461,6 @@ fn transport_config(limits: RpcLimits, is_path_sure: bool) -> TransportConfig {
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
-        .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
             IDLE_MAX.try_into().expect("six seconds fit QUIC's 62-bit milliseconds"),
         ));

@@ -11,7 +11,7 @@ use model::id::{GroupId, RaftId};
 use thiserror::Error;
 
 /// Why a replica did not do what was asked.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum GroupError {
     /// Another replica leads, or none at present; nothing was done.
     #[error("group {group} is not led from here")]

@@ -4,9 +4,10 @@
 //! `recovered` only when it knows that its state holds everything that was committed before.
 //! Not here: what a replica does then (`group`).
 
-use super::{ANSWER_WITHIN, Group, GroupError};
+use super::{ANSWER_WITHIN, Group, GroupError, asking};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::Heartbeats;
+use crate::raft::lease::{self, Lease, OldPromise};
 use crate::raft::log_store::RaftLog;
 use crate::raft::network::{GroupNetwork, GroupRaft};
 use crate::raft::outgoing::Outgoing;
@@ -15,6 +16,7 @@ use crate::raft::receiver::Receiver;
 use crate::raft::state_machine::{Apply, GroupState};
 use crate::raft::types::{ReplicaInfo, TypeConfig};
 use crate::room::Room;
+use daemon::clock::Clock;
 use kv::seam::Kv;
 use model::id::{GroupId, RaftId};
 use openraft::storage::RaftLogStorage;
@@ -78,6 +80,10 @@ pub struct GroupParts {
     pub room: Arc<Room>,
     /// How fast a lost leader is noticed.
     pub timing: Timing,
+    /// The machine's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Whether queries are answered under a leader's lease.
+    pub lease_reads: bool,
     /// A random number, for telling snapshot transfers apart.
     pub nonce: u64,
 }
@@ -108,6 +114,8 @@ impl Group {
             heartbeats,
             room,
             timing,
+            clock,
+            lease_reads,
             nonce,
         } = parts;
         if let Some(fault) = log.fault() {
@@ -126,6 +134,8 @@ impl Group {
             .map_err(|error| bug(error.to_string()))?;
         let last_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
         let last_at_start = last_at_start.last_log_id.map(|last| last.index);
+        let promise = OldPromise::of(&mut store, Arc::clone(&clock), timing.election_min).await;
+        let promise = promise.map_err(|error| bug(error.to_string()))?;
         let outgoing = Arc::new(Outgoing::new(nonce));
         let network = GroupNetwork::new(
             &transport,
@@ -140,7 +150,9 @@ impl Group {
             .map_err(|error| bug(error.to_string()))?;
         heartbeats.join(group, raft.clone());
         let reads = ReadRounds::new(raft.clone(), network, ANSWER_WITHIN);
-        let receiver = Receiver::new(raft.clone(), state.clone(), group, addresses);
+        let longest = lease::longest(timing.election_min);
+        let lease = lease_reads.then(|| Arc::new(Lease::new(raft.clone(), clock, longest)));
+        let receiver = Receiver::new(raft.clone(), state.clone(), group, addresses, promise, lease.clone());
         let recovered = watch_recovery(raft.clone(), last_at_start);
         Ok(Self {
             group,
@@ -149,6 +161,8 @@ impl Group {
             state,
             receiver,
             reads,
+            lease,
+            asking: asking::Asking::default(),
             outgoing,
             heartbeats,
             timing,

@@ -2,6 +2,7 @@
 
 mod damage;
 mod installs;
+mod leases;
 mod ordering;
 mod overload;
 mod quorum;
@@ -9,7 +10,7 @@ mod reads;
 mod recovery;
 mod sweeps;
 
-use super::{Group, GroupError, GroupParts, Timing};
+use super::{Group, GroupError, GroupParts, ReadBy, Timing, answer};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::{Heartbeats, answer_beats};
 use crate::raft::journal_stream::JournalStream;
@@ -18,6 +19,7 @@ use crate::raft::types::ReplicaInfo;
 use crate::room::Room;
 use async_trait::async_trait;
 use bytes::Bytes;
+use daemon::clock::{Clock, SystemClock};
 use daemon::metrics::Metrics;
 use disk::SimDisk;
 use disk::sim::Survivors;
@@ -165,6 +167,8 @@ impl Machine {
 struct World {
     network: Arc<Loopback>,
     machines: BTreeMap<u64, Machine>,
+    clock: Arc<dyn Clock>,
+    lease_reads: bool,
 }
 
 fn info() -> ReplicaInfo {
@@ -183,6 +187,8 @@ impl World {
         Self {
             network: Arc::default(),
             machines,
+            clock: Arc::new(SystemClock::new()),
+            lease_reads: false,
         }
     }
 
@@ -208,6 +214,8 @@ impl World {
             addresses: Arc::new(AddressBook::new(info().address, [])),
             room: Arc::new(Room::new(&Metrics::new())),
             timing: Timing::LAN,
+            clock: self.clock.clone(),
+            lease_reads: self.lease_reads,
             nonce: id << 32,
         })
     }
@@ -303,7 +311,10 @@ fn commands(group: &Group) -> Vec<Bytes> {
 }
 
 async fn bootstrapped() -> World {
-    let mut world = World::new(3);
+    bootstrap(World::new(3)).await
+}
+
+async fn bootstrap(mut world: World) -> World {
     for id in 1..=3 {
         world.start(id).await.unwrap();
     }

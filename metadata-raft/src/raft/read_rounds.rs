@@ -34,7 +34,8 @@ pub struct ReadIndex {
     pub is_follower: bool,
 }
 
-type Told = Result<ReadIndex, NoRound>;
+/// What a round found out.
+pub type Told = Result<ReadIndex, NoRound>;
 
 #[derive(Default)]
 struct Readers {
@@ -86,6 +87,15 @@ impl ReadRounds {
         told.await.unwrap_or_else(|_| gone())
     }
 
+    /// A round of this caller alone, who may have collected readers of its own. May be dropped midway.
+    ///
+    /// # Errors
+    /// As `join`.
+    pub async fn alone(&self) -> Told {
+        let told = timeout(self.within, self.round()).await;
+        told.unwrap_or_else(|_| Err(NoRound::Unavailable("too few replicas answered in time".to_owned())))
+    }
+
     async fn run(self) {
         loop {
             let round = {
@@ -96,9 +106,7 @@ impl ReadRounds {
             if round.is_empty() {
                 return;
             }
-            let told = timeout(self.within, self.round()).await;
-            let told =
-                told.unwrap_or_else(|_| Err(NoRound::Unavailable("too few replicas answered in time".to_owned())));
+            let told = self.alone().await;
             for reader in round {
                 // Some may not wait any more.
                 drop(reader.send(told.clone()));

@@ -7,6 +7,7 @@
 use crate::raft::address_book::AddressBook;
 use crate::raft::append_order::{AppendOrder, Turn};
 use crate::raft::incoming::Incoming;
+use crate::raft::lease::{Lease, OldPromise};
 use crate::raft::network::{Append, Envelope, GroupRaft};
 use crate::raft::state_machine::GroupState;
 use crate::raft::types::TypeConfig;
@@ -15,7 +16,7 @@ use futures_util::poll;
 use model::error_kind::ErrorKind;
 use model::id::{GroupId, RaftId};
 use openraft::ReadPolicy;
-use openraft::raft::AppendEntriesResponse;
+use openraft::raft::{AppendEntriesResponse, VoteRequest};
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::wire_error::Failure;
 use serde::Serialize;
@@ -30,6 +31,8 @@ pub struct Receiver {
     addresses: Arc<AddressBook>,
     order: AppendOrder,
     incoming: Incoming,
+    promise: OldPromise,
+    lease: Option<Arc<Lease>>,
 }
 
 /// The group that a call between replicas means.
@@ -62,19 +65,37 @@ pub(crate) fn stale() -> Failure {
     )
 }
 
+fn promised() -> Failure {
+    Failure::new(
+        ErrorKind::Unavailable,
+        "just_started",
+        "the replica has just started and may have promised a leader not to vote",
+    )
+}
+
 pub(crate) fn refused(error: impl std::fmt::Display) -> Failure {
     Failure::new(ErrorKind::Unavailable, "replica_stopped", error.to_string())
 }
 
 impl Receiver {
-    /// Answers calls for one replica.
+    /// Answers calls for one replica, which votes for nobody while `promise` binds it; what a follower reads up to it tells under
+    /// `lease` where there is one.
     #[must_use]
-    pub fn new(raft: GroupRaft, state: GroupState, group: GroupId, addresses: Arc<AddressBook>) -> Self {
+    pub fn new(
+        raft: GroupRaft,
+        state: GroupState,
+        group: GroupId,
+        addresses: Arc<AddressBook>,
+        promise: OldPromise,
+        lease: Option<Arc<Lease>>,
+    ) -> Self {
         Self {
             incoming: Incoming::new(raft.clone(), state, group),
             raft,
             addresses,
             order: AppendOrder::default(),
+            promise,
+            lease,
         }
     }
 
@@ -87,11 +108,18 @@ impl Receiver {
         match call.method {
             Method::RaftAppend => answer_of(&self.take_append(self.take(caller, call)?).await?),
             Method::RaftVote => {
-                let request = self.take(caller, call)?;
+                let request: VoteRequest<TypeConfig> = self.take(caller, call)?;
+                // Whom the leader itself names may be voted for: it serves nothing any more.
+                if self.promise.binds() && !request.leadership_transfer {
+                    return Err(promised());
+                }
                 answer_of(&self.raft.vote(request).await.map_err(refused)?)
             }
             Method::RaftPreVote => {
                 let request = self.take(caller, call)?;
+                if self.promise.binds() {
+                    return Err(promised());
+                }
                 answer_of(&self.raft.pre_vote(request).await.map_err(refused)?)
             }
             Method::RaftTransfer => {
@@ -156,6 +184,11 @@ impl Receiver {
 
     /// Up to where a follower must have applied that reads from now on; only a leader that a majority follows knows.
     async fn read_index(&self) -> Result<u64, Failure> {
+        if let Some(lease) = &self.lease
+            && let Some(index) = lease.read_index().await
+        {
+            return Ok(index);
+        }
         let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         let confirmed = confirmed.map_err(refused)?;
         Ok(confirmed.read_log_id().index())

@@ -16,6 +16,7 @@ use protocol::codes;
 use protocol::metadata::SlotTime;
 use protocol::metadata::group::{AGE_STEP_EPOCHS_MAX, AGE_STEP_MS_MAX, GroupCommand, GroupSettings, GroupState};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Row versions are kept in runs of this many, so that telling and checking one touches little.
@@ -71,7 +72,7 @@ fn rows_key(profile: ProfileId, run: u32) -> bytes::Bytes {
 }
 
 /// The time of a slot; `not_mine` when the group does not own it, `not_configured` before it knows its epochs.
-pub(crate) fn now(kv: &dyn KvRead, slot: Slot, wall: WallTime) -> Outcome<Now> {
+fn now(kv: &dyn KvRead, slot: Slot, wall: WallTime) -> Outcome<Now> {
     let Some(owned) = load::<OwnedSlot>(kv, &slot_key(slot))? else {
         return Err((&codes::NOT_MINE).into());
     };
@@ -90,6 +91,31 @@ pub(crate) fn now(kv: &dyn KvRead, slot: Slot, wall: WallTime) -> Outcome<Now> {
             age_hour,
         },
     })
+}
+
+/// The times of slots, remembered as long as no command of a group as a whole is applied: only those change them.
+///
+/// Three reads for each command and query would tell the same again.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    known: BTreeMap<Slot, SlotTime>,
+}
+
+impl Times {
+    /// As `now`, which is asked once for each slot.
+    pub(crate) fn now(&mut self, kv: &dyn KvRead, slot: Slot, wall: WallTime) -> Outcome<Now> {
+        if let Some(time) = self.known.get(&slot) {
+            return Ok(Now { wall, time: *time });
+        }
+        let now = now(kv, slot, wall)?;
+        self.known.insert(slot, now.time);
+        Ok(now)
+    }
+
+    /// Forgets all: they may have changed, or the state is another one.
+    pub(crate) fn forget(&mut self) {
+        self.known.clear();
+    }
 }
 
 /// The group's own counter.

@@ -3,7 +3,7 @@
 //! Invariant: a refused command's writes are dropped with their overlay, so nothing of it remains.
 
 use crate::state::State;
-use crate::state::age::{self, Now};
+use crate::state::age::{self, Now, Times};
 use crate::state::change::Actor;
 use crate::state::commit::{self, Intent};
 use crate::state::control;
@@ -34,11 +34,11 @@ use protocol::metadata::{Command, CommandAnswer, Envelope, Reply, RequestKey};
 use protocol::wire_error::Failure;
 
 /// What became of a command.
-pub struct Applied {
+pub(crate) struct Applied {
     /// The encoded `Reply<CommandAnswer>`.
-    pub reply: Bytes,
+    pub(crate) reply: Bytes,
     /// Whether the queue of waiting work got a row.
-    pub enters_work: bool,
+    pub(crate) enters_work: bool,
 }
 
 impl State {
@@ -47,13 +47,21 @@ impl State {
     /// `tx` gets the command's writes and nothing of a refused one. `index` is the command's place in the log; a `Bug` names it.
     /// The error is this replica's own (its store failed or is damaged): it must stop, since others may have gone on.
     pub fn apply(&self, tx: &mut Overlay<'_>, index: u64, envelope: &[u8]) -> Result<Bytes, KvError> {
-        self.apply_noting(tx, index, envelope).map(|applied| applied.reply)
+        self.apply_noting(tx, &mut Times::default(), index, envelope)
+            .map(|applied| applied.reply)
     }
 
-    /// As `apply`, and tells whether a leader's sweeper has something new to look at.
-    pub fn apply_noting(&self, tx: &mut Overlay<'_>, index: u64, envelope: &[u8]) -> Result<Applied, KvError> {
+    /// As `apply`, and tells whether a leader's sweeper has something new to look at. `times` are those of the state as the commands
+    /// before this one left it.
+    pub(crate) fn apply_noting(
+        &self,
+        tx: &mut Overlay<'_>,
+        times: &mut Times,
+        index: u64,
+        envelope: &[u8],
+    ) -> Result<Applied, KvError> {
         let mut own = Overlay::new(&*tx);
-        let reply = match self.run(&mut own, envelope) {
+        let reply = match self.run(&mut own, times, envelope) {
             Ok(reply) => reply,
             Err(Stop::Refused(failure)) => Reply {
                 time: None,
@@ -87,7 +95,7 @@ impl State {
         })
     }
 
-    fn run(&self, tx: &mut Overlay<'_>, envelope: &[u8]) -> Outcome<Reply<CommandAnswer>> {
+    fn run(&self, tx: &mut Overlay<'_>, times: &mut Times, envelope: &[u8]) -> Outcome<Reply<CommandAnswer>> {
         if envelope.len() > COMMAND_BYTES_MAX {
             return Err((&codes::COMMAND_TOO_LARGE).into());
         }
@@ -97,6 +105,7 @@ impl State {
             return Err((&codes::NOT_MINE).into());
         }
         let Some(slot) = envelope.command.slot() else {
+            times.forget();
             let answer = match &envelope.command {
                 Command::Control(command) => control::apply(tx, command)?,
                 Command::Group(command) => age::apply(tx, command).map(|()| CommandAnswer::Done)?,
@@ -107,7 +116,7 @@ impl State {
                 result: Ok(answer),
             });
         };
-        let now = age::now(&*tx, slot, envelope.wall)?;
+        let now = times.now(&*tx, slot, envelope.wall)?;
         let result = match in_slot(tx, &now, slot, &envelope) {
             Ok(answer) => Ok(answer),
             Err(Stop::Refused(failure)) => Err(*failure),

@@ -1,7 +1,7 @@
 //! Answering one query. Queries change nothing and are authorised here, where the state lies.
 
 use crate::state::State;
-use crate::state::age::{self, Now};
+use crate::state::age::{self, Now, Times};
 use crate::state::block::{self, StoredPlace};
 use crate::state::change;
 use crate::state::commit;
@@ -45,7 +45,12 @@ impl State {
     ///
     /// The error is this replica's own: its store failed or is damaged.
     pub fn query(&self, kv: &dyn KvRead, query: &[u8]) -> Result<Bytes, KvError> {
-        let reply = match self.ask(kv, query) {
+        self.query_at(kv, &mut Times::default(), query)
+    }
+
+    /// As `query`, with `times` of a `kv` that does not change while they are used.
+    pub(crate) fn query_at(&self, kv: &dyn KvRead, times: &mut Times, query: &[u8]) -> Result<Bytes, KvError> {
+        let reply = match self.ask(kv, times, query) {
             Ok(reply) => reply,
             Err(Stop::Refused(failure)) => Reply {
                 time: None,
@@ -56,7 +61,7 @@ impl State {
         Ok(reply.to_bytes())
     }
 
-    fn ask(&self, kv: &dyn KvRead, query: &[u8]) -> Outcome<Reply<QueryAnswer>> {
+    fn ask(&self, kv: &dyn KvRead, times: &mut Times, query: &[u8]) -> Outcome<Reply<QueryAnswer>> {
         let query: Query = frame::decode(query)?;
         let is_control = self.group == CONTROL_GROUP;
         require(is_control == matches!(query, Query::Control(_)), &codes::NOT_MINE)?;
@@ -71,7 +76,7 @@ impl State {
                 result: Ok(answer),
             });
         };
-        let now = age::now(kv, slot, WallTime(0))?;
+        let now = times.now(kv, slot, WallTime(0))?;
         let answer = match &query {
             Query::User(query) => on_user(kv, query),
             Query::Drive(query) => on_drive(kv, &now, query),

@@ -42,7 +42,7 @@ impl ControlReader {
     /// The control group's answer.
     pub(super) async fn ask(&self, what: ControlQuery) -> Result<QueryAnswer, WorkError> {
         let asked = Query::Control(what);
-        match query(CONTROL_GROUP, &self.control, &asked).await {
+        match query(&self.control, &asked).await {
             Err(WorkError::Group(GroupError::NotLeader {
                 leader: Some((leader, _)),
                 group,

@@ -63,7 +63,7 @@ impl Founder {
     }
 
     async fn ask(&self, what: ControlQuery) -> Result<QueryAnswer, WorkError> {
-        query(CONTROL_GROUP, &self.control, &Query::Control(what)).await
+        query(&self.control, &Query::Control(what)).await
     }
 
     async fn found(&self) -> Result<(), WorkError> {

@@ -138,7 +138,7 @@ impl GroupKeeper {
         decided: &Decided,
         mut rows: Rows,
     ) -> Result<(bool, Rows), WorkError> {
-        let QueryAnswer::Group(state) = query(id, group, &Query::Group).await? else {
+        let QueryAnswer::Group(state) = query(group, &Query::Group).await? else {
             return Err(Failure::bug("asked for the group, was answered something else").into());
         };
         if state.settings != Some(decided.settings) {

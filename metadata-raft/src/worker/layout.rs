@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use daemon::clock::Clock;
 use daemon::worker::{Next, StepError, Worker};
 use model::cluster::{ClusterMap, Membership};
-use model::id::{CONTROL_GROUP, MapVersion, NodeId};
+use model::id::{MapVersion, NodeId};
 use model::layout::{Layout, LayoutTable};
 use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
@@ -61,20 +61,14 @@ impl LayoutWorker {
     }
 
     async fn cluster(&self) -> Result<Option<(ClusterState, Layout)>, WorkError> {
-        let cluster = match query(CONTROL_GROUP, &self.control, &Query::Control(ControlQuery::Cluster)).await {
+        let cluster = match query(&self.control, &Query::Control(ControlQuery::Cluster)).await {
             Ok(QueryAnswer::Cluster(cluster)) => cluster,
             // Before the cluster is made there is nothing to plan.
             Err(WorkError::Refused(_)) => return Ok(None),
             Ok(_) => return Err(Failure::bug("asked for the cluster, was answered something else").into()),
             Err(error) => return Err(error),
         };
-        match query(
-            CONTROL_GROUP,
-            &self.control,
-            &Query::Control(ControlQuery::Layout(None)),
-        )
-        .await?
-        {
+        match query(&self.control, &Query::Control(ControlQuery::Layout(None))).await? {
             QueryAnswer::Layout(layout) => Ok(Some((cluster, layout))),
             _ => Err(Failure::bug("asked for the layout, was answered something else").into()),
         }

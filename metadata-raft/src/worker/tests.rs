@@ -82,7 +82,7 @@ pub(crate) async fn jobs(group: &Arc<Group>, drive: DriveId) -> Vec<u64> {
         principal: None,
         ask: DriveAsk::Jobs,
     });
-    match query(GROUP, group, &ask).await.unwrap() {
+    match query(group, &ask).await.unwrap() {
         QueryAnswer::Jobs(jobs) => jobs.into_iter().map(|job| job.operations).collect(),
         other => panic!("{other:?}"),
     }
@@ -124,6 +124,8 @@ impl Bench {
             addresses: Arc::new(AddressBook::new(info().address, [])),
             room: Arc::new(Room::new(&metrics)),
             timing: Timing::LAN,
+            clock: Arc::new(ManualClock::new(WallTime(0))),
+            lease_reads: false,
             nonce: 1,
         };
         let group = Arc::new(Group::start(parts).await.unwrap());

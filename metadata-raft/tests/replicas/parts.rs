@@ -82,6 +82,7 @@ pub(crate) fn config(number: u64, dir: PathBuf, addresses: &BTreeMap<u64, Socket
         },
         groups: (1..=groups).map(GroupId).collect(),
         timing: Timing::Lan,
+        lease_reads: false,
         nodes_expected: 1,
         require_encrypted_volume: false,
         segment_bytes: 8 << 20,

@@ -85,6 +85,8 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     budget: RocksBudget,
     groups: u32,
+    /// Whether leaders that are started from now on answer under their leases.
+    pub(crate) lease_reads: bool,
     replicas: u64,
     addresses: BTreeMap<u64, SocketAddr>,
     /// Whether the groups were made.
@@ -102,6 +104,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             budget: RocksBudget::new(32 << 20, 32 << 20).unwrap(),
             groups,
+            lease_reads: false,
             replicas,
             addresses: BTreeMap::new(),
             is_made: false,
@@ -225,7 +228,8 @@ impl World {
             metrics: metrics.clone(),
             workers: workers.clone(),
         };
-        let config = config(number, dir, &self.addresses, self.groups);
+        let mut config = config(number, dir, &self.addresses, self.groups);
+        config.lease_reads = self.lease_reads;
         let makes_groups = number == 1 && !self.is_made;
         self.is_made |= makes_groups;
         let started = runtime.spawn(async move { start(&config, &seams, makes_groups).await });

@@ -128,6 +128,7 @@ const KINDS: [Work; 24] = [
         "AES-256-GCM of what users put in.",
         &[
             "aes",
+            "ring::aead",
             "polyval",
             "ghash",
             "codec::seal",

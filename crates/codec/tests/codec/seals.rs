@@ -1,7 +1,7 @@
 //! Seals: roundtrips, tampering, uniqueness of (key, nonce), compression, and the planted bug "seal as identity".
 
 use crate::samples::{DRIVE, drive_key, drive_seal, noise, seeded, sources};
-use codec::cipher::{Aes256Gcm, Cipher, NONCE_BYTES, TAG_BYTES};
+use codec::cipher::{Aes256Gcm, Cipher, NONCE_BYTES, TAG_BYTES, WipingAes256Gcm};
 use codec::compress::{compress, decompress};
 use codec::keys::DriveKey;
 use codec::seal::{DriveSeal, RecordId, SEAL_BYTES, SealError};
@@ -159,23 +159,16 @@ struct Recording(Mutex<BTreeMap<KeyAndNonce, Vec<u8>>>);
 type KeyAndNonce = ([u8; 32], [u8; NONCE_BYTES]);
 
 impl Cipher for Recording {
-    fn encrypt(
-        &self,
-        key: &[u8; 32],
-        nonce: &[u8; 12],
-        associated: &[u8],
-        plain: &[u8],
-        out: &mut [u8],
-    ) -> [u8; TAG_BYTES] {
-        let before = self.0.lock().unwrap().insert((*key, *nonce), plain.to_vec());
+    fn encrypt(&self, key: &[u8; 32], nonce: &[u8; 12], associated: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+        let before = self.0.lock().unwrap().insert((*key, *nonce), text.to_vec());
         assert!(
-            before.is_none_or(|before| before == plain),
+            before.is_none_or(|before| before == text),
             "a pair of key and nonce covers two plaintexts"
         );
-        Aes256Gcm.encrypt(key, nonce, associated, plain, out)
+        Aes256Gcm.encrypt(key, nonce, associated, text)
     }
 
-    fn decrypt(&self, _: &[u8; 32], _: &[u8; 12], _: &[u8], _: &[u8], _: &[u8; 16], _: &mut [u8]) -> bool {
+    fn decrypt(&self, _: &[u8; 32], _: &[u8; 12], _: &[u8], _: &mut [u8], _: &[u8; 16]) -> bool {
         false
     }
 }
@@ -206,13 +199,11 @@ fn no_pair_of_key_and_nonce_covers_two_plaintexts() {
 struct Identity;
 
 impl Cipher for Identity {
-    fn encrypt(&self, _: &[u8; 32], _: &[u8; 12], _: &[u8], plain: &[u8], out: &mut [u8]) -> [u8; TAG_BYTES] {
-        out.copy_from_slice(plain);
+    fn encrypt(&self, _: &[u8; 32], _: &[u8; 12], _: &[u8], _: &mut [u8]) -> [u8; TAG_BYTES] {
         [0; TAG_BYTES]
     }
 
-    fn decrypt(&self, _: &[u8; 32], _: &[u8; 12], _: &[u8], sealed: &[u8], _: &[u8; 16], out: &mut [u8]) -> bool {
-        out.copy_from_slice(sealed);
+    fn decrypt(&self, _: &[u8; 32], _: &[u8; 12], _: &[u8], _: &mut [u8], _: &[u8; 16]) -> bool {
         true
     }
 }
@@ -276,5 +267,41 @@ fn decompression_gives_the_declared_length_or_nothing() {
     assert_eq!(decompress(&doubled, plain.len()), None);
     for at in 0..compressed.len() {
         assert_eq!(decompress(&compressed[..at], plain.len()), None, "cut to {at}");
+    }
+}
+
+/// Two libraries compute one cipher: what one seals the other opens, whatever the lengths, and neither opens what was altered.
+#[test]
+fn both_libraries_give_the_same_bytes_and_refuse_the_same() {
+    let ciphers: [&dyn Cipher; 2] = [&Aes256Gcm, &WipingAes256Gcm];
+    let lengths = [0, 1, 15, 16, 17, 31, 32, 33, 255, 256, 4_095, 4_096, 65_537, 1 << 20];
+    for (seed, length) in lengths.into_iter().enumerate() {
+        let plain = noise(seed as u64, length).to_vec();
+        let (key, nonce, associated) = ([seed as u8; 32], [7; NONCE_BYTES], &plain[..length.min(20)]);
+        let sealed = ciphers.map(|cipher| {
+            let mut text = plain.clone();
+            let tag = cipher.encrypt(&key, &nonce, associated, &mut text);
+            (text, tag)
+        });
+        assert_eq!(sealed[0], sealed[1], "{length} bytes");
+        let [(text, tag), _] = sealed;
+        for cipher in ciphers {
+            let mut opened = text.clone();
+            assert!(
+                cipher.decrypt(&key, &nonce, associated, &mut opened, &tag),
+                "{length} bytes"
+            );
+            assert_eq!(opened, plain);
+            let mut other_tag = tag;
+            other_tag[seed % TAG_BYTES] ^= 1;
+            assert!(!cipher.decrypt(&key, &nonce, associated, &mut text.clone(), &other_tag));
+            assert!(!cipher.decrypt(&key, &nonce, b"other", &mut text.clone(), &tag));
+            if let Some(place) = length.checked_sub(1) {
+                let mut altered = text.clone();
+                altered[place] ^= 1;
+                assert!(!cipher.decrypt(&key, &nonce, associated, &mut altered, &tag));
+                assert!(length < 16 || !altered.windows(16).any(|run| run == &plain[..16]));
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::{CLUSTER, DAY, LONG, OTHER, SERVER, SHORT, Scripted, authority, bind, call, identity};
 use crate::authority::ClusterAuthority;
 use crate::identity::{Identity, Revocations};
-use crate::limits::{CONNECTIONS_PER_PEER, PACKET_BYTES_MAX, RpcLimits};
+use crate::limits::{CONNECTIONS_PER_PEER, PACKET_BYTES_MAX, RpcLimits, SPARE_KEPT};
 use crate::quic::{BindError, QuicOptions, QuicTransport};
 use crate::transport::{Peer, RpcError, Transport};
 use crate::wire::encode_request;
@@ -17,6 +17,7 @@ use protocol::frame::{Method, RequestHead};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const CALLER: ProcessId = ProcessId {
     role: Role::Gateway,
@@ -113,7 +114,11 @@ async fn packets_grow_to_the_length_of_jumbo_frames_over_loopback_on_both_sides(
             .unwrap();
         assert_eq!(answer.payload, payload);
     };
-    let connection = caller.pool.connection(&peer, || caller.dial(&peer)).await.unwrap();
+    let connection = caller
+        .pool
+        .connection(&peer, Duration::ZERO, || caller.dial(&peer))
+        .await
+        .unwrap();
     let (nearly, few) = (u64::from(PACKET_BYTES_MAX) * 9 / 10, 100);
     for _ in 0..few {
         let before = connection.stats().udp_rx;
@@ -131,6 +136,41 @@ async fn packets_grow_to_the_length_of_jumbo_frames_over_loopback_on_both_sides(
         }
     }
     panic!("packets stay short: {:?}", connection.stats());
+}
+
+#[tokio::test]
+async fn a_spare_connection_is_made_for_calls_at_once_and_let_go_when_nobody_needs_it() {
+    let authority = authority();
+    let (_server, address) = bind(identity(&authority, SERVER), Arc::new(Scripted::default()));
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let peer = Peer {
+        process: SERVER,
+        address,
+    };
+    let lend = async |now| caller.pool.connection(&peer, now, || caller.dial(&peer)).await.unwrap();
+    for _ in 0..4 {
+        drop(lend(Duration::ZERO).await);
+        assert_eq!(caller.open_connections(), 1, "one call after the other");
+    }
+    let at_once = [
+        lend(Duration::ZERO).await,
+        lend(Duration::ZERO).await,
+        lend(Duration::ZERO).await,
+    ];
+    assert_eq!(caller.open_connections(), CONNECTIONS_PER_PEER);
+    // Long after its last use, but under calls still.
+    let late = SPARE_KEPT + Duration::from_secs(1);
+    let another = lend(late).await;
+    assert!(at_once.iter().all(|lent| lent.close_reason().is_none()));
+    drop((at_once, another));
+    drop(lend(late * 2).await);
+    let let_go = async {
+        while caller.open_connections() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, let_go).await.unwrap();
+    ping(&caller, address).await.unwrap();
 }
 
 /// Each process dials every other one when it starts: one connection in thirty that is never answered would be seen at each start.

@@ -1,6 +1,6 @@
 //! Reads of followers: as new as the last answer anybody got, shared rounds, and nothing from a leader that is none any more.
 
-use super::{Group, GroupError, PATIENCE, World, bootstrapped, commands, linearized};
+use super::{Group, GroupError, PATIENCE, ReadBy, World, bootstrapped, commands, linearized};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use protocol::frame::Method;
@@ -76,7 +76,7 @@ async fn readers_that_wait_together_share_rounds() {
             let before = world.network.calls(leader, Method::RaftReadIndex);
             let reads = join_all((0..500).map(|_| follower.linearize())).await;
             // On a machine that is busy with other things another may come to lead meanwhile.
-            if reads.iter().all(|read| matches!(read, Ok(true))) {
+            if reads.iter().all(|read| matches!(read, Ok(ReadBy::Follower))) {
                 return world.network.calls(leader, Method::RaftReadIndex) - before;
             }
         }

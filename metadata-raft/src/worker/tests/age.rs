@@ -12,7 +12,7 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(1);
 
 async fn counter_ms(group: &Arc<Group>) -> u64 {
-    match crate::worker::query(GROUP, group, &Query::Group).await.unwrap() {
+    match crate::worker::query(group, &Query::Group).await.unwrap() {
         QueryAnswer::Group(state) => state.counter_ms,
         other => panic!("{other:?}"),
     }
