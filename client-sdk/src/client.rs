@@ -3,7 +3,7 @@
 //! Place in the picture: what `hf`, the demo and the bench stand on. Streams both ways; nothing is held whole in memory.
 //! Invariants: the token is sent in the Authorization header only; no call is repeated here, callers decide by
 //! `ClientError::is_retryable`.
-//! Not here: cutting and delta (later), retries, the local database.
+//! Not here: cutting and blocks (`delta`), retries, the local database.
 
 use crate::error::ClientError;
 use crate::http::{self, Authorities};
@@ -111,6 +111,11 @@ impl Client {
             Some(token) => request.bearer_auth(token),
             None => request,
         }
+    }
+
+    /// The same without the token.
+    pub(crate) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
     }
 
     /// Puts bytes that are in memory.
@@ -223,12 +228,12 @@ impl Client {
     }
 }
 
-async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, ClientError> {
+pub(crate) async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, ClientError> {
     let bytes = accept(answer).await?.bytes().await?;
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-async fn accept(answer: Response) -> Result<Response, ClientError> {
+pub(crate) async fn accept(answer: Response) -> Result<Response, ClientError> {
     let status = answer.status();
     if status.is_success() {
         return Ok(answer);

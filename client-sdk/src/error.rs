@@ -18,6 +18,9 @@ pub enum ClientError {
     /// The exchange broke: perhaps it happened.
     #[error("exchange with server: {0}")]
     Broken(#[from] reqwest::Error),
+    /// The server told something that cannot be.
+    #[error("the server's answer is not what it must be: {0}")]
+    Altered(&'static str),
     /// The answer does not have the promised shape.
     #[error("read answer: {0}")]
     Malformed(#[from] serde_json::Error),

@@ -1,7 +1,8 @@
 //! Client library of Holdfast: sign in, put, get, list, organise, over the HTTP API.
 //!
-//! Everything here goes through `Client`; answers are the types of `api`. The sync engine comes with a later issue.
+//! Everything here goes through `Client`; answers are the types of `api`. The sync engine comes with a later issue; `delta` is what it will stand on.
 
 pub mod client;
+pub mod delta;
 pub mod error;
 pub mod http;

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod budget;
+pub mod delta;
 pub mod directory;
 mod doubt;
 pub mod download;
@@ -20,6 +21,7 @@ pub mod sparing;
 pub mod status;
 pub mod stripe_reader;
 pub mod stripe_writer;
+pub mod ticket;
 pub mod tree;
 pub mod upload;
 

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod admit;
+pub mod blocks;
 pub mod content;
 pub mod entries;
 pub mod extract;
@@ -18,6 +19,7 @@ pub mod problem;
 pub mod range;
 pub mod resumable;
 pub mod setup;
+pub mod sync;
 pub mod token;
 pub mod trace;
 pub mod upload;
@@ -111,7 +113,11 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
     let content = Router::new()
         .route("/api/v1/files/{id}/content", get(content::content))
         .route_layer(admitted);
-    upload.merge(content)
+    let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::upload);
+    let blocks = Router::new()
+        .route("/api/v1/blocks/{digest}", put(blocks::take))
+        .route_layer(admitted);
+    upload.merge(content).merge(blocks)
 }
 
 fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
@@ -130,10 +136,18 @@ fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
             patch(metadata::change).delete(metadata::delete),
         )
         .route("/api/v1/metadata/{id}/restore", post(metadata::restore))
+        .route("/api/v1/files/{id}/blocks", get(sync::blocks))
+        .route("/api/v1/blocks/upload-url", post(blocks::ticket))
         .route("/api/v1/admin/setup", post(setup::setup))
         .route("/api/v1/admin/status", get(admin::status))
         .route("/api/v1/admin/nodes/{id}/stop", post(admin::stop_node))
         .route("/api/v1/admin/nodes/{id}/start", post(admin::start_node))
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit::short));
-    sign_in.merge(rest)
+    // Their lists may be long.
+    let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::upload);
+    let lists = Router::new()
+        .route("/api/v1/files/{id}/sync", post(sync::sync))
+        .route("/api/v1/files/{id}/commit", post(sync::commit))
+        .route_layer(admitted);
+    sign_in.merge(rest).merge(lists)
 }

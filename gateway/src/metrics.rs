@@ -15,8 +15,11 @@ pub const HTTP_LATENCY: Definition = Definition::latency(
     &["route"],
 );
 /// Plain bytes taken in by uploads.
-pub const UPLOADED_BYTES: Definition =
-    Definition::counter("gateway_uploaded_bytes_total", "Plain bytes of committed uploads.", &[]);
+pub const UPLOADED_BYTES: Definition = Definition::counter(
+    "gateway_uploaded_bytes_total",
+    "Plain bytes of committed uploads and of blocks sent singly.",
+    &[],
+);
 /// Plain bytes given out by downloads.
 pub const DOWNLOADED_BYTES: Definition =
     Definition::counter("gateway_downloaded_bytes_total", "Plain bytes sent by downloads.", &[]);

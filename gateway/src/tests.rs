@@ -8,6 +8,7 @@ mod bodies;
 mod connections;
 mod refusals;
 mod sizes;
+mod tickets;
 mod watching;
 mod wire;
 mod world;

@@ -26,6 +26,7 @@ mod purge;
 mod query;
 mod request;
 mod session;
+mod staging;
 pub(crate) mod store;
 mod stripe;
 mod stripe_counts;

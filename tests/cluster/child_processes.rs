@@ -5,10 +5,13 @@
 
 use crate::served::{eventually, run};
 use crate::world::{World, answer, noise};
+use api::sync::SyncRequest;
 use chaos::dev_cluster::{DevFacts, DevProcess};
 use chaos::process_attack;
 use client_sdk::client::{Client, Target};
+use client_sdk::delta::CutContent;
 use client_sdk::error::ClientError;
+use codec::delta::Splice;
 use reqwest::Method;
 use std::collections::BTreeSet;
 use std::fs;
@@ -171,6 +174,9 @@ async fn check_functions(world: &World) -> (String, Vec<u8>) {
             "/api/v1/files/upload?uploadType=media&path=/other",
             "block",
         ),
+        (&world.client, Method::PUT, "/api/v1/blocks/0?ticket=x", "block"),
+        (&at_block, Method::POST, "/api/v1/blocks/upload-url", "api"),
+        (&at_block, Method::POST, "/api/v1/files/new/sync", "api"),
         (&at_block, Method::GET, "/api/v1/metadata", "api"),
         (&at_block, Method::POST, "/api/v1/auth/token", "api"),
         (&at_block, Method::GET, "/api/v1/admin/status", "api"),
@@ -210,4 +216,60 @@ async fn contents_go_in_and_out_while_the_process_of_the_api_is_dead() {
     check_files(&at_block, std::slice::from_ref(&more)).await;
     process_attack::start(&world.cluster, "gateway-1").await.unwrap();
     assert_eq!(world.tree().await, ["/file", "/more"]);
+}
+
+/// Uploads that were begun go on without the process that began them: blocks by ticket and by token, and what is read; the commit
+/// waits for it.
+///
+/// shows: IF-1 scale=1/2, D-0.1, H-P5
+#[tokio::test]
+async fn blocks_of_an_upload_that_was_begun_go_in_while_the_process_of_the_api_is_dead() {
+    let world = World::start_with(&[&["--processes"][..], &FUNCTIONS].concat()).await;
+    let key = world.client.digest_key().await.unwrap();
+    let token = world.client.token().unwrap().to_owned();
+    let stranger = Client::new(&url(&world, 2)).unwrap();
+    let at_block = stranger.clone().with_token(&token);
+    let old = CutContent::of(noise(1, 6 << 20).into(), &key);
+    let first = put(&at_block, "/file", 1, 6 << 20).await;
+    let content = CutContent::of(noise(2, 12 << 20).into(), &key);
+    let wanted = SyncRequest {
+        current_version: Some(1),
+        new_block_hashes: Some(content.rows.iter().map(|row| row.digest.to_hex()).collect()),
+        ..SyncRequest::default()
+    };
+    let begun = world.client.sync(&first.0, &wanted).await.unwrap();
+    let half = content.rows.len() / 2;
+    let mut tickets = Vec::new();
+    for row in &content.rows[..half] {
+        tickets.push(world.client.block_ticket(&begun.upload_id, row).await.unwrap());
+    }
+    process_attack::kill(&world.cluster, "gateway-1").await.unwrap();
+
+    assert!(world.client.me().await.is_err(), "the api is dead");
+    for (ticket, bytes) in tickets.iter().zip(&content.blocks) {
+        stranger.put_by_ticket(ticket, bytes.clone()).await.unwrap();
+    }
+    let other = stranger
+        .put_by_ticket(&tickets[0], content.blocks[1].clone())
+        .await
+        .unwrap_err();
+    assert!(other.to_string().contains("422"), "{other}");
+    for (row, bytes) in content.rows.iter().zip(&content.blocks).skip(half) {
+        at_block
+            .put_block(&begun.upload_id, &row.digest, bytes.clone())
+            .await
+            .unwrap();
+    }
+    check_files(&at_block, std::slice::from_ref(&first)).await;
+    let range = at_block.get(&first.0, Some((0, 99_999))).await.unwrap();
+    assert_eq!(range.bytes().await.unwrap(), old.blocks[0].slice(..100_000));
+
+    process_attack::start(&world.cluster, "gateway-1").await.unwrap();
+    let made = world.client.commit(&first.0, &begun.upload_id).await.unwrap();
+    assert_eq!(made.entry.version, 2);
+    // The list is read where the api is, the bytes where blocks are.
+    let (version, changes) = world.client.changes_since(&first.0, None, 1).await.unwrap();
+    assert_eq!((version, changes), (2, vec![Splice::Blocks(content.rows.clone())]));
+    let back = at_block.get(&first.0, None).await.unwrap().bytes().await.unwrap();
+    assert!(back == content.blocks.concat(), "the blocks came back altered");
 }

@@ -105,6 +105,12 @@ impl Contract {
                 "enum" => rule.as_array().unwrap().contains(value),
                 "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
                 "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
+                "minItems" => value
+                    .as_array()
+                    .is_none_or(|items| items.len() as u64 >= rule.as_u64().unwrap()),
+                "maxItems" => value
+                    .as_array()
+                    .is_none_or(|items| items.len() as u64 <= rule.as_u64().unwrap()),
                 "oneOf" => {
                     let fits = |one: &&Value| {
                         let mut inner = Vec::new();
@@ -208,6 +214,11 @@ fn routes() -> BTreeSet<(String, String)> {
     found
 }
 
+/// A path with something in its gaps.
+fn filled(template: &str) -> String {
+    template.replace("{id}", "0").replace("{digest}", &"0".repeat(64))
+}
+
 /// shows: H-API-2 scale=1/2
 /// shows: SC-out
 #[tokio::test]
@@ -230,7 +241,7 @@ async fn every_route_is_described_and_every_described_route_is_there() {
     let guarded = contract.guarded();
     for (path, method) in &described {
         let method: Method = method.to_uppercase().parse().unwrap();
-        let concrete = path.replace("{id}", "0");
+        let concrete = filled(path);
         let answer = world.call_as(&stranger, method.clone(), &concrete, None).await;
         let status = answer.status.as_u16();
         let is_absent = status == 405 || (status == 404 && schema_problem(&answer) == "route_not_found");
@@ -246,7 +257,7 @@ async fn every_route_is_described_and_every_described_route_is_there() {
             .filter(|method| !described.contains(&(path.clone(), (**method).to_owned())))
         {
             let method: Method = other.to_uppercase().parse().unwrap();
-            let answer = world.call_as(&stranger, method, &path.replace("{id}", "0"), None).await;
+            let answer = world.call_as(&stranger, method, &filled(path), None).await;
             answer.refused(405, "method_not_allowed");
             let allowed = answer.header("allow").unwrap().to_lowercase();
             let allowed: BTreeSet<&str> = allowed

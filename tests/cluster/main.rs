@@ -18,6 +18,8 @@ mod crashes;
 mod crowd;
 mod cuts;
 mod degraded;
+mod delta;
+mod delta_refusals;
 mod doors;
 mod downloads;
 mod entries;

@@ -20,6 +20,17 @@ async fn attempts_on(world: &World, stranger: &Client, id: &str) -> Vec<Answer> 
         (Method::POST, format!("{METADATA}/{id}/restore"), None),
         (Method::GET, content.clone(), None),
         (Method::GET, format!("{content}?version=1"), None),
+        (Method::GET, format!("/api/v1/files/{id}/blocks"), None),
+        (
+            Method::POST,
+            format!("/api/v1/files/{id}/sync"),
+            Some(json!({"current_version": 1, "new_block_hashes": []})),
+        ),
+        (
+            Method::POST,
+            format!("/api/v1/files/{id}/commit"),
+            Some(json!({"current_version": 1, "new_block_hashes": []})),
+        ),
         (
             Method::POST,
             METADATA.to_owned(),
@@ -123,7 +134,7 @@ async fn every_route_refuses_every_caller_that_it_must_refuse() {
     for (method, path) in &guarded {
         let method: Method = method.parse().unwrap();
         let id = if path.contains("nodes") { "1" } else { &folder.id };
-        let path = path.replace("{id}", id);
+        let path = path.replace("{id}", id).replace("{digest}", &"0".repeat(64));
         for (caller, status, code) in &callers {
             let answer = world.call_as(caller, method.clone(), &path, None).await;
             answer.refused(*status, code);

@@ -9,6 +9,7 @@ pub mod me;
 pub mod metadata;
 pub mod problem;
 pub mod receipt;
+pub mod sync;
 pub mod timestamp;
 pub mod token;
 pub mod upload;

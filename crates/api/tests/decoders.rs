@@ -1,6 +1,7 @@
 //! Any bytes where a request's JSON or a timestamp is expected: taken or refused, never a panic.
 
 use api::metadata::{ChangeEntry, CreateEntry};
+use api::sync::{CommitRequest, SyncRequest, TicketRequest};
 use api::timestamp::Timestamp;
 use api::token::TokenRequest;
 use api::upload::UploadMetadata;
@@ -11,6 +12,9 @@ fn check(bytes: &[u8]) {
     let _ = serde_json::from_slice::<CreateEntry>(bytes);
     let _ = serde_json::from_slice::<ChangeEntry>(bytes);
     let _ = serde_json::from_slice::<UploadMetadata>(bytes);
+    let _ = serde_json::from_slice::<SyncRequest>(bytes);
+    let _ = serde_json::from_slice::<CommitRequest>(bytes);
+    let _ = serde_json::from_slice::<TicketRequest>(bytes);
     let _ = serde_json::from_slice::<CreateUser>(bytes);
     let _ = serde_json::from_slice::<ChangeUser>(bytes);
     let _ = serde_json::from_slice::<ChangePassword>(bytes);
@@ -30,6 +34,8 @@ proptest! {
             &br#"{"type":"folder","path":"/a/b","parents":true}"#[..],
             br#"{"name":"n","parent":"p","base_revision":18446744073709551615}"#,
             br#"{"username":"u","password":"eight bytes","quota_bytes":1}"#,
+            br#"{"current_version":1,"splices":[{"keep":[0,3]},{"blocks":[{"digest":"00","size":1}]}]}"#,
+            br#"{"upload_id":"u","digest":"00","size":1}"#,
             b"2026-01-02T03:04:05.678Z",
         ] {
             let mut altered = valid.to_vec();

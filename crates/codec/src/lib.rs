@@ -6,6 +6,7 @@
 //! The byte forms are described in docs/format/{digests,sealed,stripe,fragment}.md and pinned in `golden/`.
 
 pub mod cut;
+pub mod delta;
 pub mod digest;
 pub mod keys;
 

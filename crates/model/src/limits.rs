@@ -55,6 +55,8 @@ pub const BLOCK_BYTES_MIN: usize = 256 << 10;
 pub const BLOCK_BYTES_AVG: usize = 1 << 20;
 /// Longest block.
 pub const BLOCK_BYTES_MAX: usize = 4 << 20;
+/// Blocks of a file: as many as the largest has when each is as short as the cutter makes them.
+pub const FILE_BLOCKS_MAX: usize = FILE_BYTES_MAX as usize / BLOCK_BYTES_MIN + 1;
 /// A page of a manifest may end once it has this many blocks.
 pub const PAGE_BLOCKS_MIN: usize = 32;
 /// A page of a manifest ends at this many blocks.
@@ -76,6 +78,8 @@ pub const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// A refresh token lives this long.
 pub const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// A ticket for sending one block lives this long.
+pub const BLOCK_TICKET_LIFE: Duration = Duration::from_secs(15 * 60);
 /// A stripe's birth epoch lasts this long.
 pub const BIRTH_EPOCH: Duration = Duration::from_secs(3600);
 /// The same in `holdfast dev`.

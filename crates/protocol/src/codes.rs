@@ -54,6 +54,7 @@ codes! {
     PARENT_NOT_FOUND "parent_not_found" NotFound "The folder that should hold it does not exist; make it first or ask for missing parents."
     VERSION_NOT_FOUND "version_not_found" NotFound "The file has no such version; list its versions."
     SESSION_NOT_FOUND "session_not_found" NotFound "The upload session is unknown or has ended; start a new one."
+    PAGE_NOT_FOUND "page_not_found" NotFound "The drive does not have this page any more; name its rows."
     STRIPE_NOT_FOUND "stripe_not_found" NotFound "The group does not know this stripe."
     JOB_NOT_FOUND "job_not_found" NotFound "The job is unknown or done."
     USER_NOT_FOUND "user_not_found" NotFound "There is no such user."

@@ -211,7 +211,7 @@ pub enum CommandAnswer {
     Swept(drive::Swept),
     /// `CommitUpload`, `CommitSession`.
     Committed(upload::Committed),
-    /// `OpenSession`, `AppendRows`, `SetTail`, `NameRows`, `KeepTail`.
+    /// `OpenSession`, `AppendRows`, `SetTail`, `NameRows`, `KeepTail`, `StageStripes`.
     Session(upload::SessionState),
 }
 
@@ -272,4 +272,12 @@ pub enum QueryAnswer {
     Waiting(query::Waiting),
     /// `DriveAsk::Resumable`.
     Resumable(upload::ResumableState),
+    /// `DriveAsk::ReadRows`.
+    VersionRows(query::VersionRows),
+    /// `DriveAsk::AnnouncedRows`: a part of the list, and whether more follows it.
+    AnnouncedRows(Vec<model::entry::BlockRow>, bool),
+    /// `DriveAsk::Staging`.
+    Staging(query::Staging),
+    /// `DriveAsk::FindPages`: one for each page that is there, in the order asked.
+    Pages(Vec<model::digest::Digest>),
 }

@@ -138,6 +138,24 @@ fn commands() -> Vec<(&'static str, Command)> {
                 is_damaged: true,
             }),
         ),
+        (
+            "AnnounceRows",
+            Command::Upload(UploadCommand::AnnounceRows {
+                upload: UPLOAD,
+                position: 9,
+                rows: vec![BlockRow {
+                    digest: Digest([1; 32]),
+                    size: 1000,
+                }],
+            }),
+        ),
+        (
+            "StageStripes",
+            Command::Upload(UploadCommand::StageStripes {
+                upload: UPLOAD,
+                stripes: Vec::new(),
+            }),
+        ),
     ]
 }
 

@@ -390,6 +390,23 @@ fn queries() -> Vec<Query> {
         }),
         Query::StripeCounts,
         drive(DriveAsk::Resumable(UPLOAD)),
+        drive(DriveAsk::ReadRows {
+            entry: ENTRY,
+            version: Some(2),
+            first: 9,
+        }),
+        drive(DriveAsk::AnnouncedRows {
+            upload: UPLOAD,
+            first: 9,
+        }),
+        drive(DriveAsk::Staging {
+            upload: UPLOAD,
+            row: BlockRow {
+                digest: Digest([1; 32]),
+                size: 1000,
+            },
+        }),
+        drive(DriveAsk::FindPages(vec![Digest([1; 32])])),
     ]
 }
 

@@ -106,7 +106,8 @@ impl ReceiptKey {
         self.mac(&[b"request ", request].concat()).0
     }
 
-    fn mac(&self, text: &[u8]) -> Digest {
+    /// The MAC of a text, whose first word says of what sort it is.
+    pub(in crate::drive) fn mac(&self, text: &[u8]) -> Digest {
         block_digest(&self.0, text)
     }
 }

@@ -7,9 +7,10 @@
 //! drive; nothing is visible before the commit; a body that ends early commits nothing and its session is ended.
 //! Not here: what happens to one batch (`batch`), retries of commands (`metadata_client`).
 
-mod batch;
+pub(in crate::drive) mod batch;
 pub mod resume;
 mod session;
+pub mod single;
 pub mod turns;
 
 use crate::codes;

@@ -79,15 +79,15 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
     }
 }
 
-/// A JSON body of at most 1 MiB.
-pub struct Json<T> {
+/// A JSON body of at most `BYTES_MAX`.
+pub struct Json<T, const BYTES_MAX: usize = JSON_BYTES_MAX> {
     /// The value.
     pub value: T,
     /// The body as it came, for request ids.
     pub raw: Bytes,
 }
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+impl<T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<Arc<App>> for Json<T, BYTES_MAX> {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, HttpError> {
@@ -97,7 +97,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
                 .because("send Content-Type: application/json")
                 .into());
         }
-        let raw = read_all(request.into_body(), JSON_BYTES_MAX).await?;
+        let raw = read_all(request.into_body(), BYTES_MAX).await?;
         let value = serde_json::from_slice(&raw).map_err(|error| codes::BAD_JSON.because(error.to_string()))?;
         Ok(Self { value, raw })
     }
@@ -116,7 +116,9 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<App>> for MaybeJson<T> {
             return Ok(Self(T::default()));
         }
         let request = Request::from_parts(parts, Body::from(raw));
-        Json::<T>::from_request(request, app).await.map(|json| Self(json.value))
+        Json::<T, JSON_BYTES_MAX>::from_request(request, app)
+            .await
+            .map(|json| Self(json.value))
     }
 }
 

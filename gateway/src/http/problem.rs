@@ -54,9 +54,13 @@ pub fn status_of(failure: &Failure) -> StatusCode {
             | "request_id_reused"
             | "base_version_missing"
             | "size_mismatch"
+            | "bad_splices"
+            | "digest_mismatch"
             | "own_account",
         ) => StatusCode::UNPROCESSABLE_ENTITY,
-        (ErrorKind::Denied, "denied" | "admin_only" | "user_disabled") => StatusCode::FORBIDDEN,
+        (ErrorKind::Denied, "denied" | "admin_only" | "user_disabled" | "ticket_invalid" | "ticket_expired") => {
+            StatusCode::FORBIDDEN
+        }
         (ErrorKind::Exhausted, "rate_exceeded") => StatusCode::TOO_MANY_REQUESTS,
         (kind, _) => status_of_kind(kind),
     }

@@ -72,8 +72,8 @@ pub async fn upload(
     }
 }
 
-/// The answer to a finished upload.
-pub(super) fn uploaded(done: UploadDone) -> Response {
+/// The answer to a content that was committed.
+pub fn uploaded(done: UploadDone) -> Response {
     let status = if done.committed.is_new_entry {
         StatusCode::CREATED
     } else {
@@ -139,7 +139,8 @@ async fn multipart_order(
     ))
 }
 
-pub(super) fn media(text: Option<&str>) -> Result<Option<String>, Failure> {
+/// A media type as a client gave it.
+pub fn media(text: Option<&str>) -> Result<Option<String>, Failure> {
     match text {
         Some(text) if text.len() > CONTENT_TYPE_BYTES_MAX => Err(codes::BAD_HEADER.because("Content-Type is too long")),
         Some(text) => Ok(Some(text.to_owned())),

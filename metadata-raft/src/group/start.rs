@@ -88,6 +88,17 @@ pub struct GroupParts {
     pub nonce: u64,
 }
 
+/// Refuses a state that lacks entries which the log has no more.
+fn require_whole(log: &RaftLog, state: &GroupState, group: GroupId) -> Result<(), GroupError> {
+    let applied = state.last_applied().map(|applied| applied.index);
+    match log.purged(group).map(|purged| purged.index) {
+        Some(purged) if applied.is_none_or(|applied| applied < purged) => {
+            Err(GroupError::Lost { group, applied, purged })
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Group {
     /// Starts a replica on what its log and store hold. It takes part at once and serves after `caught_up`.
     ///
@@ -122,12 +133,7 @@ impl Group {
             return Err(fault.into());
         }
         let state = GroupState::open(kv, group, apply)?;
-        let applied = state.last_applied().map(|applied| applied.index);
-        if let Some(purged) = log.purged(group).map(|purged| purged.index)
-            && applied.is_none_or(|applied| applied < purged)
-        {
-            return Err(GroupError::Lost { group, applied, purged });
-        }
+        require_whole(&log, &state, group)?;
         let bug = |detail: String| GroupError::Bug { group, detail };
         let config = config_of(group, timing)
             .validate()

@@ -13,6 +13,7 @@ use crate::state::job;
 use crate::state::page;
 use crate::state::request;
 use crate::state::session::{self, Ending, Opening};
+use crate::state::staging;
 use crate::state::store::{Outcome, Stop};
 use crate::state::stripe;
 use crate::state::token;
@@ -393,6 +394,12 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
         }
         UploadCommand::AbortSession { principal, upload } => {
             session::abort(tx, Actor { principal, now }, *upload).map(|()| CommandAnswer::Done)
+        }
+        UploadCommand::AnnounceRows { upload, position, rows } => {
+            staging::announce(tx, now, *upload, *position, rows).map(CommandAnswer::Session)
+        }
+        UploadCommand::StageStripes { upload, stripes } => {
+            staging::stage(tx, now, *upload, stripes).map(CommandAnswer::Session)
         }
         UploadCommand::SweepSessions { drive } => session::sweep(tx, now, *drive).map(CommandAnswer::Swept),
         UploadCommand::SetStripe {

@@ -74,6 +74,8 @@ tables! {
     SESSION_ROW = 0x42
     /// Sessions by (drive, age of expiry, number).
     SESSION_END = 0x43
+    /// Lists of blocks that were announced for sessions, in parts by (drive, session, first row).
+    SESSION_LIST = 0x44
     /// What is kept beside resumable sessions by (drive, number), and after their commit.
     SESSION_RESUMABLE = 0x45
     /// Changes by (drive, sequence).
@@ -340,6 +342,10 @@ pub(crate) fn session_rows(drive: DriveId, upload: u64) -> Key {
 
 pub(crate) fn session_resumable(drive: DriveId, upload: u64) -> Bytes {
     Key::of_drive(drive, SESSION_RESUMABLE).u64(upload).done()
+}
+
+pub(crate) fn session_lists(drive: DriveId, upload: u64) -> Key {
+    Key::of_drive(drive, SESSION_LIST).u64(upload)
 }
 
 pub(crate) fn session_end(drive: DriveId, age_ms: u64, upload: u64) -> Bytes {

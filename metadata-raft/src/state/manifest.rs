@@ -1,4 +1,4 @@
-//! Reading a manifest: a version's blocks with their places, for a byte range.
+//! Reading a manifest: a version's blocks with their places, for a byte range; or their names alone, by row.
 
 use crate::state::block::{self, StoredPlace};
 use crate::state::drive::DriveRecord;
@@ -14,7 +14,8 @@ use model::id::{BlockId, DriveId, EntryId};
 use model::profile::ProfileId;
 use model::stripe::StripeId;
 use protocol::codes;
-use protocol::metadata::query::{MANIFEST_BLOCKS_MAX, Manifest, ManifestBlock};
+use protocol::metadata::query::{MANIFEST_BLOCKS_MAX, Manifest, ManifestBlock, VersionRows};
+use protocol::metadata::upload::ANNOUNCED_ROWS_MAX;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -66,6 +67,37 @@ pub(crate) fn read(
         blocks,
         stripes: stripes.into_values().collect(),
         next_offset,
+    })
+}
+
+/// The rows of a version's list of blocks from the row `first` on, at most `ANNOUNCED_ROWS_MAX`.
+pub(crate) fn rows(kv: &dyn KvRead, entry: EntryId, number: Option<u64>, first: u64) -> Outcome<VersionRows> {
+    let walk = entry::walk(kv, entry)?;
+    require(!walk.record().is_folder(), &codes::NOT_A_FILE)?;
+    let number = number.unwrap_or(walk.record().shown.version);
+    let record = version::find(kv, entry.drive, entry.number, number)?.ok_or(&codes::VERSION_NOT_FOUND)?;
+    let mut rows = Vec::new();
+    let mut count = 0_u64;
+    for page in &record.pages {
+        let before = count;
+        count = count.saturating_add(u64::from(page.blocks));
+        if count <= first || rows.len() >= ANNOUNCED_ROWS_MAX {
+            continue;
+        }
+        let skipped = usize::try_from(first.saturating_sub(before)).unwrap_or(usize::MAX);
+        let room = ANNOUNCED_ROWS_MAX - rows.len();
+        for (block, _) in page::rows(kv, entry.drive, page.digest)?
+            .into_iter()
+            .skip(skipped)
+            .take(room)
+        {
+            rows.push(block::get(kv, entry.drive, block)?.row);
+        }
+    }
+    Ok(VersionRows {
+        version: record.version(),
+        count,
+        rows,
     })
 }
 

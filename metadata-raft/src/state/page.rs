@@ -100,16 +100,10 @@ pub(crate) fn hold(
     let reference = reference(digest, rows)?;
     let known = count(&*tx, drive, digest)?;
     match known {
-        Some(count) => {
+        Some(_) => {
             let same = self::rows(&*tx, drive, digest)? == rows;
             require(same, &codes::MALFORMED_PAGE)?;
-            if count == 0 {
-                tx.delete(release_key(drive, digest));
-            }
-            let count = count
-                .checked_add(1)
-                .ok_or_else(|| broken("a page's count is used up"))?;
-            save(tx, count_key(drive, digest), &count)?;
+            hold_known(tx, drive, digest)?;
             if has_references {
                 for (block, _) in rows {
                     block::give_up(tx, now, drive, *block)?;
@@ -129,6 +123,20 @@ pub(crate) fn hold(
     Ok(reference)
 }
 
+/// Counts a page up that is there; `page_not_found` for another.
+pub(crate) fn hold_known(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -> Outcome<PageRef> {
+    let count = count(&*tx, drive, digest)?.ok_or(&codes::PAGE_NOT_FOUND)?;
+    let reference = reference(digest, &rows(&*tx, drive, digest)?)?;
+    if count == 0 {
+        tx.delete(release_key(drive, digest));
+    }
+    let count = count
+        .checked_add(1)
+        .ok_or_else(|| broken("a page's count is used up"))?;
+    save(tx, count_key(drive, digest), &count)?;
+    Ok(reference)
+}
+
 /// Counts a page down; at zero it waits for `reap`.
 pub(crate) fn release(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -> Outcome<()> {
     let count = count(&*tx, drive, digest)?.and_then(|count| count.checked_sub(1));
@@ -138,6 +146,17 @@ pub(crate) fn release(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -> O
         waiting::note(tx, Work::of(drive, Sweep::Pages), AT_ONCE)?;
     }
     save(tx, count_key(drive, digest), &count)
+}
+
+/// Those of `digests` whose pages are there, in their order.
+pub(crate) fn known(kv: &dyn KvRead, drive: DriveId, digests: &[Digest]) -> Outcome<Vec<Digest>> {
+    let mut known = Vec::new();
+    for digest in digests {
+        if count(kv, drive, *digest)?.is_some() {
+            known.push(*digest);
+        }
+    }
+    Ok(known)
 }
 
 /// Whether `reap` has something to do.

@@ -14,6 +14,7 @@ use crate::state::manifest;
 use crate::state::page;
 use crate::state::request;
 use crate::state::session;
+use crate::state::staging;
 use crate::state::store::{Outcome, Stop, broken, list, require};
 use crate::state::stripe;
 use crate::state::stripe_counts;
@@ -36,6 +37,7 @@ use protocol::metadata::query::{
     DriveAsk, DriveQuery, FIND_BLOCKS_MAX, FoundBlock, FoundBlocks, Listing, ROWS_MAX, TrashListing, Usage, UserQuery,
     Waiting,
 };
+use protocol::metadata::upload::SessionState;
 use protocol::metadata::user::LoginFacts;
 use protocol::metadata::{Query, QueryAnswer, Reply};
 use std::collections::BTreeMap;
@@ -120,7 +122,7 @@ fn limited(limit: u16) -> Outcome<usize> {
 
 fn action(ask: &DriveAsk) -> Action {
     match ask {
-        DriveAsk::Upload { .. } => Action::Write,
+        DriveAsk::Upload { .. } | DriveAsk::Staging { .. } => Action::Write,
         _ => Action::Read,
     }
 }
@@ -156,6 +158,22 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
         }
         DriveAsk::Session(upload) => session_of(kv, query, *upload),
         DriveAsk::Resumable(upload) => resumable_of(kv, query, *upload),
+        DriveAsk::AnnouncedRows { upload, first } => {
+            own_session(kv, query, *upload, false)?;
+            let (rows, has_more) = staging::rows(kv, *upload, *first)?;
+            Ok(QueryAnswer::AnnouncedRows(rows, has_more))
+        }
+        DriveAsk::Staging { upload, row } => {
+            staging::facts(kv, &drive, query.principal.as_ref(), *upload, *row).map(QueryAnswer::Staging)
+        }
+        DriveAsk::ReadRows { entry, version, first } => {
+            require(entry.drive == id, &codes::NOT_FOUND)?;
+            manifest::rows(kv, *entry, *version, *first).map(QueryAnswer::VersionRows)
+        }
+        DriveAsk::FindPages(digests) => {
+            require(digests.len() <= FIND_BLOCKS_MAX, &codes::COMMAND_TOO_LARGE)?;
+            page::known(kv, id, digests).map(QueryAnswer::Pages)
+        }
         DriveAsk::ScopeChanges { scope, after, limit } => {
             require(scope.drive == id, &codes::NOT_FOUND)?;
             change::by_scope(kv, &drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Changes)
@@ -199,6 +217,7 @@ fn on_worker(kv: &dyn KvRead, drive: &DriveRecord, ask: &DriveAsk) -> Outcome<Qu
             }))
         }
         DriveAsk::Facts => Ok(QueryAnswer::Drive(drive.facts())),
+        DriveAsk::Staging { upload, row } => staging::facts(kv, drive, None, *upload, *row).map(QueryAnswer::Staging),
         DriveAsk::Changes { after, limit } => {
             change::by_sequence(kv, drive, *after, limited(*limit)?).map(QueryAnswer::Changes)
         }
@@ -225,14 +244,18 @@ fn resumable_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcom
 }
 
 fn session_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcome<QueryAnswer> {
+    own_session(kv, query, upload, true).map(QueryAnswer::Session)
+}
+
+fn own_session(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId, with_rows: bool) -> Outcome<SessionState> {
     require(upload.drive == query.drive, &codes::SESSION_NOT_FOUND)?;
-    let state = session::state(kv, upload, true)?;
+    let state = session::state(kv, upload, with_rows)?;
     let is_own = query
         .principal
         .as_ref()
         .is_some_and(|principal| principal.user == state.principal.user);
     require(is_own, &codes::SESSION_NOT_FOUND)?;
-    Ok(QueryAnswer::Session(state))
+    Ok(state)
 }
 
 /// One range scan: a page of a folder in the order of name keys. The token is the last name shown.

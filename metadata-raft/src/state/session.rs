@@ -12,6 +12,7 @@ use crate::state::drive::{self, DriveRecord};
 use crate::state::job;
 use crate::state::keys;
 use crate::state::page::{self, StoredRow};
+use crate::state::staging;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::stripe;
 use crate::state::usage;
@@ -103,6 +104,12 @@ fn put(tx: &mut Overlay<'_>, now: &Now, upload: UploadId, record: &mut SessionRe
     );
     waiting::note(tx, Work::of(upload.drive, Sweep::Sessions), record.ends_at)?;
     save(tx, keys::session(upload.drive, upload.number), record)
+}
+
+/// Refuses an unknown session; lets a known one live on from now.
+pub(crate) fn touch(tx: &mut Overlay<'_>, now: &Now, upload: UploadId) -> Outcome<()> {
+    let mut record = get(&*tx, upload)?;
+    put(tx, now, upload, &mut record)
 }
 
 fn open_rows(kv: &dyn KvRead, upload: UploadId) -> Outcome<Vec<(Bytes, StoredRow)>> {
@@ -300,6 +307,14 @@ fn append_run(
     record: &mut SessionRecord,
     run: &RowRun,
 ) -> Outcome<()> {
+    if let (Some(digest), true) = (run.page_end, run.rows.is_empty())
+        && open_rows(&*tx, upload)?.is_empty()
+    {
+        let held = page::hold_known(tx, upload.drive, digest)?;
+        record.rows = record.rows.saturating_add(u64::from(held.blocks));
+        record.row_bytes = record.row_bytes.saturating_add(held.bytes);
+        return keep_page(tx, upload, record, &held);
+    }
     for (block, size) in page::find_blocks(&*tx, upload.drive, &run.rows)? {
         require(size > 0, &codes::SIZE_MISMATCH)?;
         block::take(tx, upload.drive, block)?;
@@ -321,10 +336,14 @@ fn append_run(
     for (key, _) in open {
         tx.delete(key);
     }
+    keep_page(tx, upload, record, &held)
+}
+
+fn keep_page(tx: &mut Overlay<'_>, upload: UploadId, record: &mut SessionRecord, held: &PageRef) -> Outcome<()> {
     let key = keys::session_pages(upload.drive, upload.number)
         .u32(record.pages)
         .done();
-    save(tx, key, &held)?;
+    save(tx, key, held)?;
     record.pages = record
         .pages
         .checked_add(1)
@@ -376,6 +395,7 @@ fn forget(tx: &mut Overlay<'_>, upload: UploadId, record: &SessionRecord) {
     tx.delete(keys::session_end(upload.drive, record.ends_at.0, upload.number));
     tx.delete(keys::session(upload.drive, upload.number));
     tx.delete(keys::session_resumable(upload.drive, upload.number));
+    staging::forget(tx, upload);
 }
 
 /// What a session's commit says of the content.

@@ -7,6 +7,7 @@ mod golden;
 mod model_tree;
 mod pages;
 mod sessions;
+mod staging;
 mod tree;
 mod users;
 mod waiting;

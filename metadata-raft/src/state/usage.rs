@@ -63,6 +63,15 @@ pub(crate) fn require_declared(kv: &dyn KvRead, drive: &DriveRecord, declared_by
     Err(exceeded(drive, used, declared_bytes))
 }
 
+/// Refuses `bytes` more when the quota does not hold them.
+pub(crate) fn require_room(kv: &dyn KvRead, drive: &DriveRecord, bytes: u64) -> Outcome<()> {
+    let used = get(kv, drive.drive)?.charged_bytes;
+    if used.saturating_add(bytes) <= drive.quota_bytes {
+        return Ok(());
+    }
+    Err(exceeded(drive, used, bytes))
+}
+
 fn exceeded(drive: &DriveRecord, used_bytes: u64, wanted_bytes: u64) -> Stop {
     codes::QUOTA_EXCEEDED
         .failure()

@@ -180,6 +180,32 @@ pub enum DriveAsk {
     Waiting,
     /// A resumable session of this principal, also after its commit.
     Resumable(UploadId),
+    /// A version's list of blocks, from the row `first` on; at most `ANNOUNCED_ROWS_MAX`.
+    ReadRows {
+        /// The file.
+        entry: EntryId,
+        /// Which version; `None` for the current one.
+        version: Option<u64>,
+        /// Counts from 0.
+        first: u64,
+    },
+    /// The list of blocks that was announced for a session of this principal, from the row `first` on.
+    AnnouncedRows {
+        /// Which session.
+        upload: UploadId,
+        /// Counts from 0.
+        first: u64,
+    },
+    /// What a gateway needs to take a block of a session in, or the refusal that naming it would surely get. Asked in the name of
+    /// whoever sends the block, or by the gateway for itself when a ticket stands for that.
+    Staging {
+        /// Which session.
+        upload: UploadId,
+        /// The block.
+        row: BlockRow,
+    },
+    /// Which of these pages the drive has; at most `FIND_BLOCKS_MAX`.
+    FindPages(Vec<Digest>),
 }
 
 /// A page of a folder.
@@ -252,6 +278,28 @@ pub struct FoundBlock {
     pub row: BlockRow,
     /// Its stripe; `None` when it lies inline.
     pub stripe: Option<StripeId>,
+}
+
+/// A part of a version's list of blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRows {
+    /// The version that was read.
+    pub version: Version,
+    /// How many rows it has in all.
+    pub count: u64,
+    /// In order, at most `ANNOUNCED_ROWS_MAX`.
+    pub rows: Vec<BlockRow>,
+}
+
+/// What a gateway needs to take a block of a session in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staging {
+    /// To cut, seal and open.
+    pub drive: DriveFacts,
+    /// Who opened the session.
+    pub principal: Principal,
+    /// Whether the drive has the block already, whole.
+    pub is_known: bool,
 }
 
 /// A stripe as receipts and repair need it.

@@ -111,7 +111,7 @@ impl Survival {
     }
 }
 
-/// A run of rows, perhaps ending a page.
+/// A run of rows, perhaps ending a page. Without rows, behind a page's end, it stands for a page that the drive has already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowRun {
     /// Rows that follow those already in the session.
@@ -119,6 +119,9 @@ pub struct RowRun {
     /// Digest of the page that ends behind these rows.
     pub page_end: Option<Digest>,
 }
+
+/// Most rows of one `AnnounceRows`, and of one answer that lists rows: about 300 KiB.
+pub const ANNOUNCED_ROWS_MAX: usize = 8192;
 
 /// The uncut end of a resumable upload, sealed as a stripe without a block: how the block behind the last row begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,6 +263,23 @@ pub enum UploadCommand {
         /// Its stripe.
         stripe: NewStripe,
     },
+    /// Keeps a part of the list of blocks that a session's content will consist of. Takes no references: the list says what the
+    /// client meant, and only the commit needs the blocks.
+    AnnounceRows {
+        /// Which session.
+        upload: UploadId,
+        /// Rows announced before these; another count is `wrong_position` with the true one.
+        position: u64,
+        /// 1 to `ANNOUNCED_ROWS_MAX`, in the order of the content; a size of 0 where the client did not say it.
+        rows: Vec<BlockRow>,
+    },
+    /// Names stripes of blocks that were sent singly: they have no reference, and their grace runs until a commit takes one.
+    StageStripes {
+        /// The session for which they were sent.
+        upload: UploadId,
+        /// Stripes that this command names first.
+        stripes: Vec<NewStripe>,
+    },
 }
 
 impl UploadCommand {
@@ -274,7 +294,9 @@ impl UploadCommand {
             | Self::CommitSession { upload, .. }
             | Self::AbortSession { upload, .. }
             | Self::NameRows { upload, .. }
-            | Self::KeepTail { upload, .. } => upload.drive,
+            | Self::KeepTail { upload, .. }
+            | Self::AnnounceRows { upload, .. }
+            | Self::StageStripes { upload, .. } => upload.drive,
         }
     }
 }

@@ -166,7 +166,8 @@ impl Done {
     }
 }
 
-const NOTHING_LOST: Survival = Survival {
+/// What no block at all survives.
+pub(in crate::drive) const NOTHING_LOST: Survival = Survival {
     survives: Domain::Region,
     is_degraded: false,
 };
@@ -304,7 +305,7 @@ impl Core {
     }
 
     /// What the blocks that a drive has already survive, by their stripes' rows and what lies astray.
-    async fn found_survival(
+    pub(in crate::drive) async fn found_survival(
         &self,
         caller: &Caller,
         facts: &DriveFacts,

@@ -16,6 +16,7 @@ use crate::state::version::{PageRef, VersionRecord};
 use bytes::Bytes;
 use kv::seam::{KvRead, Scan};
 use model::digest::Digest;
+use model::entry::BlockRow;
 use model::id::{BlockId, DriveId, Slot};
 use model::profile::ProfileId;
 use model::stripe::StripeId;
@@ -93,6 +94,25 @@ fn mark_versions(
     Ok(())
 }
 
+/// Lists that were announced for sessions: each of a session, and without holes.
+fn check_lists(
+    kv: &dyn KvRead,
+    id: DriveId,
+    complaints: &mut Complaints,
+    sessions: &BTreeMap<u64, (u64, u64)>,
+) -> Outcome<()> {
+    let mut next: BTreeMap<u64, u64> = BTreeMap::new();
+    for (key, rows) in table::<Vec<BlockRow>>(kv, id, keys::SESSION_LIST)? {
+        let next = next.entry(first_u64(&key)).or_default();
+        let is_owned = sessions.contains_key(&first_u64(&key)) && keys::last_u64(&key) == *next;
+        expect(complaints, is_owned, || {
+            format!("a list of session {} is an orphan or has a hole", first_u64(&key))
+        });
+        *next += rows.len() as u64;
+    }
+    Ok(())
+}
+
 /// Marks what sessions hold; answers the plain bytes of their tails.
 fn mark_sessions(
     kv: &dyn KvRead,
@@ -152,6 +172,7 @@ fn mark_sessions(
             format!("a row of session {number} is an orphan")
         });
     }
+    check_lists(kv, id, complaints, &sessions)?;
     for (number, counted) in sessions {
         let sum = sums.get(&number).copied().unwrap_or_default();
         expect(complaints, sum == counted, || {

@@ -28,6 +28,7 @@ fn furnished() -> Bench {
     bench.trash(c).unwrap();
     bench.purge(g).unwrap();
     bench.purge(a).unwrap();
+    super::staging::furnish(&mut bench);
     bench
 }
 

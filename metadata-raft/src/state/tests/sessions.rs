@@ -11,7 +11,7 @@ use protocol::metadata::upload::{
 use protocol::metadata::{Command, CommandAnswer, QueryAnswer};
 use protocol::wire_error::Failure;
 
-fn session(bench: &mut Bench, command: UploadCommand) -> Result<SessionState, Failure> {
+pub(super) fn session(bench: &mut Bench, command: UploadCommand) -> Result<SessionState, Failure> {
     match bench.run(Command::Upload(command))? {
         CommandAnswer::Session(state) => Ok(state),
         other => panic!("{other:?}"),
