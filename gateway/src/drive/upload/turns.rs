@@ -28,8 +28,9 @@ struct Queue {
 pub struct Turn {
     /// Somebody else wants it.
     pub wanted: CancellationToken,
-    place: Place,
+    // Dropped before the place, which takes an empty queue away: the next one may make a queue of its own only when the turn is free.
     _turn: OwnedMutexGuard<()>,
+    place: Place,
 }
 
 /// A place in the queue, given up when dropped.
