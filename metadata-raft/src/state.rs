@@ -25,6 +25,7 @@ mod page;
 mod purge;
 mod query;
 mod request;
+mod resumable;
 mod session;
 mod staging;
 pub(crate) mod store;

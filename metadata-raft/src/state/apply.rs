@@ -12,6 +12,7 @@ use crate::state::erasure;
 use crate::state::job;
 use crate::state::page;
 use crate::state::request;
+use crate::state::resumable;
 use crate::state::session::{self, Ending, Opening};
 use crate::state::staging;
 use crate::state::store::{Outcome, Stop};
@@ -366,7 +367,7 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
             stripes,
             runs,
             survival,
-        } => session::name_rows(tx, now, *upload, *position, (stripes, runs, *survival)).map(CommandAnswer::Session),
+        } => resumable::name_rows(tx, now, *upload, *position, (stripes, runs, *survival)).map(CommandAnswer::Session),
         UploadCommand::KeepTail {
             upload,
             position,
@@ -374,7 +375,7 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
             stripe,
         } => {
             let tail = (tail.clone(), stripe.clone());
-            session::keep_tail(tx, now, *upload, *position, &tail).map(CommandAnswer::Session)
+            resumable::keep_tail(tx, now, *upload, *position, &tail).map(CommandAnswer::Session)
         }
         UploadCommand::CommitSession {
             principal,

@@ -13,6 +13,7 @@ use crate::state::keys;
 use crate::state::manifest;
 use crate::state::page;
 use crate::state::request;
+use crate::state::resumable;
 use crate::state::session;
 use crate::state::staging;
 use crate::state::store::{Outcome, Stop, broken, list, require};
@@ -240,7 +241,7 @@ fn resumable_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcom
     let user = query.principal.as_ref().map(|principal| principal.user);
     let user = user.filter(|_| upload.drive == query.drive);
     let user = user.ok_or_else(|| codes::SESSION_NOT_FOUND.failure())?;
-    session::resumable_state(kv, upload, user).map(QueryAnswer::Resumable)
+    resumable::state(kv, upload, user).map(QueryAnswer::Resumable)
 }
 
 fn session_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcome<QueryAnswer> {

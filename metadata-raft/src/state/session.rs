@@ -12,10 +12,11 @@ use crate::state::drive::{self, DriveRecord};
 use crate::state::job;
 use crate::state::keys;
 use crate::state::page::{self, StoredRow};
+use crate::state::resumable;
 use crate::state::staging;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::stripe;
-use crate::state::usage;
+use crate::state::usage::{self, UsageRecord};
 use crate::state::version::PageRef;
 use crate::state::waiting::{self, Sweep, Work};
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use kv::overlay::Overlay;
 use kv::seam::{KvRead, prefix_end};
 use model::authorize::{Action, Principal};
 use model::digest::Digest;
-use model::id::{DriveId, UploadId, UserId};
+use model::id::{DriveId, UploadId};
 use model::limits::{
     COMMAND_OPERATIONS_MAX, FILE_BYTES_MAX, PAGE_BLOCKS_MAX, PLAIN_SESSION_AGE, RESUMABLE_SESSION_AGE,
 };
@@ -31,9 +32,7 @@ use model::profile::ProfileId;
 use model::time::Age;
 use protocol::codes;
 use protocol::metadata::drive::Swept;
-use protocol::metadata::upload::{
-    Committed, NewStripe, ResumableState, RowRun, SessionState, Survival, Tail, UploadTarget,
-};
+use protocol::metadata::upload::{Committed, NewStripe, RowRun, SessionState, Survival, Tail, UploadTarget};
 use serde::{Deserialize, Serialize};
 
 /// Sessions that hold more pages than this leave them to a job when they end.
@@ -55,38 +54,21 @@ pub(crate) struct SessionRecord {
     pub(crate) ends_at: Age,
 }
 
-/// What is kept beside a resumable session, and longer than it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ResumableRecord {
-    pub(crate) survival: Option<Survival>,
-    pub(crate) committed: Option<CommittedSession>,
-}
-
-/// A session that was committed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CommittedSession {
-    pub(crate) principal: Principal,
-    pub(crate) answer: Committed,
-    pub(crate) ends_at: Age,
-}
-
-fn resumable(kv: &dyn KvRead, upload: UploadId) -> Outcome<ResumableRecord> {
-    let found: Option<ResumableRecord> = load(kv, &keys::session_resumable(upload.drive, upload.number))?;
-    Ok(found.unwrap_or(ResumableRecord {
-        survival: None,
-        committed: None,
-    }))
-}
-
-fn put_resumable(tx: &mut Overlay<'_>, upload: UploadId, record: &ResumableRecord) -> Outcome<()> {
-    save(tx, keys::session_resumable(upload.drive, upload.number), record)
+impl SessionRecord {
+    /// Refuses who goes on behind another row than the last: `wrong_position` with the true one.
+    pub(crate) fn require_position(&self, position: u64) -> Outcome<()> {
+        match position == self.rows {
+            true => Ok(()),
+            false => Err(codes::WRONG_POSITION.failure().with("position", self.rows).into()),
+        }
+    }
 }
 
 pub(crate) fn find(kv: &dyn KvRead, upload: UploadId) -> Outcome<Option<SessionRecord>> {
     load(kv, &keys::session(upload.drive, upload.number))
 }
 
-fn get(kv: &dyn KvRead, upload: UploadId) -> Outcome<SessionRecord> {
+pub(crate) fn get(kv: &dyn KvRead, upload: UploadId) -> Outcome<SessionRecord> {
     find(kv, upload)?.ok_or_else(|| (&codes::SESSION_NOT_FOUND).into())
 }
 
@@ -159,28 +141,6 @@ pub(crate) fn state(kv: &dyn KvRead, upload: UploadId, with_rows: bool) -> Outco
     })
 }
 
-/// A resumable session of `user`, or the answer to its commit.
-pub(crate) fn resumable_state(kv: &dyn KvRead, upload: UploadId, user: UserId) -> Outcome<ResumableState> {
-    let kept = resumable(kv, upload)?;
-    if let Some(committed) = kept.committed {
-        require(committed.principal.user == user, &codes::SESSION_NOT_FOUND)?;
-        return Ok(ResumableState::Committed(committed.answer));
-    }
-    let session = state(kv, upload, true)?;
-    let is_own = session.principal.user == user && session.is_resumable;
-    require(is_own, &codes::SESSION_NOT_FOUND)?;
-    let tail = match find(kv, upload)?.and_then(|record| record.tail) {
-        Some((profile, tail)) => Some(stripe::get(kv, profile, tail.stripe)?.placed(profile, tail.stripe)),
-        None => None,
-    };
-    let survival = kept.survival;
-    Ok(ResumableState::Open {
-        session,
-        survival,
-        tail,
-    })
-}
-
 /// What a session is opened with.
 pub(crate) struct Opening<'a> {
     pub(crate) target: &'a UploadTarget,
@@ -200,7 +160,7 @@ pub(crate) fn open(
     let drive = drive::authorised(&*tx, upload.drive, actor.principal, Action::Write)?;
     require(
         find(&*tx, upload)?.is_none()
-            && resumable(&*tx, upload)?.committed.is_none()
+            && resumable::get(&*tx, upload)?.committed.is_none()
             && !job::is_known(&*tx, upload.drive, upload.number)?,
         &codes::ID_TAKEN,
     )?;
@@ -243,13 +203,23 @@ pub(crate) fn append(
     stripes: &[NewStripe],
     runs: &[RowRun],
 ) -> Outcome<SessionState> {
-    let mut record = get(&*tx, upload)?;
-    require_size(runs, stripes)?;
-    if position != record.rows {
-        return Err(codes::WRONG_POSITION.failure().with("position", record.rows).into());
-    }
-    let mut drive = drive::get(&*tx, upload.drive)?;
+    let record = get(&*tx, upload)?;
+    record.require_position(position)?;
     let before = usage::get(&*tx, upload.drive)?;
+    append_to(tx, now, upload, (record, before), stripes, runs)
+}
+
+/// Appends to a session as it is in `record`, in a drive that held `before` when the command began.
+pub(crate) fn append_to(
+    tx: &mut Overlay<'_>,
+    now: &Now,
+    upload: UploadId,
+    (mut record, before): (SessionRecord, UsageRecord),
+    stripes: &[NewStripe],
+    runs: &[RowRun],
+) -> Outcome<SessionState> {
+    require_size(runs, stripes)?;
+    let mut drive = drive::get(&*tx, upload.drive)?;
     for new in stripes {
         stripe::enter(tx, now, &mut drive, new)?;
     }
@@ -261,43 +231,6 @@ pub(crate) fn append(
     put(tx, now, upload, &mut record)?;
     usage::require_quota(&*tx, &drive, &before)?;
     state(&*tx, upload, false)
-}
-
-/// `NameRows`.
-pub(crate) fn name_rows(
-    tx: &mut Overlay<'_>,
-    now: &Now,
-    upload: UploadId,
-    position: u64,
-    (stripes, runs, survival): (&[NewStripe], &[RowRun], Option<Survival>),
-) -> Outcome<SessionState> {
-    let mut record = get(&*tx, upload)?;
-    let first = runs.iter().flat_map(|run| &run.rows).next();
-    if let (Some((_, tail)), Some(row), true) = (&record.tail, first, position == record.rows) {
-        // A tail is how the next block begins.
-        require(row.size >= tail.plain_bytes, &codes::SIZE_MISMATCH)?;
-        drop_tail(tx, upload.drive, &mut record)?;
-        put(tx, now, upload, &mut record)?;
-    }
-    let mut kept = resumable(&*tx, upload)?;
-    kept.survival = kept.survival.into_iter().chain(survival).reduce(Survival::least);
-    put_resumable(tx, upload, &kept)?;
-    append(tx, now, upload, position, stripes, runs)
-}
-
-/// `KeepTail`.
-pub(crate) fn keep_tail(
-    tx: &mut Overlay<'_>,
-    now: &Now,
-    upload: UploadId,
-    position: u64,
-    tail: &(Tail, NewStripe),
-) -> Outcome<SessionState> {
-    let rows = get(&*tx, upload)?.rows;
-    if position != rows {
-        return Err(codes::WRONG_POSITION.failure().with("position", rows).into());
-    }
-    set_tail(tx, now, upload, Some(tail))
 }
 
 fn append_run(
@@ -381,7 +314,7 @@ pub(crate) fn set_tail(
     state(&*tx, upload, false)
 }
 
-fn drop_tail(tx: &mut Overlay<'_>, drive: DriveId, record: &mut SessionRecord) -> Outcome<()> {
+pub(crate) fn drop_tail(tx: &mut Overlay<'_>, drive: DriveId, record: &mut SessionRecord) -> Outcome<()> {
     let Some((profile, tail)) = record.tail.take() else {
         return Ok(());
     };
@@ -394,7 +327,7 @@ fn drop_tail(tx: &mut Overlay<'_>, drive: DriveId, record: &mut SessionRecord) -
 fn forget(tx: &mut Overlay<'_>, upload: UploadId, record: &SessionRecord) {
     tx.delete(keys::session_end(upload.drive, record.ends_at.0, upload.number));
     tx.delete(keys::session(upload.drive, upload.number));
-    tx.delete(keys::session_resumable(upload.drive, upload.number));
+    resumable::forget(tx, upload);
     staging::forget(tx, upload);
 }
 
@@ -414,7 +347,7 @@ pub(crate) fn commit(
     ending: &Ending<'_>,
 ) -> Outcome<Committed> {
     let mut drive = drive::authorised(&*tx, upload.drive, actor.principal, Action::Write)?;
-    if let Some(committed) = resumable(&*tx, upload)?.committed {
+    if let Some(committed) = resumable::get(&*tx, upload)?.committed {
         require(
             committed.principal.user == actor.principal.user,
             &codes::SESSION_NOT_FOUND,
@@ -448,7 +381,7 @@ pub(crate) fn commit(
         end(tx, actor.now, upload)?;
         let drive: DriveRecord = drive::get(&*tx, upload.drive)?;
         let committed = commit::unchanged(&*tx, &drive, actor, &intent, walk)?;
-        return keep_answer(tx, actor, upload, record.is_resumable, committed);
+        return resumable::keep_answer(tx, actor, upload, record.is_resumable, committed);
     }
     let held: Vec<PageRef> = pages(&*tx, upload, usize::MAX)?
         .into_iter()
@@ -461,33 +394,7 @@ pub(crate) fn commit(
         tx.delete_range(prefix, behind);
     }
     let committed = commit::finish(tx, &mut drive, actor, &intent, goal, held)?;
-    keep_answer(tx, actor, upload, record.is_resumable, committed)
-}
-
-/// Whoever lost the answer to the commit of a resumable session asks for it by the session.
-fn keep_answer(
-    tx: &mut Overlay<'_>,
-    actor: Actor<'_>,
-    upload: UploadId,
-    is_resumable: bool,
-    answer: Committed,
-) -> Outcome<Committed> {
-    if is_resumable {
-        let ends_at = actor.now.age().after(RESUMABLE_SESSION_AGE);
-        tx.put(keys::session_end(upload.drive, ends_at.0, upload.number), Bytes::new());
-        waiting::note(tx, Work::of(upload.drive, Sweep::Sessions), ends_at)?;
-        let committed = CommittedSession {
-            principal: *actor.principal,
-            answer: answer.clone(),
-            ends_at,
-        };
-        let kept = ResumableRecord {
-            survival: None,
-            committed: Some(committed),
-        };
-        put_resumable(tx, upload, &kept)?;
-    }
-    Ok(answer)
+    resumable::keep_answer(tx, actor, upload, record.is_resumable, committed)
 }
 
 /// `AbortSession`.
@@ -545,10 +452,10 @@ pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<
         }
         let number = keys::last_u64(&key);
         let upload = UploadId { drive, number };
-        operations += match resumable(&*tx, upload)?.committed {
+        operations += match resumable::get(&*tx, upload)?.committed {
             Some(committed) => {
                 tx.delete(keys::session_end(drive, committed.ends_at.0, number));
-                tx.delete(keys::session_resumable(drive, number));
+                resumable::forget(tx, upload);
                 1
             }
             None => end(tx, now, upload)?,
