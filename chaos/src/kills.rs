@@ -23,7 +23,7 @@ const WRITE_EVERY: Duration = Duration::from_millis(20);
 /// A write that has no answer after this has failed for good.
 const WRITE_PATIENCE: Duration = Duration::from_secs(40);
 const RETRY_AFTER: Duration = Duration::from_millis(50);
-/// Issue 3: 19 of 20 kills within this.
+/// QAS-005: 19 of 20 kills within this.
 const KILL_MOSTLY: Duration = Duration::from_secs(2);
 const KILL_MAX: Duration = Duration::from_secs(4);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -261,6 +261,7 @@ fn sorted(rounds: &[Round], blow: Blow) -> Vec<Duration> {
     times
 }
 
+/// shows: QAS-005 scale=20/50
 fn judge(rounds: &[Round]) -> anyhow::Result<()> {
     let (kills, pauses) = (sorted(rounds, Blow::Kill), sorted(rounds, Blow::Pause));
     let slow = kills.iter().filter(|time| **time > KILL_MOSTLY).count();

@@ -67,6 +67,14 @@ struct Signs {
     acknowledged: Mutex<Option<Instant>>,
 }
 
+impl Signs {
+    /// Whether an upload that began after `moment` was acknowledged.
+    fn has_served_since(&self, moment: Instant) -> bool {
+        let last = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|begun| begun >= moment)
+    }
+}
+
 struct Writer {
     client: Client,
     gateway: String,
@@ -84,6 +92,8 @@ pub async fn strike(cluster: &DevCluster, victims: &[&str], span: Duration, fold
     let reader = cluster.client().await?;
     let writers = writers(cluster, &reader, victims, folder)?;
     let signs: Vec<Arc<Signs>> = writers.iter().map(|writer| Arc::clone(&writer.signs)).collect();
+    let going_on = writers.iter().filter(|writer| !writer.is_stopped_too);
+    let going_on: Vec<Arc<Signs>> = going_on.map(|writer| Arc::clone(&writer.signs)).collect();
     let mut running = JoinSet::new();
     for writer in writers {
         running.spawn(writer.run());
@@ -101,14 +111,15 @@ pub async fn strike(cluster: &DevCluster, victims: &[&str], span: Duration, fold
         .iter()
         .for_each(|sign| sign.is_struck.store(true, Ordering::SeqCst));
     tokio::time::sleep(span).await;
+    // On a slow machine it takes longer until the largest upload has gone round those that stand still.
+    let meanwhile = |sign: &Arc<Signs>| sign.has_served_since(stopped_at);
+    let served_meanwhile = wait("who goes on is served", || going_on.iter().all(meanwhile)).await;
     let resumed_at = Instant::now();
     for victim in victims {
         process_attack::signal(cluster, victim, Signal::CONT)?;
     }
-    let served_again = |sign: &Signs| {
-        let last = sign.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|begun| begun >= resumed_at)
-    };
+    served_meanwhile?;
+    let served_again = |sign: &Signs| sign.has_served_since(resumed_at);
     let again = wait("all writers are served again", || all(&served_again)).await;
     signs.iter().for_each(|sign| sign.is_over.store(true, Ordering::SeqCst));
     let mut uploads = Vec::new();

@@ -31,6 +31,19 @@ pub(crate) fn proportional_bytes(pid: u32) -> Option<u64> {
     kib(&field(&read(pid, "smaps_rollup").ok()?, "Pss")?)
 }
 
+/// Whether every thread of a process stands still after a SIGSTOP.
+pub(crate) fn is_stopped(pid: u32) -> anyhow::Result<bool> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?;
+    // A thread that ended meanwhile runs no more either.
+    let mut stats = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    Ok(stats.all(|stat| state(&stat) == Some("T")))
+}
+
+/// Field 3 of proc_pid_stat(5).
+fn state(stat: &str) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_whitespace().next()
+}
+
 /// The value of the first line `name : value`.
 pub(crate) fn field(text: &str, name: &str) -> Option<String> {
     text.lines().find_map(|line| {
@@ -65,13 +78,15 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{cpu_ticks, field, kib};
+    use super::{cpu_ticks, field, kib, state};
 
     #[test]
     fn ticks_are_read_behind_a_name_with_blanks_and_brackets() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 120 34 5 6 20 0 1 0 9 1 1";
         assert_eq!(cpu_ticks(stat), Some(154));
         assert_eq!(cpu_ticks("7 (a) S 1"), None);
+        assert_eq!(state(stat), Some("S"));
+        assert_eq!(state("7 (T) T 1"), Some("T"));
         assert_eq!(cpu_ticks(""), None);
     }
 

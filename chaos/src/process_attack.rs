@@ -5,6 +5,7 @@
 
 use crate::dev_cluster::{DevCluster, DevProcess};
 use crate::meter;
+use crate::proc;
 use anyhow::{Context, bail, ensure};
 use client_sdk::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,13 +28,20 @@ pub fn process(cluster: &DevCluster, name: &str) -> anyhow::Result<DevProcess> {
         .with_context(|| format!("the cluster has no {name}"))
 }
 
-/// Sends `signal` to a process; answers when it was sent.
+/// Sends `signal` to a process; answers when it was sent. A process that was stopped stands still on return: threads of it may run on
+/// for some milliseconds on a busy machine, and serve what should find it stopped.
 pub fn signal(cluster: &DevCluster, name: &str, signal: Signal) -> anyhow::Result<Instant> {
-    let pid = process(cluster, name)?.pid;
-    let pid = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let pid = process(cluster, name)?
+        .pid
+        .with_context(|| format!("{name} does not run"))?;
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let at = Instant::now();
-    kill_process(pid.with_context(|| format!("{name} does not run"))?, signal)
+    kill_process(raw.with_context(|| format!("{name} has no pid"))?, signal)
         .with_context(|| format!("signal {name}"))?;
+    while signal == Signal::STOP && !proc::is_stopped(pid)? {
+        ensure!(at.elapsed() < NOTED_PATIENCE, "{name} was stopped and runs on");
+        std::thread::yield_now();
+    }
     Ok(at)
 }
 

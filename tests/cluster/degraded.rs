@@ -92,8 +92,15 @@ async fn random_ranges_agree_with_the_model_whichever_single_fragment_is_missing
         scattered.push(Kept { id, bytes });
     }
     let mut dice = Dice::new(28);
-    check_reads(&world, &kept, 12, &mut dice, "all nodes").await;
-    assert_eq!(world.metric("gateway_rebuilt_reads_total").await, 0.0);
+    // A fragment that comes late may be rebuilt instead; in a quiet pass nothing is.
+    for pass in 1.. {
+        let before = world.metric("gateway_rebuilt_reads_total").await;
+        check_reads(&world, &kept, 12, &mut dice, "all nodes").await;
+        if world.metric("gateway_rebuilt_reads_total").await == before {
+            break;
+        }
+        assert!(pass < 10, "with all nodes something is rebuilt in every pass");
+    }
     for node in world.nodes() {
         let before = world.metric("gateway_rebuilt_reads_total").await;
         let pattern = format!("without node {node}");

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use client_sdk::client::Client;
 use client_sdk::delta::{CutContent, DeltaTarget};
 use model::entry::BlockRow;
+use model::id::UploadId;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -242,8 +243,9 @@ impl Begun {
 
     /// The id of an upload that never was.
     fn unknown(&self) -> String {
-        let (rest, last) = self.upload.split_at(self.upload.len() - 1);
-        format!("{rest}{}", if last == "0" { "1" } else { "0" })
+        let mut id: UploadId = UploadId::parse(&self.upload).unwrap();
+        id.number ^= 1;
+        id.to_string()
     }
 }
 

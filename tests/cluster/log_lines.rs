@@ -62,16 +62,19 @@ fn databases(served: &Served) -> BTreeSet<String> {
 }
 
 /// No two processes open one database, and a gateway opens none.
+fn expected_databases(name: &str) -> usize {
+    match name.split_once('-').unwrap().0 {
+        "metadata" => 1,
+        "node" => 2,
+        _ => 0,
+    }
+}
+
 fn each_process_has_databases_of_its_own(running: &BTreeMap<String, Served>) {
     let mut owners: BTreeMap<String, &str> = BTreeMap::new();
     for (name, served) in running {
         let found = databases(served);
-        let expected = match name.split_once('-').unwrap().0 {
-            "metadata" => 1,
-            "node" => 2,
-            _ => 0,
-        };
-        assert_eq!(found.len(), expected, "{name}: {found:?}");
+        assert_eq!(found.len(), expected_databases(name), "{name}: {found:?}");
         for database in found {
             let before = owners.insert(database.clone(), name);
             assert_eq!(before, None, "{name} opens {database} too");
@@ -122,6 +125,14 @@ async fn services_share_no_database_and_versions_keep_how_they_were_cut() {
     let running: BTreeMap<String, Served> = plan.names().into_iter().map(start).collect();
     let client = plan.client();
     eventually("the gateway is not ready", async || client.text("/readyz").await).await;
+    // A gateway is ready before every node has opened its disks.
+    for (name, served) in &running {
+        eventually("too few databases", async || match databases(served).len() {
+            opened if opened >= expected_databases(name) => Ok(()),
+            opened => Err(format!("{name} has opened {opened}")),
+        })
+        .await;
+    }
     each_process_has_databases_of_its_own(&running);
 
     let (_, user) = accounts(&plan).await;

@@ -29,6 +29,7 @@ mod insider;
 mod lifetime;
 mod listing;
 mod log_lines;
+mod majority;
 mod misplaced;
 mod names;
 mod outside;

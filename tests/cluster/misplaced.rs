@@ -194,6 +194,7 @@ async fn damaged_log(cluster: &mut Cluster, user: &Client, files: &mut Files) {
     cluster.check_running();
 }
 
+/// shows: F6
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_lies_in_another_process_s_place_or_is_damaged_is_refused_by_name_and_the_others_go_on() {
     let mut cluster = Cluster::of(Plan::make());

@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     nodes: Vec<SocketAddr>,
     gateway: SocketAddr,
     pub(crate) https: SocketAddr,
+    /// Where each process tells of itself, in the order of `names`.
+    status: Vec<SocketAddr>,
 }
 
 /// One running process.
@@ -54,11 +56,27 @@ pub(crate) fn run_well(arguments: &[&str]) -> String {
     out.into_owned()
 }
 
-/// A free UDP port of loopback. Somebody could take it before it is used; the kernel gives out others first.
-pub(crate) fn free_udp() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// Free addresses of loopback, all held until the last is drawn, so that no two are the same. Somebody could take one before it is
+/// used; the kernel gives out others first.
+#[derive(Default)]
+struct Draw {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
 }
 
+impl Draw {
+    fn udp(&mut self) -> SocketAddr {
+        self.udp.push(UdpSocket::bind("127.0.0.1:0").unwrap());
+        self.udp.last().unwrap().local_addr().unwrap()
+    }
+
+    fn tcp(&mut self) -> SocketAddr {
+        self.tcp.push(TcpListener::bind("127.0.0.1:0").unwrap());
+        self.tcp.last().unwrap().local_addr().unwrap()
+    }
+}
+
+/// An address of loopback at which nobody listens.
 pub(crate) fn free_tcp() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -93,13 +111,16 @@ fn set_addresses(table: &mut Table, list: &str, addresses: &[SocketAddr]) {
 impl Plan {
     /// Makes the cluster with `holdfast init`, and directories and a configuration for each process.
     pub(crate) fn make() -> Self {
+        let mut draw = Draw::default();
         let plan = Self {
             directory: TempDir::new().unwrap(),
-            metadata: (0..3).map(|_| free_udp()).collect(),
-            nodes: (0..6).map(|_| free_udp()).collect(),
-            gateway: free_udp(),
-            https: free_tcp(),
+            metadata: (0..3).map(|_| draw.udp()).collect(),
+            nodes: (0..6).map(|_| draw.udp()).collect(),
+            gateway: draw.udp(),
+            https: draw.tcp(),
+            status: (0..10).map(|_| draw.tcp()).collect(),
         };
+        drop(draw);
         run_well(&["init", "--directory", plan.path("cluster").to_str().unwrap()]);
         plan.make_certificate();
         for name in plan.names() {
@@ -148,7 +169,8 @@ impl Plan {
         let mut table = example(role);
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         set(&mut table, "transport.revoked_file", text(self.path("cluster/revoked")));
-        set(&mut table, "status.listen", "127.0.0.1:0");
+        let at = self.names().iter().position(|known| known == name).unwrap();
+        set(&mut table, "status.listen", self.status[at].to_string());
         let key = |name: &str| format!("transport.{role}.{name}");
         set(&mut table, &key("identity_dir"), text(self.identity(name)));
         let data = self.path(&format!("data/{name}"));

@@ -1,5 +1,6 @@
 //! Simple uploads of every size and in every form, what their receipts promise, and new versions.
 
+use crate::served::PATIENCE;
 use crate::world::{Answer, World, answer, noise};
 use api::receipt::Survives;
 use api::upload::Uploaded;
@@ -239,7 +240,8 @@ async fn half_of_all_small_uploads_end_within_twenty_milliseconds() {
     const WANTED: Duration = Duration::from_millis(20);
     let world = World::start().await;
     let mut best = Duration::MAX;
-    for batch in 0..20 {
+    let begun = Instant::now();
+    for batch in 0.. {
         let mut times = Vec::new();
         for number in 0..21 {
             let bytes = noise(batch * 100 + number, 4096);
@@ -252,6 +254,9 @@ async fn half_of_all_small_uploads_end_within_twenty_milliseconds() {
         if best <= WANTED {
             return;
         }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "in the quietest batch the median was {best:?}"
+        );
     }
-    panic!("in the quietest batch the median was {best:?}");
 }

@@ -1,7 +1,8 @@
 //! A gate before something that has room for so many: lets in, has the others wait for a while, sends away.
 //!
 //! A burst is waited out. Where somebody has waited without a break for `STANDS_AFTER`, more comes than is done: then only those are
-//! served who came just now, and the others, whose clients have less and less time left, are sent away (as CoDel does with packets).
+//! served who came just now, and the others, whose clients have less and less time left, are sent away (as CoDel does with packets);
+//! and of those who come then, no more wait than will be served so soon.
 //! Invariants: who was let in gives the place back however the work ends; who stops waiting, or is dropped while waiting, leaves
 //! nothing behind; nobody waits longer than the gate's patience.
 //! Not here: the rules (`places`), how many may be in service (`pace`).
@@ -64,12 +65,33 @@ struct Caller {
 }
 
 impl State {
+    /// Whether more comes than is done.
+    fn stands(&self, now: Duration) -> bool {
+        let since = self.stands_since.filter(|_| self.pace.is_followed());
+        since.is_some_and(|since| now.saturating_sub(since) > STANDS_AFTER)
+    }
+
+    /// How many may wait now. In a queue that stands those are sent away first who would be when their turn comes, and then as many as
+    /// will have their turn in time may wait: to be sent away at once costs everybody less than to wait for it.
+    fn room_to_wait(&mut self, now: Duration) -> usize {
+        if !self.stands(now) {
+            return usize::MAX;
+        }
+        while let Some(first) = self.waiting.first_entry() {
+            if now.saturating_sub(first.get().since) <= FRESH {
+                break;
+            }
+            let (ticket, caller) = first.remove_entry();
+            self.places.give_up(&caller.who, ticket);
+            // Whoever is gone by now needs no word.
+            let _ = caller.tell.send(false);
+        }
+        self.pace.done_within(FRESH).unwrap_or(usize::MAX)
+    }
+
     /// Puts those in service for whom there is a place.
     fn call(&mut self, now: Duration) {
-        let stands = self.pace.is_followed()
-            && self
-                .stands_since
-                .is_some_and(|since| now.saturating_sub(since) > STANDS_AFTER);
+        let stands = self.stands(now);
         while let Some(ticket) = self.places.call() {
             let Some(caller) = self.waiting.remove(&ticket) else {
                 continue;
@@ -259,7 +281,8 @@ impl Inner {
     /// `None` when they are in service; else their ticket, and where they are told.
     fn ask(&self, who: &Who, now: Duration) -> Result<Option<(Ticket, oneshot::Receiver<bool>)>, Refusal> {
         let mut state = self.state();
-        let asked = match state.places.ask(who) {
+        let room = state.room_to_wait(now);
+        let asked = match state.places.ask(who, room) {
             Asked::Entered => Ok(None),
             Asked::Waits(ticket) => {
                 let (tell, told) = oneshot::channel();

@@ -32,6 +32,8 @@ pub struct Pace {
     done: u32,
     sum: Duration,
     has_ruled: bool,
+    /// How many were done in the last window, and how long it was.
+    last: Option<(u32, Duration)>,
 }
 
 impl Pace {
@@ -46,6 +48,7 @@ impl Pace {
             done: 0,
             sum: Duration::ZERO,
             has_ruled: false,
+            last: None,
         }
     }
 
@@ -57,6 +60,13 @@ impl Pace {
     /// Whether times are followed at all.
     pub fn is_followed(&self) -> bool {
         self.target.is_some()
+    }
+
+    /// How many will be done within `span`, from 1, going by the last window; `None` before the first.
+    pub fn done_within(&self, span: Duration) -> Option<usize> {
+        let (done, lasted) = self.last?;
+        let share = span.as_secs_f64() / lasted.as_secs_f64().max(f64::EPSILON);
+        Some(((f64::from(done) * share) as usize).max(1))
     }
 
     /// Somebody had to wait, or was sent away.
@@ -86,6 +96,7 @@ impl Pace {
         } else if mean < target * 3 / 4 {
             self.now_max = (before + (before / 8).max(1)).min(self.max);
         }
+        self.last = Some((self.done, lasted));
         (self.began, self.done, self.sum, self.has_ruled) = (None, 0, Duration::ZERO, false);
         self.now_max != before
     }
@@ -120,6 +131,8 @@ mod tests {
         let stuck = driven(&mut pace, 2, 30, &mut now);
         assert_eq!(stuck, LEAST);
         assert_eq!(driven(&mut pace, 20_000, 10, &mut now), 512, "and it comes back");
+        let soon = pace.done_within(Duration::from_millis(25)).unwrap();
+        assert!((480..=520).contains(&soon), "{soon} in 25 ms at 20000 a second");
     }
 
     /// Else a region far away would be taken for an overload.

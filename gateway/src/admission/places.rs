@@ -103,8 +103,8 @@ impl<K: Ord + Clone> Places<K> {
         self.waiting
     }
 
-    /// Somebody comes.
-    pub fn ask(&mut self, who: &K) -> Asked {
+    /// Somebody comes. Of those who may wait, `waiting_max` in all, nobody may be as many as are still free either.
+    pub fn ask(&mut self, who: &K, waiting_max: usize) -> Asked {
         let free = self.sizes.held_max.saturating_sub(self.held);
         if free == 0 {
             return Asked::Refused(Refusal::Full);
@@ -114,12 +114,17 @@ impl<K: Ord + Clone> Places<K> {
         }
         self.held += 1;
         let (shared, free) = (self.sizes.is_service_shared, self.free_in_service());
+        let free_to_wait = waiting_max.saturating_sub(self.waiting);
         let own = self.callers.entry(who.clone()).or_default();
         own.held += 1;
         if own.may_be_served(free, shared) {
             self.in_service += 1;
             own.in_service += 1;
             return Asked::Entered;
+        }
+        if own.waiting.len() >= free_to_wait {
+            self.let_go(who);
+            return Asked::Refused(Refusal::Full);
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;

@@ -169,7 +169,15 @@ struct World {
     machines: BTreeMap<u64, Machine>,
     clock: Arc<dyn Clock>,
     lease_reads: bool,
+    timing: Timing,
 }
+
+/// For what is not about elections: so patient that none is held because the machine is busy.
+const CALM: Timing = Timing {
+    heartbeat: Duration::from_millis(150),
+    election_min: Duration::from_secs(6),
+    election_max: Duration::from_secs(9),
+};
 
 fn info() -> ReplicaInfo {
     ReplicaInfo {
@@ -189,6 +197,14 @@ impl World {
             machines,
             clock: Arc::new(SystemClock::new()),
             lease_reads: false,
+            timing: Timing::LAN,
+        }
+    }
+
+    fn calm(replicas: u64) -> Self {
+        Self {
+            timing: CALM,
+            ..Self::new(replicas)
         }
     }
 
@@ -202,7 +218,7 @@ impl World {
             own: id,
         });
         machine.wire = Some(transport.clone());
-        let heartbeat = Timing::LAN.heartbeat;
+        let heartbeat = self.timing.heartbeat;
         Ok(GroupParts {
             group: GROUP,
             replica: RaftId(id),
@@ -213,7 +229,7 @@ impl World {
             transport,
             addresses: Arc::new(AddressBook::new(info().address, [])),
             room: Arc::new(Room::new(&Metrics::new())),
-            timing: Timing::LAN,
+            timing: self.timing,
             clock: self.clock.clone(),
             lease_reads: self.lease_reads,
             nonce: id << 32,

@@ -85,7 +85,8 @@ async fn leaders_spread_over_the_processes_and_a_planned_stop_hands_over() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, look).await.unwrap();
+        // A hand-over that did not end in time is tried again after half a minute.
+        tokio::time::timeout(PATIENCE * 4, look).await.unwrap();
     };
     // Five groups over three processes.
     spread(&world, 3, 2).await;

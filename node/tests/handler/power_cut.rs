@@ -213,6 +213,10 @@ async fn what_a_node_acknowledged_is_there_after_a_power_cut_right_behind_the_an
 
 #[tokio::test]
 async fn the_cuts_catch_disks_that_answer_before_they_synced() {
-    let lost = check(1, true).await.expect_err("the planted bug was not seen");
-    assert!(lost.contains("Stored"), "{lost}");
+    let mut found = Vec::new();
+    for seed in 1..=SEEDS {
+        found.push(check(seed, true).await.expect_err("the planted bug was not seen"));
+    }
+    // Of a stripe under way such a disk may keep a part; more often it is one that was acknowledged.
+    assert!(found.iter().any(|lost| lost.contains("Stored")), "{found:?}");
 }

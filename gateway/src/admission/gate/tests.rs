@@ -103,6 +103,34 @@ async fn in_a_queue_that_stands_only_those_are_served_who_came_just_now() {
 }
 
 #[tokio::test]
+async fn in_a_queue_that_stands_no_more_wait_than_will_be_served_in_time() {
+    let (gate, clock, _) = gate(1, 64);
+    // A hundred a second, so two in `FRESH`.
+    for _ in 0..16 {
+        let place = gate.enter(user(1)).now_or_never().unwrap().ok().unwrap();
+        clock.advance(Duration::from_millis(10));
+        drop(place);
+    }
+    let first = gate.enter(user(1)).now_or_never().unwrap().ok().unwrap();
+    let mut burst: Vec<_> = (2..10).map(|number| Box::pin(gate.enter(user(number)))).collect();
+    assert!(burst.iter_mut().all(|wait| wait.as_mut().now_or_never().is_none()));
+    clock.advance(STANDS_AFTER + Duration::from_millis(1));
+    let mut second = std::pin::pin!(gate.enter(user(10)));
+    assert!(second.as_mut().now_or_never().is_none());
+    for wait in burst {
+        assert_eq!(wait.now_or_never().unwrap().err(), Some(Refusal::Late));
+    }
+    let mut third = std::pin::pin!(gate.enter(user(11)));
+    assert!(third.as_mut().now_or_never().is_none());
+    let fourth = gate.enter(user(12)).now_or_never();
+    assert_eq!(fourth.unwrap().err(), Some(Refusal::Full));
+    drop(first);
+    let second = second.now_or_never().unwrap().ok().unwrap();
+    drop(second);
+    assert!(third.now_or_never().unwrap().is_ok());
+}
+
+#[tokio::test]
 async fn fewer_are_served_at_once_when_it_takes_too_long_and_the_page_shows_how_many() {
     let (gate, clock, registry) = gate(200, 800);
     for _ in 0..40 {

@@ -32,19 +32,19 @@ fn waits(asked: Asked) -> Ticket {
 #[test]
 fn who_comes_alone_has_half_of_all_places_and_the_next_one_has_room() {
     let mut places = places(2, 8);
-    assert_eq!(places.ask(&'a'), Asked::Entered);
-    assert_eq!(places.ask(&'a'), Asked::Entered);
-    let (third, fourth) = (waits(places.ask(&'a')), waits(places.ask(&'a')));
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Entered);
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Entered);
+    let (third, fourth) = (waits(places.ask(&'a', usize::MAX)), waits(places.ask(&'a', usize::MAX)));
     assert!(third < fourth);
-    assert_eq!(places.ask(&'a'), Asked::Refused(Refusal::Share));
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Refused(Refusal::Share));
     // b finds four free, and takes them until it holds as many as are left.
-    waits(places.ask(&'b'));
-    waits(places.ask(&'b'));
-    assert_eq!(places.ask(&'b'), Asked::Refused(Refusal::Share));
-    waits(places.ask(&'c'));
-    assert_eq!(places.ask(&'c'), Asked::Refused(Refusal::Share));
-    waits(places.ask(&'d'));
-    assert_eq!(places.ask(&'e'), Asked::Refused(Refusal::Full));
+    waits(places.ask(&'b', usize::MAX));
+    waits(places.ask(&'b', usize::MAX));
+    assert_eq!(places.ask(&'b', usize::MAX), Asked::Refused(Refusal::Share));
+    waits(places.ask(&'c', usize::MAX));
+    assert_eq!(places.ask(&'c', usize::MAX), Asked::Refused(Refusal::Share));
+    waits(places.ask(&'d', usize::MAX));
+    assert_eq!(places.ask(&'e', usize::MAX), Asked::Refused(Refusal::Full));
 }
 
 /// Else one whose group stands still would keep everybody else from theirs.
@@ -55,13 +55,13 @@ fn where_service_is_shared_one_alone_leaves_places_free_for_others_to_be_served_
         held_max: 16,
         is_service_shared: true,
     });
-    assert_eq!(places.ask(&'a'), Asked::Entered);
-    assert_eq!(places.ask(&'a'), Asked::Entered);
-    let third = waits(places.ask(&'a'));
-    assert_eq!(places.ask(&'b'), Asked::Entered);
-    let of_b = waits(places.ask(&'b'));
-    assert_eq!(places.ask(&'c'), Asked::Entered);
-    waits(places.ask(&'d'));
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Entered);
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Entered);
+    let third = waits(places.ask(&'a', usize::MAX));
+    assert_eq!(places.ask(&'b', usize::MAX), Asked::Entered);
+    let of_b = waits(places.ask(&'b', usize::MAX));
+    assert_eq!(places.ask(&'c', usize::MAX), Asked::Entered);
+    waits(places.ask(&'d', usize::MAX));
     // One is free now, and d alone has nothing in service.
     let of_d = left(&mut places, &'c', Standing::InService);
     assert!(of_d.is_some_and(|ticket| ticket > of_b));
@@ -80,16 +80,30 @@ fn where_service_is_shared_one_alone_leaves_places_free_for_others_to_be_served_
 }
 
 #[test]
+fn where_few_may_wait_nobody_waits_with_as_many_as_are_still_free() {
+    let mut places = places(1, 64);
+    assert_eq!(places.ask(&'a', 4), Asked::Entered);
+    waits(places.ask(&'a', 4));
+    waits(places.ask(&'a', 4));
+    assert_eq!(places.ask(&'a', 4), Asked::Refused(Refusal::Full));
+    waits(places.ask(&'b', 4));
+    assert_eq!(places.ask(&'b', 4), Asked::Refused(Refusal::Full));
+    waits(places.ask(&'c', 4));
+    assert_eq!(places.ask(&'d', 4), Asked::Refused(Refusal::Full));
+    assert_eq!((places.in_service(), places.waiting()), (1, 4));
+}
+
+#[test]
 fn a_free_place_goes_to_whoever_has_the_fewest_in_service() {
     let mut places = places(2, 12);
-    assert_eq!(places.ask(&'a'), Asked::Entered);
-    assert_eq!(places.ask(&'a'), Asked::Entered);
-    let greedy = [waits(places.ask(&'a')), waits(places.ask(&'a'))];
-    let modest = waits(places.ask(&'b'));
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Entered);
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Entered);
+    let greedy = [waits(places.ask(&'a', usize::MAX)), waits(places.ask(&'a', usize::MAX))];
+    let modest = waits(places.ask(&'b', usize::MAX));
     // b came last and has nothing in service.
     assert_eq!(left(&mut places, &'a', Standing::InService), Some(modest));
     // Now each has one in service, and a has waited longer.
-    let again = waits(places.ask(&'b'));
+    let again = waits(places.ask(&'b', usize::MAX));
     assert_eq!(left(&mut places, &'b', Standing::InService), Some(again));
     assert_eq!(left(&mut places, &'b', Standing::InService), Some(greedy[0]));
 }
@@ -97,12 +111,12 @@ fn a_free_place_goes_to_whoever_has_the_fewest_in_service() {
 #[test]
 fn a_lent_place_is_used_by_others_and_its_owner_does_not_wait_again() {
     let mut places = places(1, 8);
-    assert_eq!(places.ask(&'a'), Asked::Entered);
-    let waiting = waits(places.ask(&'b'));
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Entered);
+    let waiting = waits(places.ask(&'b', usize::MAX));
     assert_eq!(lent(&mut places, &'a'), Some(waiting));
     places.resume(&'a');
     assert_eq!(places.in_service(), 2);
-    let last = waits(places.ask(&'b'));
+    let last = waits(places.ask(&'b', usize::MAX));
     assert_eq!(
         left(&mut places, &'a', Standing::InService),
         None,
@@ -114,8 +128,8 @@ fn a_lent_place_is_used_by_others_and_its_owner_does_not_wait_again() {
 #[test]
 fn a_ticket_that_is_given_up_is_never_called_and_one_that_was_called_cannot_be() {
     let mut places = places(1, 8);
-    assert_eq!(places.ask(&'a'), Asked::Entered);
-    let (first, second) = (waits(places.ask(&'a')), waits(places.ask(&'b')));
+    assert_eq!(places.ask(&'a', usize::MAX), Asked::Entered);
+    let (first, second) = (waits(places.ask(&'a', usize::MAX)), waits(places.ask(&'b', usize::MAX)));
     assert!(places.give_up(&'b', second));
     assert!(!places.give_up(&'b', second));
     assert_eq!(left(&mut places, &'a', Standing::InService), Some(first));
@@ -165,7 +179,7 @@ fn take(from: &mut BTreeMap<char, usize>, who: char) -> bool {
 fn step(places: &mut Places<char>, known: &mut Known, who: char, what: u8) {
     let own = known.held();
     match what % 6 {
-        0..=2 => match places.ask(&who) {
+        0..=2 => match places.ask(&who, usize::MAX) {
             Asked::Entered => *known.served.entry(who).or_default() += 1,
             Asked::Waits(ticket) => assert!(known.waiting.insert(ticket, who).is_none()),
             Asked::Refused(Refusal::Full) => assert_eq!(own, places.sizes.held_max),
@@ -223,7 +237,7 @@ proptest! {
                 assert!(free == 0 || is_service_shared && own >= free, "{who} waits beside {free} free places");
             }
             if places.held < places.sizes.held_max {
-                let asked = places.ask(&'z');
+                let asked = places.ask(&'z', usize::MAX);
                 assert!(!matches!(asked, Asked::Refused(_)), "somebody who holds nothing finds {asked:?}");
                 match asked {
                     Asked::Entered => known.call(left(&mut places, &'z', Standing::InService)),

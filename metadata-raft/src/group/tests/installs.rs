@@ -1,6 +1,6 @@
 //! Snapshots: sent when the log is gone, broken off midway and continued, and what the log may forget meanwhile.
 
-use super::{Group, Machine, PATIENCE, World, bootstrapped, info, linearized};
+use super::{Group, Machine, PATIENCE, World, bootstrap, info, linearized};
 use bytes::Bytes;
 use disk::sim::Survivors;
 use futures_util::future::join_all;
@@ -88,7 +88,7 @@ pub(super) async fn end(world: &mut World, id: u64, loses_power: bool) {
 }
 
 async fn grown() -> (World, Arc<Group>) {
-    let world = bootstrapped().await;
+    let world = bootstrap(World::calm(3)).await;
     world.put("first").await;
     let leader = linearized(&world).await;
     put_many(&leader, 0..ENTRIES).await;
@@ -160,7 +160,7 @@ async fn a_receiver_that_loses_power_midway_ends_with_the_whole_state() {
 /// shows: F4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_empty_replica_of_an_idle_fully_purged_group_converges() {
-    let mut world = bootstrapped().await;
+    let mut world = bootstrap(World::calm(3)).await;
     world.put("first").await;
     let leader = linearized(&world).await;
     put_many(&leader, 0..50).await;
@@ -180,7 +180,7 @@ async fn a_new_empty_replica_of_an_idle_fully_purged_group_converges() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_goes_only_up_to_what_a_synced_state_covers() {
-    let mut world = bootstrapped().await;
+    let mut world = bootstrap(World::calm(3)).await;
     world.put("first").await;
     let leader = linearized(&world).await;
     leader.mark_if_due(false).await.unwrap();

@@ -127,7 +127,7 @@ impl RaftLogStorage<TypeConfig> for Unordered {
 }
 
 async fn check(replicas: u64) {
-    let mut world = World::new(replicas);
+    let mut world = World::calm(replicas);
     let mut overtaken = Vec::new();
     for id in 1..=replicas {
         let parts = world.parts(id).unwrap();
