@@ -22,6 +22,7 @@ pub mod setup;
 pub mod sync;
 pub mod token;
 pub mod trace;
+pub mod tus;
 pub mod upload;
 pub mod users;
 
@@ -117,7 +118,19 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
     let blocks = Router::new()
         .route("/api/v1/blocks/{digest}", put(blocks::take))
         .route_layer(admitted);
-    upload.merge(content).merge(blocks)
+    let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::upload);
+    let tus = Router::new()
+        .route("/api/v1/tus", post(tus::create).options(tus::options))
+        .route(
+            "/api/v1/tus/{key}",
+            patch(tus::append)
+                .post(tus::overridden)
+                .delete(tus::terminate)
+                .head(tus::offset),
+        )
+        .route_layer(admitted)
+        .route_layer(middleware::from_fn(tus::layer));
+    upload.merge(content).merge(blocks).merge(tus)
 }
 
 fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {

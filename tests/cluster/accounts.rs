@@ -210,7 +210,8 @@ async fn a_wrong_name_and_a_wrong_password_cannot_be_told_apart() {
         took[round % 2].push(begun.elapsed());
     }
     took.iter_mut().for_each(|times| times.sort_unstable());
-    let (known, unknown) = (took[0][3], took[1][3]);
+    // The quickest of each: a neighbour of the test makes others slower, and none quicker.
+    let (known, unknown) = (took[0][0], took[1][0]);
     assert!(unknown * 2 > known && known * 2 > unknown, "{known:?} and {unknown:?}");
 
     for form in [

@@ -49,6 +49,7 @@ mod startup;
 mod strangers;
 mod tamper;
 mod tokens;
+mod tus;
 mod uploads;
 mod wire;
 mod world;

@@ -270,7 +270,8 @@ async fn two_thousand_connections_that_dawdle_hold_no_other_user_up() {
         assert_eq!(put.entry.version, 1);
         slowest = slowest.max(begun.elapsed());
     }
-    assert!(slowest < Duration::from_secs(5), "an upload took {slowest:?}");
+    // Half of what dawdlers are given; whoever waited for one of them would wait for all of it.
+    assert!(slowest < Duration::from_secs(30), "an upload took {slowest:?}");
     assert_eq!(tree_of(&other).await.len(), 20);
     assert_eq!(dawdlers.len(), DAWDLERS);
 }

@@ -50,6 +50,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
         &mut item.post,
         &mut item.delete,
         &mut item.patch,
+        &mut item.head,
+        &mut item.options,
     ]
     .into_iter()
     .flatten()
@@ -101,6 +103,12 @@ fn describe(status: &str, response: &mut Response) {
         super::resumable::post,
         super::resumable::get,
         super::resumable::delete,
+        super::tus::options,
+        super::tus::create,
+        super::tus::offset,
+        super::tus::append,
+        super::tus::terminate,
+        super::tus::overridden,
         super::content::content,
         super::sync::sync,
         super::sync::commit,

@@ -36,6 +36,9 @@ impl From<Failure> for HttpError {
 pub fn status_of(failure: &Failure) -> StatusCode {
     match (failure.kind, failure.code.as_str()) {
         (ErrorKind::Conflict, "precondition_failed") => StatusCode::PRECONDITION_FAILED,
+        (ErrorKind::Conflict, "tus_version") => StatusCode::PRECONDITION_FAILED,
+        // What the tus protocol has for it.
+        (ErrorKind::Invalid, "checksum_mismatch") => StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST),
         (ErrorKind::NotFound, "function_off") => StatusCode::MISDIRECTED_REQUEST,
         (ErrorKind::Invalid, "range_not_satisfiable") => StatusCode::RANGE_NOT_SATISFIABLE,
         (ErrorKind::Invalid, "body_stalled") => StatusCode::REQUEST_TIMEOUT,

@@ -140,7 +140,7 @@ fn order(
 }
 
 /// Scheme and host as the client used them: a proxy in front says the scheme.
-fn origin(app: &App, parts: &Parts) -> String {
+pub fn origin(app: &App, parts: &Parts) -> String {
     let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     let Some(host) = text(header::HOST).or(authority) else {
@@ -165,8 +165,10 @@ fn expires(app: &App) -> HeaderValue {
 
 /// Who goes on with which upload: by its address alone, or by a token of the same user too.
 pub struct Holder {
-    caller: Caller,
-    upload: UploadId,
+    /// Whoever began it.
+    pub caller: Caller,
+    /// Which.
+    pub upload: UploadId,
 }
 
 impl FromRequestParts<Arc<App>> for Holder {

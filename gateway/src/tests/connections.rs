@@ -7,8 +7,12 @@ use std::time::Duration;
 
 /// In a hurry, since a connection's patience is the machine's own time.
 async fn world() -> World {
+    world_with(Duration::from_millis(300)).await
+}
+
+async fn world_with(head_patience: Duration) -> World {
     let limits = Limits {
-        head_patience: Duration::from_millis(300),
+        head_patience,
         ..Limits::default()
     };
     World::start_with(Wishes {
@@ -89,7 +93,8 @@ async fn at_the_bound_a_newcomer_takes_the_place_of_who_said_nothing_and_of_nobo
 
 #[tokio::test]
 async fn a_connection_in_use_is_kept_and_then_closed_when_it_is_idle() {
-    let world = world().await;
+    let patience = Duration::from_secs(2);
+    let world = world_with(patience).await;
     let mut line = Line::open(world.address()).await;
     for _ in 0..4 {
         line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -99,7 +104,8 @@ async fn a_connection_in_use_is_kept_and_then_closed_when_it_is_idle() {
             "{}",
             String::from_utf8_lossy(&answer)
         );
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Together longer than the patience, each far shorter.
+        tokio::time::sleep(patience / 3).await;
     }
     let end = line.rest().await;
     assert_eq!(end, b"");
