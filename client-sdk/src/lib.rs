@@ -6,3 +6,4 @@ pub mod client;
 pub mod delta;
 pub mod error;
 pub mod http;
+pub mod versions;

@@ -24,6 +24,7 @@ pub mod stripe_writer;
 pub mod ticket;
 pub mod tree;
 pub mod upload;
+pub mod versions;
 
 use crate::auth::setup::SetupToken;
 use crate::config::Limits;

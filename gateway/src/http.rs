@@ -7,6 +7,7 @@ pub mod admin;
 pub mod admit;
 pub mod blocks;
 pub mod content;
+pub mod drives;
 pub mod entries;
 pub mod extract;
 pub mod incoming;
@@ -25,6 +26,7 @@ pub mod trace;
 pub mod tus;
 pub mod upload;
 pub mod users;
+pub mod versions;
 
 use crate::admission::Admission;
 use crate::auth::password::Passwords;
@@ -149,6 +151,10 @@ fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
             patch(metadata::change).delete(metadata::delete),
         )
         .route("/api/v1/metadata/{id}/restore", post(metadata::restore))
+        .route("/api/v1/metadata/{id}/copy", post(metadata::copy))
+        .route("/api/v1/files/{id}/versions", get(versions::list))
+        .route("/api/v1/files/{id}/restore", post(versions::restore))
+        .route("/api/v1/drives/{id}", get(drives::show).patch(drives::change))
         .route("/api/v1/files/{id}/blocks", get(sync::blocks))
         .route("/api/v1/blocks/upload-url", post(blocks::ticket))
         .route("/api/v1/admin/setup", post(setup::setup))

@@ -51,6 +51,7 @@ mod tamper;
 mod tokens;
 mod tus;
 mod uploads;
+mod versions;
 mod wire;
 mod world;
 mod writers;

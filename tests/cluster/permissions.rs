@@ -21,6 +21,17 @@ async fn attempts_on(world: &World, stranger: &Client, id: &str) -> Vec<Answer> 
         (Method::GET, content.clone(), None),
         (Method::GET, format!("{content}?version=1"), None),
         (Method::GET, format!("/api/v1/files/{id}/blocks"), None),
+        (Method::GET, format!("/api/v1/files/{id}/versions"), None),
+        (
+            Method::POST,
+            format!("/api/v1/files/{id}/restore"),
+            Some(json!({"version": 1})),
+        ),
+        (
+            Method::POST,
+            format!("{METADATA}/{id}/copy"),
+            Some(json!({"path": "/mine"})),
+        ),
         (
             Method::POST,
             format!("/api/v1/files/{id}/sync"),

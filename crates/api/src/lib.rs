@@ -4,6 +4,7 @@
 //! Not here: routes and statuses (`gateway::http`).
 
 pub mod admin;
+pub mod drive;
 pub mod entry;
 pub mod me;
 pub mod metadata;

@@ -99,6 +99,24 @@ pub struct RestoreEntry {
     pub name: Option<String>,
 }
 
+/// Where a copy of an entry goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopyEntry {
+    /// The absolute path of the copy; this, or `parent` and `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The folder that it shall lie in, of the same drive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Its name in that folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether missing folders of `path` are made.
+    #[serde(default)]
+    pub parents: bool,
+}
+
 /// How to delete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -25,7 +25,7 @@ pub enum Action {
     Read,
     /// Create, change, move, delete.
     Write,
-    /// Give others access.
+    /// What is the owner's alone: give others access, say how long versions are kept.
     Share,
 }
 

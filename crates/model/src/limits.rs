@@ -74,6 +74,14 @@ pub const PLAIN_SESSION_AGE: Duration = Duration::from_secs(3600);
 pub const RESUMABLE_SESSION_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// An entry stays in the trash this long, in age.
 pub const TRASH_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Versions of a file that a drive keeps, the current one counted, unless it was told another number.
+pub const VERSIONS_KEPT_DEFAULT: u32 = 100;
+/// The most versions of a file that a drive can be told to keep.
+pub const VERSIONS_KEPT_MAX: u32 = 10_000;
+/// A version stays this long, in age, after another took its place, unless the drive was told another time.
+pub const VERSION_AGE_DEFAULT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// The longest time that a drive can be told to keep a version for.
+pub const VERSION_AGE_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// An access token lives this long.
 pub const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// A refresh token lives this long.

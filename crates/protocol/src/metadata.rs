@@ -203,7 +203,7 @@ pub enum CommandAnswer {
     MapChanged(control::MapChanged),
     /// `CreateUser`, `PatchUser`, `DeleteUser`.
     User(user::UserRecord),
-    /// `CreateFolder`, `PatchEntry`, `TrashEntry`, `RestoreEntry`.
+    /// `CreateFolder`, `PatchEntry`, `TrashEntry`, `RestoreEntry`, `CopyEntry`, `RestoreVersion`.
     Entry(drive::EntryChanged),
     /// `PurgeEntry`.
     Purged(drive::Purged),
@@ -248,7 +248,7 @@ pub enum QueryAnswer {
     Listing(query::Listing),
     /// `DriveAsk::Trash`.
     Trash(query::TrashListing),
-    /// `DriveAsk::Versions`.
+    /// `DriveAsk::Versions`, `DriveAsk::ListVersions`.
     Versions(Vec<model::entry::Version>),
     /// `DriveAsk::Usage`.
     Usage(query::Usage),
@@ -280,4 +280,6 @@ pub enum QueryAnswer {
     Staging(query::Staging),
     /// `DriveAsk::FindPages`: one for each page that is there, in the order asked.
     Pages(Vec<model::digest::Digest>),
+    /// `DriveAsk::Retention`.
+    Retention(drive::Retention),
 }

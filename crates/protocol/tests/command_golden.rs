@@ -7,13 +7,14 @@ use model::authorize::Principal;
 use model::cluster::{Membership, NodeInfo};
 use model::digest::{Digest, StripeHash};
 use model::entry::BlockRow;
-use model::id::{DeviceId, DiskId, DriveId, NodeId, RowVersion, UploadId, UserId};
+use model::id::{DeviceId, DiskId, DriveId, EntryId, NodeId, RowVersion, UploadId, UserId};
+use model::name::DrivePath;
 use model::profile::{Domain, ProfileId};
 use model::stripe::{Astray, StripeForm, StripeId};
 use model::time::WallTime;
 use protocol::frame::{decode, encode};
 use protocol::metadata::control::{ControlCommand, NodeDisk};
-use protocol::metadata::drive::DriveCommand;
+use protocol::metadata::drive::{DriveCommand, Place};
 use protocol::metadata::upload::{NewStripe, RowRun, Survival, Tail, UploadCommand};
 use protocol::metadata::user::{TokenHash, UserCommand};
 use protocol::metadata::{Command, Envelope};
@@ -198,6 +199,59 @@ fn upload_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// Those of versions and copies.
+fn version_commands() -> Vec<(&'static str, Command)> {
+    let principal = Principal {
+        user: USER,
+        device: Some(DEVICE),
+        is_admin: false,
+    };
+    let entry = EntryId {
+        drive: DRIVE,
+        number: 5,
+    };
+    vec![
+        (
+            "RestoreVersion",
+            Command::Upload(UploadCommand::RestoreVersion {
+                principal,
+                entry,
+                version: 3,
+                base_version: Some(7),
+            }),
+        ),
+        (
+            "CopyEntry",
+            Command::Drive(DriveCommand::CopyEntry {
+                principal,
+                entry,
+                place: Place::Path(DrivePath::parse("/a/b").unwrap()),
+                with_parents: true,
+                fresh: vec![300, 301],
+                seed: 302,
+            }),
+        ),
+        (
+            "SetRetention",
+            Command::Drive(DriveCommand::SetRetention {
+                principal,
+                drive: DRIVE,
+                versions_max: Some(10),
+                version_age_s: None,
+                job: 303,
+            }),
+        ),
+        (
+            "SweepVersions",
+            Command::Drive(DriveCommand::SweepVersions { drive: DRIVE }),
+        ),
+        (
+            "SweepDropped",
+            Command::Drive(DriveCommand::SweepDropped { drive: DRIVE }),
+        ),
+    ]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -205,7 +259,11 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn commands_have_their_golden_bytes_and_read_back() {
     let mut text = String::new();
-    for (name, command) in commands().into_iter().chain(upload_commands()) {
+    let all = commands()
+        .into_iter()
+        .chain(upload_commands())
+        .chain(version_commands());
+    for (name, command) in all {
         let envelope = Envelope {
             request_id: None,
             wall: WallTime(1000),

@@ -407,6 +407,12 @@ fn queries() -> Vec<Query> {
             },
         }),
         drive(DriveAsk::FindPages(vec![Digest([1; 32])])),
+        drive(DriveAsk::ListVersions {
+            entry: ENTRY,
+            before: Some(9),
+            limit: 30,
+        }),
+        drive(DriveAsk::Retention),
     ]
 }
 

@@ -268,9 +268,9 @@ impl Core {
         }
     }
 
-    /// The key of digests in the caller's home drive, as 64 letters of hex.
-    pub async fn digest_key_hex(&self, caller: &Caller) -> Result<String, Failure> {
-        let facts = self.drive_facts(caller, caller.home).await?;
+    /// The key of digests in a drive, as 64 letters of hex.
+    pub async fn digest_key_hex(&self, caller: &Caller, drive: DriveId) -> Result<String, Failure> {
+        let facts = self.drive_facts(caller, drive).await?;
         let seal = self.seals.of(&facts)?;
         Ok(model::digest::Digest(*seal.digest_key().expose()).to_hex())
     }

@@ -1,4 +1,4 @@
-//! `/api/v1/metadata`: list, create, change, delete and restore entries.
+//! `/api/v1/metadata`: list, create, copy, change, delete and restore entries.
 
 use super::App;
 use super::entries;
@@ -10,14 +10,14 @@ use crate::codes;
 use crate::drive::upload::UploadOrder;
 use crate::drive::{Caller, tree};
 use api::entry::Entry;
-use api::metadata::{ChangeEntry, Creatable, CreateEntry, DeleteQuery, ListQuery, Listing, RestoreEntry};
+use api::metadata::{ChangeEntry, CopyEntry, Creatable, CreateEntry, DeleteQuery, ListQuery, Listing, RestoreEntry};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use model::id::EntryId;
 use model::limits::LIST_PAGE_MAX;
-use protocol::codes as group_codes;
+use protocol::codes::{self as group_codes, Code};
 use protocol::metadata::RequestKey;
 use protocol::metadata::drive::{EntryRef, EntryView, PatchTo};
 use protocol::metadata::upload::UploadTarget;
@@ -40,9 +40,7 @@ pub async fn list(
         (None, Some(id)) => EntryRef::Id(tree::entry_id(id)?),
         (None, None) => EntryRef::Id(caller.home.root()),
     };
-    let limit = u16::try_from(query.limit.unwrap_or(LIST_PAGE_MAX as u32)).ok();
-    let limit = limit.filter(|limit| (1..=LIST_PAGE_MAX as u16).contains(limit));
-    let limit = limit.ok_or_else(|| group_codes::BAD_LIMIT.failure())?;
+    let limit = limit_of(query.limit)?;
     let listing = match app
         .core
         .list(&caller, wanted.clone(), limit, query.page_token.as_deref())
@@ -152,10 +150,10 @@ pub async fn change(
         }
     };
     let condition = precondition(&headers, id);
-    let base = base_revision(&app, &caller, id, &condition, wanted.base_revision).await?;
+    let base = base_of(&app, &caller, id, (&condition, wanted.base_revision), &REVISIONS).await?;
     match app.core.patch(&caller, id, to, base).await {
         Ok(view) => Ok(tagged(&view).into_response()),
-        Err(failure) => Err(enrich(&app, &caller, judged(failure, &condition)).await),
+        Err(failure) => Err(enrich(&app, &caller, judged(failure, &condition, &REVISIONS)).await),
     }
 }
 
@@ -172,14 +170,37 @@ pub async fn delete(
 ) -> Result<StatusCode, HttpError> {
     let id = tree::entry_id(&id)?;
     let condition = precondition(&headers, id);
-    let base = base_revision(&app, &caller, id, &condition, query.base_revision).await?;
+    let base = base_of(&app, &caller, id, (&condition, query.base_revision), &REVISIONS).await?;
     let done = match query.permanent {
         true => app.core.purge(&caller, id, base).await,
         false => app.core.trash(&caller, id, base).await,
     };
     match done {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(failure) => Err(enrich(&app, &caller, judged(failure, &condition)).await),
+        Err(failure) => Err(enrich(&app, &caller, judged(failure, &condition, &REVISIONS)).await),
+    }
+}
+
+/// Copies a file, or a folder with all below it, inside its drive; moves no data and takes no quota.
+#[utoipa::path(post, path = "/api/v1/metadata/{id}/copy", operation_id = "copy_entry", request_body = CopyEntry, security(("bearer" = [])),
+    params(("id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
+    responses((status = 201, body = Entry), (status = "default", body = api::problem::Problem)))]
+pub async fn copy(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    _: NoQuery,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Json<CopyEntry>,
+) -> Result<Response, HttpError> {
+    let wanted = body.value;
+    let place = tree::place(wanted.path.as_deref(), wanted.parent.as_deref(), wanted.name.as_deref())?;
+    let asked = [b"POST copy ", id.as_bytes(), b" ", &body.raw[..]].concat();
+    let key = client_key(&app, &caller, &headers, &asked)?;
+    let entry = tree::entry_id(&id)?;
+    match app.core.copy(&caller, entry, (place, wanted.parents), key).await {
+        Ok(view) => Ok((StatusCode::CREATED, tagged(&view)).into_response()),
+        Err(failure) => Err(enrich(&app, &caller, failure).await),
     }
 }
 
@@ -208,36 +229,61 @@ fn tagged(view: &EntryView) -> impl IntoResponse {
     ([(header::ETAG, tag)], axum::Json(entry))
 }
 
-/// The revision that a change is based on: as the body or query says, and as `If-Match` demands.
-async fn base_revision(
+/// How many entries, or versions, a page of a list shall have.
+pub(super) fn limit_of(asked: Option<u32>) -> Result<u16, Failure> {
+    let limit = u16::try_from(asked.unwrap_or(LIST_PAGE_MAX as u32)).ok();
+    let limit = limit.filter(|limit| (1..=LIST_PAGE_MAX as u16).contains(limit));
+    limit.ok_or_else(|| group_codes::BAD_LIMIT.failure())
+}
+
+/// What counts the changes that a condition may demand to know.
+pub(super) struct Count {
+    present: fn(&EntryView) -> u64,
+    conflict: &'static Code,
+}
+
+/// Every change of the entry.
+pub(super) const REVISIONS: Count = Count {
+    present: |view| view.entry.revision,
+    conflict: &group_codes::REVISION_CONFLICT,
+};
+/// Contents of a file.
+pub(super) const VERSIONS: Count = Count {
+    present: |view| view.entry.version,
+    conflict: &group_codes::VERSION_CONFLICT,
+};
+
+/// The revision or version that a change is based on: as the body or query says, and as `If-Match` demands.
+pub(super) async fn base_of(
     app: &App,
     caller: &Caller,
     id: EntryId,
-    condition: &Precondition,
-    base: Option<u64>,
+    (condition, base): (&Precondition, Option<u64>),
+    count: &Count,
 ) -> Result<Option<u64>, HttpError> {
-    let Precondition::OneOf(revisions) = condition else {
+    let Precondition::OneOf(known) = condition else {
         return Ok(base);
     };
-    let allowed = |revision: &u64| base.is_none_or(|base| base == *revision);
-    let mut fitting = revisions.iter().copied().filter(allowed);
+    let allowed = |known: &u64| base.is_none_or(|base| base == *known);
+    let mut fitting = known.iter().copied().filter(allowed);
     match (fitting.next(), fitting.next()) {
         (Some(only), None) => return Ok(Some(only)),
         (Some(_), Some(_)) => {
-            let present = app.core.entry(caller, EntryRef::Id(id)).await?.entry.revision;
-            if revisions.contains(&present) {
+            let view = app.core.entry(caller, EntryRef::Id(id)).await?;
+            let present = (count.present)(&view);
+            if known.contains(&present) {
                 return Ok(Some(present));
             }
         }
         (None, _) => {}
     }
-    let changed = group_codes::REVISION_CONFLICT.failure().with("entry", id);
-    Err(enrich(app, caller, judged(changed, condition)).await)
+    let changed = count.conflict.failure().with("entry", id);
+    Err(enrich(app, caller, judged(changed, condition, count)).await)
 }
 
 /// The same conflict has another status for whoever asked by `If-Match` (RFC 9110).
-fn judged(failure: Failure, condition: &Precondition) -> Failure {
-    if *condition == Precondition::Any || !group_codes::REVISION_CONFLICT.is(&failure) {
+pub(super) fn judged(failure: Failure, condition: &Precondition, count: &Count) -> Failure {
+    if *condition == Precondition::Any || !count.conflict.is(&failure) {
         return failure;
     }
     let precondition = codes::PRECONDITION_FAILED.because("the entry is another by now; read it again and decide");

@@ -118,7 +118,7 @@ pub async fn me(
             as_of: None,
         },
         cut: Cut::fixed(),
-        digest_key: app.core.digest_key_hex(&caller).await?,
+        digest_key: app.core.digest_key_hex(&caller, caller.home).await?,
     }))
 }
 

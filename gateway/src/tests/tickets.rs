@@ -13,7 +13,11 @@ use std::time::Duration;
 const JSON: &str = "Content-Type: application/json\r\n";
 
 async fn digest(world: &World, block: &[u8]) -> String {
-    let key = world.core().digest_key_hex(&world.caller).await.unwrap();
+    let key = world
+        .core()
+        .digest_key_hex(&world.caller, world.caller.home)
+        .await
+        .unwrap();
     let key = DigestKey::new(Digest::from_hex(&key).unwrap().0);
     block_digest(&key, block).to_hex()
 }

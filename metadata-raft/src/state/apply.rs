@@ -7,12 +7,15 @@ use crate::state::age::{self, Now, Times};
 use crate::state::change::Actor;
 use crate::state::commit::{self, Intent};
 use crate::state::control;
+use crate::state::copy::{self, CopyTo};
 use crate::state::drive;
 use crate::state::erasure;
 use crate::state::job;
 use crate::state::page;
 use crate::state::request;
+use crate::state::restore;
 use crate::state::resumable;
+use crate::state::retention;
 use crate::state::session::{self, Ending, Opening};
 use crate::state::staging;
 use crate::state::store::{Outcome, Stop};
@@ -180,14 +183,16 @@ fn asker(command: &Command) -> Option<(&Principal, DriveId)> {
             | DriveCommand::PatchEntry { principal, .. }
             | DriveCommand::TrashEntry { principal, .. }
             | DriveCommand::RestoreEntry { principal, .. }
-            | DriveCommand::PurgeEntry { principal, .. } => Some((principal, command.drive())),
+            | DriveCommand::PurgeEntry { principal, .. }
+            | DriveCommand::CopyEntry { principal, .. } => Some((principal, command.drive())),
             _ => None,
         },
         Command::Upload(command) => match command {
             UploadCommand::CommitUpload { principal, .. }
             | UploadCommand::OpenSession { principal, .. }
             | UploadCommand::CommitSession { principal, .. }
-            | UploadCommand::AbortSession { principal, .. } => Some((principal, command.drive())),
+            | UploadCommand::AbortSession { principal, .. }
+            | UploadCommand::RestoreVersion { principal, .. } => Some((principal, command.drive())),
             _ => None,
         },
         Command::Control(_) | Command::Group(_) | Command::User(_) => None,
@@ -306,6 +311,31 @@ fn on_drive(tx: &mut Overlay<'_>, now: &Now, command: &DriveCommand) -> Outcome<
         DriveCommand::SweepTrash { drive, job } => job::sweep_trash(tx, now, *drive, *job).map(CommandAnswer::Swept),
         DriveCommand::ReapPages { drive } => page::reap(tx, now, *drive).map(CommandAnswer::Swept),
         DriveCommand::SweepRequests { drive } => request::sweep(tx, now, drive.slot()).map(CommandAnswer::Swept),
+        DriveCommand::CopyEntry {
+            principal,
+            entry,
+            place,
+            with_parents,
+            fresh,
+            seed,
+        } => {
+            let to = CopyTo {
+                place,
+                with_parents: *with_parents,
+                fresh,
+                seed: *seed,
+            };
+            copy::copy(tx, Actor { principal, now }, *entry, &to).map(CommandAnswer::Entry)
+        }
+        DriveCommand::SetRetention {
+            principal,
+            drive,
+            versions_max,
+            version_age_s,
+            job,
+        } => retention::set(tx, principal, *drive, (*versions_max, *version_age_s), *job).map(|()| CommandAnswer::Done),
+        DriveCommand::SweepVersions { drive } => retention::sweep(tx, now, *drive).map(CommandAnswer::Swept),
+        DriveCommand::SweepDropped { drive } => retention::sweep_dropped(tx, *drive).map(CommandAnswer::Swept),
     }
 }
 
@@ -401,6 +431,15 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
         }
         UploadCommand::StageStripes { upload, stripes } => {
             staging::stage(tx, now, *upload, stripes).map(CommandAnswer::Session)
+        }
+        UploadCommand::RestoreVersion {
+            principal,
+            entry,
+            version,
+            base_version,
+        } => {
+            let actor = Actor { principal, now };
+            restore::restore(tx, actor, *entry, *version, *base_version).map(CommandAnswer::Entry)
         }
         UploadCommand::SweepSessions { drive } => session::sweep(tx, now, *drive).map(CommandAnswer::Swept),
         UploadCommand::SetStripe {

@@ -5,6 +5,7 @@
 //! Not here: whether the bytes of stripes are there (scrub).
 
 mod contents;
+mod versions;
 mod waiting;
 
 use crate::state::age;
@@ -69,6 +70,7 @@ fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
             check_tree(kv, drive, complaints)?;
             check_feed(kv, drive, complaints)?;
             contents::check(kv, drive, complaints, &mut living)?;
+            versions::check(kv, drive.drive, complaints)?;
         }
         contents::check_stripes(kv, slot, &living, complaints)?;
         check_requests(kv, slot, complaints)?;

@@ -9,6 +9,7 @@ use crate::state::children;
 use crate::state::drive::{self, DriveRecord};
 use crate::state::entry::{self, EntryRecord, Walk};
 use crate::state::page;
+use crate::state::retention;
 use crate::state::store::{Outcome, Stop, broken, require};
 use crate::state::stripe;
 use crate::state::tree::{self, AtPlace, NewEntry, NewPlace};
@@ -271,6 +272,9 @@ fn write_version(
     pages: Vec<PageRef>,
 ) -> Outcome<VersionRecord> {
     let shown = &mut record.shown;
+    if shown.version > 0 {
+        retention::supersede(tx, actor.now, intent.drive, shown.number, shown.version)?;
+    }
     shown.version = shown
         .version
         .checked_add(1)

@@ -10,6 +10,7 @@ use crate::state::entry::{EntryRecord, Standing, Walk};
 use crate::state::erasure;
 use crate::state::keys;
 use crate::state::purge::{Place, Purge};
+use crate::state::retention;
 use crate::state::session;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::tree;
@@ -41,6 +42,8 @@ pub(crate) enum JobKind {
     },
     /// Counts down the pages of an ended session.
     Pages { upload: u64 },
+    /// Takes out the versions that a drive has beyond its retention's count.
+    Trim,
 }
 
 /// One job.
@@ -106,6 +109,11 @@ pub(crate) fn begin_pages(tx: &mut Overlay<'_>, upload: UploadId) -> Outcome<()>
     )
 }
 
+/// Leaves versions beyond a count that was lowered to a job.
+pub(crate) fn begin_trim(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<()> {
+    begin(tx, drive, job, JobKind::Trim)
+}
+
 /// `SweepJob`: at most `SWEEP_OPERATIONS_MAX` sub-operations of it.
 pub(crate) fn sweep(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<Swept> {
     let record: Option<JobRecord> = load(&*tx, &keys::job(drive, job))?;
@@ -128,6 +136,7 @@ pub(crate) fn sweep(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<S
             let released = session::release_pages(tx, upload, SWEEP_OPERATIONS_MAX)?;
             (released < SWEEP_OPERATIONS_MAX, SWEEP_OPERATIONS_MAX - released)
         }
+        JobKind::Trim => retention::trim(tx, drive, &mut after)?,
     };
     let operations = SWEEP_OPERATIONS_MAX - left;
     record.operations = record.operations.saturating_add(operations as u64);

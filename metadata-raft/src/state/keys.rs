@@ -32,6 +32,8 @@ tables! {
     DEVICE = 0x04
     /// Tokens by (user, hash).
     TOKEN = 0x05
+    /// How long drives keep old versions, by drive, where somebody said so.
+    RETENTION = 0x06
     /// Entries by (drive, number).
     ENTRY = 0x10
     /// What a listing shows, by (drive, parent, name key).
@@ -42,6 +44,12 @@ tables! {
     VERSION = 0x13
     /// The trash by (drive, age, entry).
     TRASH = 0x14
+    /// Versions behind which another came, by (drive, age since when, entry, number).
+    OLD_VERSION = 0x15
+    /// Since which age a version has another behind it, by (drive, entry, number).
+    OLD_SINCE = 0x16
+    /// Versions that were taken out and still hold pages, by (drive, entry, number).
+    DROPPED_VERSION = 0x17
     /// How often a page is held, by (drive, digest).
     PAGE = 0x20
     /// The rows of a page, by (drive, digest).
@@ -276,6 +284,23 @@ pub(crate) fn versions(drive: DriveId, entry: u64) -> Key {
 
 pub(crate) fn version(drive: DriveId, entry: u64, number: u64) -> Bytes {
     versions(drive, entry).u64(number).done()
+}
+
+pub(crate) fn retention(drive: DriveId) -> Bytes {
+    Key::of_drive(drive, RETENTION).done()
+}
+
+pub(crate) fn old_version(drive: DriveId, age_ms: u64, entry: u64, number: u64) -> Bytes {
+    let key = Key::of_drive(drive, OLD_VERSION).u64(age_ms);
+    key.u64(entry).u64(number).done()
+}
+
+pub(crate) fn old_since(drive: DriveId, entry: u64, number: u64) -> Bytes {
+    Key::of_drive(drive, OLD_SINCE).u64(entry).u64(number).done()
+}
+
+pub(crate) fn dropped_version(drive: DriveId, entry: u64, number: u64) -> Bytes {
+    Key::of_drive(drive, DROPPED_VERSION).u64(entry).u64(number).done()
 }
 
 pub(crate) fn trash(drive: DriveId, age_ms: u64, entry: u64) -> Bytes {

@@ -10,6 +10,7 @@ use crate::state::children;
 use crate::state::entry::{self, Shown};
 use crate::state::keys;
 use crate::state::page;
+use crate::state::retention;
 use crate::state::store::{Outcome, broken, list};
 use crate::state::usage;
 use crate::state::version::{self, VersionRecord};
@@ -155,6 +156,7 @@ impl<'t, 'o> Purge<'t, 'o> {
                     version::put(self.tx, self.drive, entry, &version)?;
                     return Ok(Left::Spent);
                 }
+                retention::forget_age(self.tx, self.drive, entry, version.number)?;
                 self.tx.delete(key);
                 self.left -= 1;
             }

@@ -14,6 +14,7 @@ use crate::state::manifest;
 use crate::state::page;
 use crate::state::request;
 use crate::state::resumable;
+use crate::state::retention;
 use crate::state::session;
 use crate::state::staging;
 use crate::state::store::{Outcome, Stop, broken, list, require};
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use kv::seam::{KvError, KvRead, Scan};
 use model::authorize::Action;
 use model::digest::Digest;
+use model::entry::Version;
 use model::id::{CONTROL_GROUP, DriveId, EntryId, UploadId};
 use model::limits::LIST_PAGE_MAX;
 use model::name::EntryName;
@@ -148,10 +150,14 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
         DriveAsk::Trash { limit, after } => trash(kv, id, limited(*limit)?, *after).map(QueryAnswer::Trash),
         DriveAsk::Versions { entry, before } => {
             require(entry.drive == id, &codes::NOT_FOUND)?;
-            let walk = entry::walk(kv, *entry)?;
-            require(!walk.record().is_folder(), &codes::NOT_A_FILE)?;
-            version::newest_first(kv, id, entry.number, *before, ROWS_MAX).map(QueryAnswer::Versions)
+            versions(kv, *entry, *before, ROWS_MAX).map(QueryAnswer::Versions)
         }
+        DriveAsk::ListVersions { entry, before, limit } => {
+            require(entry.drive == id, &codes::NOT_FOUND)?;
+            let rows_max = limited(*limit)?.saturating_add(1);
+            versions(kv, *entry, *before, rows_max).map(QueryAnswer::Versions)
+        }
+        DriveAsk::Retention => retention::of(kv, id).map(QueryAnswer::Retention),
         DriveAsk::FindBlocks(digests) => find_blocks(kv, id, digests).map(QueryAnswer::Blocks),
         DriveAsk::ReadManifest { entry, version, range } => {
             require(entry.drive == id, &codes::NOT_FOUND)?;
@@ -257,6 +263,12 @@ fn own_session(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId, with_rows:
         .is_some_and(|principal| principal.user == state.principal.user);
     require(is_own, &codes::SESSION_NOT_FOUND)?;
     Ok(state)
+}
+
+fn versions(kv: &dyn KvRead, entry: EntryId, before: Option<u64>, rows_max: usize) -> Outcome<Vec<Version>> {
+    let walk = entry::walk(kv, entry)?;
+    require(!walk.record().is_folder(), &codes::NOT_A_FILE)?;
+    version::newest_first(kv, entry.drive, entry.number, before, rows_max)
 }
 
 /// One range scan: a page of a folder in the order of name keys. The token is the last name shown.

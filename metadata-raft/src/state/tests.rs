@@ -2,14 +2,17 @@
 
 mod contents;
 mod control;
+mod copies;
 mod foreseen;
 mod golden;
 mod model_tree;
+mod model_versions;
 mod pages;
 mod sessions;
 mod staging;
 mod tree;
 mod users;
+mod versions;
 mod waiting;
 
 use crate::founding::CUT;

@@ -107,7 +107,8 @@ pub(crate) fn create(
     create_one(tx, drive, actor, &folder, &place.name, fresh[place.parents.len()], new)
 }
 
-fn create_one(
+/// Makes one entry in a folder, without its change.
+pub(crate) fn create_one(
     tx: &mut Overlay<'_>,
     drive: &DriveRecord,
     actor: Actor<'_>,
@@ -150,7 +151,8 @@ fn create_one(
     Ok(record)
 }
 
-fn answer(kv: &dyn KvRead, drive: &DriveRecord, number: u64) -> Outcome<EntryChanged> {
+/// What a command answers that made or changed an entry.
+pub(crate) fn answer(kv: &dyn KvRead, drive: &DriveRecord, number: u64) -> Outcome<EntryChanged> {
     let view = entry::walk(
         kv,
         EntryId {

@@ -1,14 +1,15 @@
 //! What waits to be done by whoever leads: a row for each piece of work, and the group's queue of them by when they are due.
 //!
-//! Jobs, released pages, the trash, sessions and request ids each lie in tables of their own drive or slot. A leader that had to look
+//! Jobs, released pages, the trash, sessions, old versions and request ids each lie in tables of their own drive or slot. A leader that had to look
 //! into all of them would read for ever; here every one is covered by a row that says when to come and where the last sweep ended.
 //! `WAITING` lies in the slot, so it moves with it; `DUE` is the group's index over it, and one range of it is all that a leader reads.
 //! Invariants: what waits is covered by a row that is due no later than it is; a row of one table has its row in the other; a row
 //! that covers nothing any more is taken out by the sweep that it asked for.
-//! Not here: what a sweep does (`job`, `page`, `session`, `request`), who sends it and how fast (`worker::sweep`).
+//! Not here: what a sweep does (`job`, `page`, `session`, `request`, `retention`), who sends it and how fast (`worker::sweep`).
 
 use crate::state::age;
 use crate::state::keys::{self, Key};
+use crate::state::retention;
 use crate::state::store::{Outcome, broken, load, save};
 use bytes::Bytes;
 use kv::overlay::Overlay;
@@ -37,15 +38,21 @@ pub(crate) enum Sweep {
     Sessions = 4,
     /// Request ids of a slot.
     Requests = 5,
+    /// Versions whose age is over.
+    Versions = 6,
+    /// Pages of versions that were taken out.
+    Dropped = 7,
 }
 
 /// All of them with the tables that they work off.
-pub(crate) const SWEEPS: [(Sweep, u8); 5] = [
+pub(crate) const SWEEPS: [(Sweep, u8); 7] = [
     (Sweep::Job, keys::JOB),
     (Sweep::Pages, keys::PAGE_RELEASE),
     (Sweep::Trash, keys::TRASH),
     (Sweep::Sessions, keys::SESSION_END),
     (Sweep::Requests, keys::REQUEST_END),
+    (Sweep::Versions, keys::OLD_VERSION),
+    (Sweep::Dropped, keys::DROPPED_VERSION),
 ];
 
 /// A piece of work.
@@ -330,18 +337,27 @@ fn fill_next(tx: &mut Overlay<'_>, slot: Slot, what: (Sweep, u8), drive: u64) ->
             note(tx, Work::job(drive, keys::last_u64(&key)), AT_ONCE)?;
         }
     } else {
-        note(tx, Work::of(drive, sweep), due_of(sweep, &key))?;
+        let due = due_in(&*tx, drive, sweep, &key)?;
+        note(tx, Work::of(drive, sweep), due)?;
     }
     Ok(drive.0.checked_add(1))
 }
 
-/// When a row of a sweep's table is due.
+/// When a row of a sweep's table is due in this drive, which may have rules of its own.
+pub(crate) fn due_in(kv: &dyn KvRead, drive: DriveId, sweep: Sweep, key: &[u8]) -> Outcome<Age> {
+    match sweep {
+        Sweep::Versions => Ok(retention::due(&retention::of(kv, drive)?, key)),
+        _ => Ok(due_of(sweep, key)),
+    }
+}
+
+/// When a row of a sweep's table is due; of an old version, when it would be if none were kept.
 pub(crate) fn due_of(sweep: Sweep, key: &[u8]) -> Age {
     let age = Age(keys::u64_at(key, keys::DRIVE_PREFIX_BYTES));
     match sweep {
-        Sweep::Job | Sweep::Pages => AT_ONCE,
+        Sweep::Job | Sweep::Pages | Sweep::Dropped => AT_ONCE,
         Sweep::Trash => age.after(TRASH_AGE),
-        Sweep::Sessions => age,
+        Sweep::Sessions | Sweep::Versions => age,
         Sweep::Requests => requests_due(key),
     }
 }

@@ -1,4 +1,5 @@
-//! Works off what commands left behind: jobs of purges, the trash's end of life, sessions past their age, pages nobody counts.
+//! Works off what commands left behind: jobs of purges, the trash's end of life, sessions and versions past their age, pages nobody
+//! counts.
 //!
 //! Runs where a drive group is led. What waits stands in the group's queue, which `apply` keeps: a look is one short range of keys,
 //! and between two looks the worker sleeps until `apply` enters something or the first row is due. So millions of drives with nothing
@@ -100,6 +101,8 @@ impl SweepWorker {
             }
             Sweep::Sessions => ("session", Command::Upload(UploadCommand::SweepSessions { drive })),
             Sweep::Requests => ("request", Command::Drive(DriveCommand::SweepRequests { drive })),
+            Sweep::Versions => ("version", Command::Drive(DriveCommand::SweepVersions { drive })),
+            Sweep::Dropped => ("dropped", Command::Drive(DriveCommand::SweepDropped { drive })),
         };
         match command(&self.group, self.clock.as_ref(), sweep).await {
             Ok(CommandAnswer::Swept(swept)) => {

@@ -7,6 +7,7 @@
 use model::authorize::Principal;
 use model::entry::Entry;
 use model::id::{DriveId, EntryId, Incarnation};
+use model::limits::{VERSION_AGE_DEFAULT, VERSIONS_KEPT_DEFAULT};
 use model::name::{DrivePath, EntryName};
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +116,45 @@ pub enum DriveCommand {
         /// A drive of the slot that is meant.
         drive: DriveId,
     },
+    /// Makes a file or folder anew that shares its pages with the one it is copied from. A folder of more than 1,000 sub-operations
+    /// is `copy_too_large`.
+    CopyEntry {
+        /// Who asks.
+        principal: Principal,
+        /// What is copied.
+        entry: EntryId,
+        /// Where the copy goes, in the same drive.
+        place: Place,
+        /// Whether missing folders of a path are made too.
+        with_parents: bool,
+        /// Random numbers for the copy and the folders above it, as in `CreateFolder`.
+        fresh: Vec<u64>,
+        /// From which the numbers of what lies below a copied folder are drawn.
+        seed: u64,
+    },
+    /// Changes how long a drive keeps old versions; what is `None` stays.
+    SetRetention {
+        /// Who asks.
+        principal: Principal,
+        /// Which drive.
+        drive: DriveId,
+        /// Versions of a file that are kept, the current one counted.
+        versions_max: Option<u32>,
+        /// Aged seconds for which a version is kept after another took its place.
+        version_age_s: Option<u64>,
+        /// A random number for the job that takes out what is too much, if one is needed.
+        job: u64,
+    },
+    /// Takes versions out whose age is over, a bounded number of them.
+    SweepVersions {
+        /// In which drive.
+        drive: DriveId,
+    },
+    /// Counts down pages of versions that were taken out, a bounded number of them.
+    SweepDropped {
+        /// In which drive.
+        drive: DriveId,
+    },
 }
 
 impl DriveCommand {
@@ -126,11 +166,33 @@ impl DriveCommand {
             | Self::SweepJob { drive, .. }
             | Self::SweepTrash { drive, .. }
             | Self::ReapPages { drive }
-            | Self::SweepRequests { drive } => *drive,
+            | Self::SweepRequests { drive }
+            | Self::SetRetention { drive, .. }
+            | Self::SweepVersions { drive }
+            | Self::SweepDropped { drive } => *drive,
             Self::PatchEntry { entry, .. }
             | Self::TrashEntry { entry, .. }
             | Self::RestoreEntry { entry, .. }
-            | Self::PurgeEntry { entry, .. } => entry.drive,
+            | Self::PurgeEntry { entry, .. }
+            | Self::CopyEntry { entry, .. } => entry.drive,
+        }
+    }
+}
+
+/// How long a drive keeps versions of its files beside the current ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Versions of a file that are kept, the current one counted.
+    pub versions_max: u32,
+    /// Aged seconds for which a version is kept after another took its place.
+    pub version_age_s: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            versions_max: VERSIONS_KEPT_DEFAULT,
+            version_age_s: VERSION_AGE_DEFAULT.as_secs(),
         }
     }
 }

@@ -206,6 +206,17 @@ pub enum DriveAsk {
     },
     /// Which of these pages the drive has; at most `FIND_BLOCKS_MAX`.
     FindPages(Vec<Digest>),
+    /// Versions of a file, newest first, below `before`; one more than `limit` says that more follow.
+    ListVersions {
+        /// The file.
+        entry: EntryId,
+        /// Only lower numbers than this.
+        before: Option<u64>,
+        /// 1 to 1000.
+        limit: u16,
+    },
+    /// How long the drive keeps old versions.
+    Retention,
 }
 
 /// A page of a folder.

@@ -280,6 +280,18 @@ pub enum UploadCommand {
         /// Stripes that this command names first.
         stripes: Vec<NewStripe>,
     },
+    /// Makes the content of an old version the current one: a new version that shares the old one's pages.
+    RestoreVersion {
+        /// Who asks.
+        principal: Principal,
+        /// The file.
+        entry: EntryId,
+        /// The version whose content is wanted.
+        version: u64,
+        /// The version that the content follows; another present one is `version_conflict`, or success when the content is equal.
+        /// `None` for whatever is current.
+        base_version: Option<u64>,
+    },
 }
 
 impl UploadCommand {
@@ -297,6 +309,7 @@ impl UploadCommand {
             | Self::KeepTail { upload, .. }
             | Self::AnnounceRows { upload, .. }
             | Self::StageStripes { upload, .. } => upload.drive,
+            Self::RestoreVersion { entry, .. } => entry.drive,
         }
     }
 }

@@ -86,6 +86,11 @@ fn mark_versions(
             });
         }
     }
+    for (_, dropped) in table::<VersionRecord>(kv, id, keys::DROPPED_VERSION)? {
+        for page in &dropped.pages {
+            *held.entry(page.digest).or_default() += 1;
+        }
+    }
     for record in crate::state::query::all_entries(kv, id)? {
         let number = record.shown.number;
         let is_gone = Walk::new(kv, id, number)?.is_some_and(|walk| walk.is_detached());

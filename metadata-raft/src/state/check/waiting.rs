@@ -53,9 +53,11 @@ fn wanted(kv: &dyn KvRead, slot: Slot) -> Outcome<BTreeMap<Work, Age>> {
             let work = match sweep {
                 Sweep::Job => Work::job(drive, keys::last_u64(&key)),
                 Sweep::Requests => Work::requests(slot),
-                Sweep::Pages | Sweep::Trash | Sweep::Sessions => Work::of(drive, sweep),
+                Sweep::Pages | Sweep::Trash | Sweep::Sessions | Sweep::Versions | Sweep::Dropped => {
+                    Work::of(drive, sweep)
+                }
             };
-            let due = waiting::due_of(sweep, &key);
+            let due = waiting::due_in(kv, drive, sweep, &key)?;
             let first = wanted.entry(work).or_insert(due);
             *first = due.min(*first);
         }
@@ -63,10 +65,14 @@ fn wanted(kv: &dyn KvRead, slot: Slot) -> Outcome<BTreeMap<Work, Age>> {
     Ok(wanted)
 }
 
-/// Request ids before the place where their sweep goes on would never be removed.
+/// Request ids and old versions before the place where their sweep goes on would never be removed.
 fn check_after(kv: &dyn KvRead, work: Work, after: &[u8], complaints: &mut Complaints) -> Outcome<()> {
-    if work.sweep == Sweep::Requests && !after.is_empty() {
-        let prefix = Key::of_slot(work.drive.slot(), keys::REQUEST_END).done();
+    let prefix = match work.sweep {
+        Sweep::Requests => Some(Key::of_slot(work.drive.slot(), keys::REQUEST_END).done()),
+        Sweep::Versions => Some(Key::of_drive(work.drive, keys::OLD_VERSION).done()),
+        _ => None,
+    };
+    if let Some(prefix) = prefix.filter(|_| !after.is_empty()) {
         let first = waiting::first(kv, &prefix, &[])?;
         let is_behind = first.is_none_or(|key| key[prefix.len()..] > *after);
         expect(complaints, is_behind, || format!("{work:?} goes on behind what waits"));

@@ -42,6 +42,22 @@ fn resumable_rows() -> Vec<(Bytes, Bytes)> {
     rows
 }
 
+/// The rows of old versions, of a bench of their own for the same reason.
+fn version_rows() -> Vec<(Bytes, Bytes)> {
+    let mut bench = Bench::new(1 << 30);
+    super::versions::furnish(&mut bench);
+    bench.sound();
+    let mut rows = bench.everything();
+    let tables = [
+        keys::RETENTION,
+        keys::OLD_VERSION,
+        keys::OLD_SINCE,
+        keys::DROPPED_VERSION,
+    ];
+    rows.retain(|(key, _)| tables.contains(&key[2]));
+    rows
+}
+
 /// The rows of these tables as text, against what stands in `golden`.
 fn compare(rows: &[(Bytes, Bytes)], is_ours: impl Fn(u8) -> bool, golden: &str) {
     let mut text = String::new();
@@ -72,6 +88,7 @@ fn stored_records_have_their_golden_bytes() {
     bench.sound();
     let mut rows = bench.everything();
     rows.extend(resumable_rows());
+    rows.extend(version_rows());
     compare(&rows, |table| table < keys::CLUSTER, GOLDEN);
 }
 

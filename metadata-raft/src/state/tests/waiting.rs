@@ -1,6 +1,6 @@
 //! The queue of waiting work: who follows it alone misses nothing, and what an earlier release left is entered.
 
-use super::{Bench, place, row, sessions};
+use super::{Bench, place, row, sessions, versions};
 use crate::state::job::SWEEP_OPERATIONS_MAX;
 use crate::state::keys::{self, Key};
 use crate::state::waiting::{self, AT_ONCE, Sweep, WaitingRecord, Work};
@@ -34,6 +34,8 @@ fn command(work: Work, job: u64) -> Command {
         Sweep::Trash => Command::Drive(DriveCommand::SweepTrash { drive, job }),
         Sweep::Sessions => Command::Upload(UploadCommand::SweepSessions { drive }),
         Sweep::Requests => Command::Drive(DriveCommand::SweepRequests { drive }),
+        Sweep::Versions => Command::Drive(DriveCommand::SweepVersions { drive }),
+        Sweep::Dropped => Command::Drive(DriveCommand::SweepDropped { drive }),
     }
 }
 
@@ -50,7 +52,7 @@ fn send(bench: &mut Bench, work: Work) -> Swept {
 }
 
 /// Does what the queue says until nothing is due; answers the commands.
-fn follow(bench: &mut Bench) -> usize {
+pub(super) fn follow(bench: &mut Bench) -> usize {
     let mut commands = 0;
     while let Some(work) = due(bench).first().copied() {
         send(bench, work);
@@ -68,7 +70,14 @@ fn sweep_all(bench: &mut Bench) {
             panic!()
         };
         let jobs = jobs.into_iter().map(|job| Work::job(drive, job.job));
-        let others = [Sweep::Pages, Sweep::Trash, Sweep::Sessions, Sweep::Requests];
+        let others = [
+            Sweep::Versions,
+            Sweep::Dropped,
+            Sweep::Pages,
+            Sweep::Trash,
+            Sweep::Sessions,
+            Sweep::Requests,
+        ];
         let works: Vec<Work> = jobs.chain(others.map(|sweep| Work::of(drive, sweep))).collect();
         let mut is_done = true;
         for work in works {
@@ -91,6 +100,8 @@ fn rest(bench: &Bench) -> Vec<(Bytes, Bytes)> {
 #[derive(Clone, Debug)]
 enum Step {
     Put { at: u8, content: u8 },
+    Write { at: u8, content: u8 },
+    Keep { versions: u8, days: u8 },
     Folder { at: u8 },
     Trash { at: u8 },
     Restore { at: u8 },
@@ -105,6 +116,8 @@ fn step() -> impl Strategy<Value = Step> {
     let byte = any::<u8>;
     prop_oneof![
         6 => (byte(), byte()).prop_map(|(at, content)| Step::Put { at, content }),
+        6 => (byte(), byte()).prop_map(|(at, content)| Step::Write { at, content }),
+        1 => (1_u8..5, 1_u8..20).prop_map(|(versions, days)| Step::Keep { versions, days }),
         1 => byte().prop_map(|at| Step::Folder { at }),
         3 => byte().prop_map(|at| Step::Trash { at }),
         1 => byte().prop_map(|at| Step::Restore { at }),
@@ -124,8 +137,11 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
+        let mut bench = Bench::with_epoch(1 << 40, HOUR_MS);
+        // So that what is old at the end goes within the days that end everything else.
+        versions::retain(&mut bench, Some(3), Some(20 * DAY_MS / 1000)).unwrap();
         Self {
-            bench: Bench::with_epoch(1 << 40, HOUR_MS),
+            bench,
             made: BTreeMap::new(),
         }
     }
@@ -154,6 +170,17 @@ impl Run {
                 if let Ok(put) = bench.put(&Self::path(*at), None, &rows) {
                     self.made.insert(at % 12, put.view.entry.id);
                 }
+            }
+            Step::Write { at, content } => {
+                let path = Self::path(*at);
+                if let Ok(view) = bench.get(&path) {
+                    let rows = [row(&format!("w{}", content % 9), 10), row("shared", 7)];
+                    drop(bench.put(&path, Some(view.entry.version), &rows));
+                }
+            }
+            Step::Keep { versions, days } => {
+                let age_s = u64::from(*days) * DAY_MS / 1000;
+                versions::retain(bench, Some(u32::from(*versions)), Some(age_s)).unwrap();
             }
             Step::Folder { at } => {
                 if let Ok(folder) = bench.mkdir(&format!("/d{}", at % 2)) {
@@ -488,5 +515,5 @@ fn rows_of_waiting_work_have_their_golden_bytes() {
     check(record(AT_ONCE, b""), "000000");
     check(record(Age(300), b"name"), "00ac02046e616d65");
     let numbers: Vec<u8> = waiting::SWEEPS.iter().map(|(sweep, _)| *sweep as u8).collect();
-    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
 }
