@@ -88,6 +88,15 @@ pub struct DevArguments {
     /// How log lines look, on standard error: human, or json with one object a line.
     #[arg(long, value_name = "human|json", default_value = "human")]
     pub log: LogFormat,
+    /// Length of a birth epoch of a cluster made in one process, for tests of what waits for epochs.
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub birth_epoch_ms: Option<u64>,
+    /// How long a block without reference stays proposable in a cluster made in one process, for tests of its death.
+    #[arg(long, hide = true)]
+    pub block_grace_ms: Option<u64>,
+    /// How long a compacted segment stays on its disk, for tests of how space comes back.
+    #[arg(long, hide = true)]
+    pub limbo_s: Option<u64>,
 }
 
 #[derive(Args, Debug)]

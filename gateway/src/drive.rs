@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod budget;
+pub mod collector;
 pub mod delta;
 pub mod directory;
 mod doubt;

@@ -118,6 +118,25 @@ pub const CONNECTIONS_TURNED_AWAY: Definition = Definition::counter(
     &["kind"],
 );
 
+/// Stripes whose fragments were removed.
+pub const STRIPES_REMOVED: Definition = Definition::counter(
+    "gateway_stripes_removed_total",
+    "Stripes without a living byte removed from the nodes that could be told.",
+    &[],
+);
+/// What could not be told at once.
+pub const REMOVALS_UNTOLD: Definition = Definition::counter(
+    "gateway_removals_untold_total",
+    "Disks that could not be told of a removed stripe at once.",
+    &[],
+);
+/// Fragments that no group knows or ever will.
+pub const ORPHANS_REMOVED: Definition = Definition::counter(
+    "gateway_orphans_removed_total",
+    "Stripes removed from a node that no group knows and no command can name any more.",
+    &[],
+);
+
 /// All of them, for docs and tests.
 pub const ALL: &[Definition] = &[
     HTTP_REQUESTS,
@@ -144,4 +163,7 @@ pub const ALL: &[Definition] = &[
     METADATA_RETRIES,
     CONNECTIONS,
     CONNECTIONS_TURNED_AWAY,
+    STRIPES_REMOVED,
+    REMOVALS_UNTOLD,
+    ORPHANS_REMOVED,
 ];

@@ -165,6 +165,8 @@ pub async fn start(
             () = accept(listener, &connections, front, shutdown) => {}
             () = keep_fresh(&core) => {}
             () = core.keep_probing() => {}
+            () = core.keep_collecting() => {}
+            () = core.keep_looking_for_orphans() => {}
         }
     };
     Ok(Gateway {

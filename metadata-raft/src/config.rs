@@ -2,7 +2,7 @@
 
 use daemon::config::Problem;
 use model::id::{GroupId, RaftId};
-use model::limits::{BIRTH_EPOCH, BIRTH_EPOCH_DEV, QUOTA_BYTES_DEFAULT};
+use model::limits::{BIRTH_EPOCH, BIRTH_EPOCH_DEV, BLOCK_GRACE, QUOTA_BYTES_DEFAULT};
 use model::profile::ProfileId;
 use protocol::metadata::control::ClusterSettings;
 use serde::Deserialize;
@@ -86,7 +86,7 @@ impl Default for RawFounding {
 }
 
 /// Decision 0018: a week, so that an upload that was cut off before a holiday finds its blocks after it.
-const BLOCK_GRACE_HOURS_DEFAULT: u64 = 7 * 24;
+const BLOCK_GRACE_HOURS_DEFAULT: u64 = BLOCK_GRACE.as_secs() / 3600;
 
 /// Heartbeats and elections by distance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -64,8 +64,33 @@ pub const DISK_FREE_BYTES: Definition = Definition::gauge(
     &[],
 );
 
+/// Bytes of contents by what they are.
+pub const CONTENT_BYTES: Definition = Definition::gauge(
+    "metadata_content_bytes",
+    "Bytes of contents in groups led here, by what they are.",
+    &["group", "kind"],
+);
+/// How much deduplication saves.
+pub const DEDUPLICATION_PERCENT: Definition = Definition::gauge(
+    "metadata_deduplication_percent",
+    "Plain bytes of all versions, for each hundred that count against quotas.",
+    &["group"],
+);
+/// Stripes that wait to be removed.
+pub const DYING_STRIPES: Definition = Definition::gauge(
+    "metadata_dying_stripes",
+    "Stripes without a living byte that are not removed yet.",
+    &["group"],
+);
+/// How long the oldest of them has waited.
+pub const OLDEST_WAITING_SECONDS: Definition = Definition::gauge(
+    "metadata_oldest_waiting_seconds",
+    "For how long what is due first of sweeps and removals has been due, by the group's counter.",
+    &["group"],
+);
+
 /// Every metric of this package, for its page.
-pub const ALL: [Definition; 11] = [
+pub const ALL: [Definition; 15] = [
     PROPOSE_SECONDS,
     QUERY_SECONDS,
     FOLLOWER_READS,
@@ -77,4 +102,8 @@ pub const ALL: [Definition; 11] = [
     REFUSED,
     SWEPT,
     DISK_FREE_BYTES,
+    CONTENT_BYTES,
+    DEDUPLICATION_PERCENT,
+    DYING_STRIPES,
+    OLDEST_WAITING_SECONDS,
 ];

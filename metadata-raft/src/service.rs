@@ -12,11 +12,15 @@ use crate::raft::heartbeats::answer_beats;
 use crate::raft::receiver::group_of;
 use crate::readiness::CONFIRM_DEADLINE;
 use crate::space::Space;
+use crate::state::content_counts::{self, ContentCounts};
+use crate::state::store::Outcome;
+use crate::state::{collection, stripe_counts};
 use crate::volume;
 use async_trait::async_trait;
 use bytes::Bytes;
 use daemon::metrics::Metrics;
 use futures_util::future::join_all;
+use kv::seam::KvRead;
 use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, GroupId, RaftId};
 use model::process::{ProcessId, Role};
@@ -32,6 +36,24 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::time::timeout;
+
+/// What the gauges of a group's contents are made from.
+#[derive(Default)]
+struct Shown {
+    contents: ContentCounts,
+    stripes_dying: u64,
+    oldest_ms: u64,
+}
+
+impl Shown {
+    fn of(kv: &dyn KvRead) -> Outcome<Self> {
+        Ok(Self {
+            contents: content_counts::of_group(kv)?,
+            stripes_dying: stripe_counts::of_group(kv)?.dying,
+            oldest_ms: collection::oldest_waiting_ms(kv)?,
+        })
+    }
+}
 
 /// The groups of a process behind their calls.
 pub struct MetadataService {
@@ -73,6 +95,46 @@ impl MetadataService {
             applied.with_label_values(&[&label]).set(index);
             let leading = self.metrics.gauge(&metrics::LEADING);
             leading.with_label_values(&[&label]).set(i64::from(group.is_leader()));
+            if *id != CONTROL_GROUP {
+                self.show_contents(&label, group);
+            }
+        }
+    }
+
+    /// Costs a look at each slot of a group that is led here; zero elsewhere, so that sums over replicas are right. A state that
+    /// cannot be read shows what it did before; whoever applies to it says so.
+    fn show_contents(&self, label: &str, group: &Group) {
+        let shown = match group.is_leader() {
+            true => group.read(Shown::of),
+            false => Ok(Shown::default()),
+        };
+        let Ok(shown) = shown else {
+            return;
+        };
+        let contents = shown.contents;
+        let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let bytes = self.metrics.gauge(&metrics::CONTENT_BYTES);
+        for (kind, value) in [
+            ("logical", contents.logical_bytes),
+            ("charged", contents.charged_bytes),
+            ("released", contents.released_bytes),
+            ("living", contents.living_bytes),
+            ("dead", contents.stripe_bytes.saturating_sub(contents.living_bytes)),
+            ("stored", contents.stored_bytes),
+        ] {
+            bytes.with_label_values(&[label, kind]).set(whole(value));
+        }
+        let percent = contents.logical_bytes.saturating_mul(100);
+        for (definition, value) in [
+            (
+                &metrics::DEDUPLICATION_PERCENT,
+                percent.checked_div(contents.charged_bytes).unwrap_or_default(),
+            ),
+            (&metrics::DYING_STRIPES, shown.stripes_dying),
+            (&metrics::OLDEST_WAITING_SECONDS, shown.oldest_ms / 1000),
+        ] {
+            let gauge = self.metrics.gauge(definition);
+            gauge.with_label_values(&[label]).set(whole(value));
         }
     }
 

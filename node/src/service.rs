@@ -20,9 +20,9 @@ use model::profile::ProfileId;
 use model::stripe::StripeId;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::node::{
-    ConfirmAnswer, ConfirmFragment, DiskState, DiskStatus, FragmentRead, KnownRow, NodeStatus, NodeStatusAnswer,
-    PUSH_ROWS_MAX, PushRows, READ_RANGES_MAX, ReadFragment, RemoveStripe, RowsTaken, RowsUpdate, StoreAnswer,
-    StoreFragment, Stored, StripeRemoved, code,
+    ConfirmAnswer, ConfirmFragment, DiskState, DiskStatus, FRAGMENTS_LISTED_MAX, FragmentNames, FragmentRead, KnownRow,
+    ListFragments, NodeStatus, NodeStatusAnswer, PUSH_ROWS_MAX, PushRows, READ_RANGES_MAX, ReadFragment, RemoveStripe,
+    RowsTaken, RowsUpdate, StoreAnswer, StoreFragment, Stored, StripeRemoved, code,
 };
 use protocol::wire_error::Failure;
 use rpc::transport::Handler;
@@ -317,6 +317,13 @@ impl NodeService {
         removed
     }
 
+    fn list_fragments(&self, request: &ListFragments) -> Result<FragmentNames, Failure> {
+        let store = self.store_of(request.disk)?;
+        let names = store.names_after(request.after.as_ref(), FRAGMENTS_LISTED_MAX);
+        let names = names.map_err(|error| error.failure())?;
+        Ok(FragmentNames { names })
+    }
+
     /// The state of the node, as the status call answers it.
     #[must_use]
     pub fn status(&self) -> NodeStatusAnswer {
@@ -455,6 +462,10 @@ impl Handler for NodeService {
             Method::RemoveStripe => answer(&self.remove_stripe(decode(&call.message)?).await),
             Method::PushRows => match self.push_rows(&decode(&call.message)?).await {
                 Ok(taken) => answer(&taken),
+                Err(failure) => Err(failure),
+            },
+            Method::ListFragments => match self.list_fragments(&decode(&call.message)?) {
+                Ok(listed) => answer(&listed),
                 Err(failure) => Err(failure),
             },
             Method::NodeStatus => {

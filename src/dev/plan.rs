@@ -10,7 +10,7 @@ use daemon::config::Problem;
 use gateway::config::{AdmissionLimits, Functions, GatewayConfig, Limits, MetadataReads};
 use metadata_raft::config::{Config as MetadataConfig, ReplicaSite, Timing};
 use model::id::{DiskId, GroupId, NodeId, RaftId};
-use model::limits::{BIRTH_EPOCH_DEV, QUOTA_BYTES_DEV};
+use model::limits::{BIRTH_EPOCH_DEV, BLOCK_GRACE_DEV, QUOTA_BYTES_DEV};
 use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
 use node::config::{Config as NodeConfig, DiskConfig};
@@ -23,7 +23,6 @@ const SEGMENT_BYTES_DEV: u64 = 32 << 20;
 const UPLOAD_BUDGET_BYTES: u64 = 256 << 20;
 const SCRUB_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
 const LIMBO: Duration = Duration::from_secs(24 * 3600);
-const BLOCK_GRACE_DEV: Duration = Duration::from_secs(60);
 
 /// What was asked for, with everything that follows from it.
 pub(crate) struct Plan {
@@ -140,16 +139,23 @@ impl Plan {
             nodes_expected: self.nodes().count(),
             require_encrypted_volume: false,
             segment_bytes: SEGMENT_BYTES_DEV,
-            age_every: BIRTH_EPOCH_DEV / 2,
+            age_every: self.birth_epoch() / 2,
         })
     }
 
+    fn birth_epoch(&self) -> Duration {
+        let asked = self.arguments.birth_epoch_ms;
+        asked.map_or(BIRTH_EPOCH_DEV, Duration::from_millis)
+    }
+
     fn settings(&self) -> anyhow::Result<ClusterSettings> {
+        let block_grace = self.arguments.block_grace_ms;
+        let block_grace = block_grace.map_or(BLOCK_GRACE_DEV, Duration::from_millis);
         Ok(ClusterSettings {
             default_profile: self.profile,
             default_quota_bytes: QUOTA_BYTES_DEV,
-            birth_epoch_ms: u64::try_from(BIRTH_EPOCH_DEV.as_millis())?,
-            block_grace_ms: u64::try_from(BLOCK_GRACE_DEV.as_millis())?,
+            birth_epoch_ms: u64::try_from(self.birth_epoch().as_millis())?,
+            block_grace_ms: u64::try_from(block_grace.as_millis())?,
         })
     }
 
@@ -171,7 +177,7 @@ impl Plan {
             disks: disks.collect::<anyhow::Result<_>>()?,
             segment_bytes: SEGMENT_BYTES_DEV,
             scrub_period: SCRUB_PERIOD,
-            limbo: LIMBO,
+            limbo: self.arguments.limbo_s.map_or(LIMBO, Duration::from_secs),
         })
     }
 

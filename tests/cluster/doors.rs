@@ -51,13 +51,16 @@ const CERTIFICATE_REQUIRED: u8 = 116;
 const FORBIDDEN: [(Role, &str); 7] = [
     (
         Role::Node,
-        "ConfirmFragment RemoveStripe PushRows NodeStatus MetadataStatus",
+        "ConfirmFragment RemoveStripe PushRows NodeStatus MetadataStatus ListFragments",
     ),
     (Role::Node, RAFT),
-    (Role::Metadata, "StoreFragment ReadFragment ConfirmFragment Propose"),
+    (
+        Role::Metadata,
+        "StoreFragment ReadFragment ConfirmFragment ListFragments Propose",
+    ),
     (Role::Gateway, RAFT),
     (Role::Admin, "StoreFragment ReadFragment ConfirmFragment"),
-    (Role::Admin, "RemoveStripe PushRows"),
+    (Role::Admin, "RemoveStripe PushRows ListFragments"),
     (Role::Admin, RAFT),
 ];
 const RAFT: &str = "RaftAppend RaftVote RaftPreVote RaftTransfer RaftSnapshot RaftReadIndex RaftHeartbeats";

@@ -12,6 +12,7 @@ mod accounts;
 mod cancels;
 mod capacity;
 mod child_processes;
+mod collection;
 mod conflicts;
 mod contract;
 mod crashes;

@@ -92,6 +92,10 @@ pub const BLOCK_TICKET_LIFE: Duration = Duration::from_secs(15 * 60);
 pub const BIRTH_EPOCH: Duration = Duration::from_secs(3600);
 /// The same in `holdfast dev`.
 pub const BIRTH_EPOCH_DEV: Duration = Duration::from_secs(2);
+/// How long a block without a reference stays proposable, by its slot's age.
+pub const BLOCK_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The same in `holdfast dev`.
+pub const BLOCK_GRACE_DEV: Duration = Duration::from_secs(60);
 
 const _: () = assert!(
     BLOCK_BYTES_MAX <= crate::stripe::STRIPE_TARGET_BYTES,

@@ -60,6 +60,8 @@ pub enum Method {
     RaftHeartbeats,
     /// As `Query`, and a follower answers it too, after a read-index from its leader.
     QueryReplica,
+    /// Gateway to node: names of the fragments on a disk.
+    ListFragments,
 }
 
 impl Method {
@@ -70,7 +72,7 @@ impl Method {
         match self {
             Self::Ping => true,
             Self::StoreFragment | Self::ReadFragment => matches!(role, Gateway | Node),
-            Self::ConfirmFragment => role == Gateway,
+            Self::ConfirmFragment | Self::ListFragments => role == Gateway,
             Self::RemoveStripe | Self::PushRows => matches!(role, Gateway | Metadata),
             Self::NodeStatus => matches!(role, Gateway | Metadata | Admin),
             Self::Propose => matches!(role, Gateway | Node | Admin),
@@ -88,7 +90,7 @@ impl Method {
     }
 
     /// Every method, in declaration order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Ping,
         Self::StoreFragment,
         Self::ConfirmFragment,
@@ -107,6 +109,7 @@ impl Method {
         Self::RaftReadIndex,
         Self::RaftHeartbeats,
         Self::QueryReplica,
+        Self::ListFragments,
     ];
 }
 

@@ -16,7 +16,9 @@ pub mod user;
 use crate::frame;
 use crate::wire_error::Failure;
 use bytes::Bytes;
-use model::id::{GroupId, Slot};
+use model::id::{DiskId, GroupId, Slot};
+use model::profile::ProfileId;
+use model::stripe::StripeId;
 use model::time::{Age, BirthEpoch, WallTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -113,6 +115,11 @@ pub enum Query {
     Drive(query::DriveQuery),
     /// To a drive group as a whole: how its stripes stand.
     StripeCounts,
+    /// To a drive group as a whole: what is to be removed, disks that could not be told only behind this one.
+    Collection(Option<DiskId>),
+    /// To a drive group as a whole: which of these stripes can never be known any more; at most `ROWS_MAX`. One of a slot that the
+    /// group does not own makes it `not_mine`.
+    Orphans(Vec<(ProfileId, StripeId)>),
 }
 
 impl Query {
@@ -120,7 +127,7 @@ impl Query {
     #[must_use]
     pub fn slot(&self) -> Option<Slot> {
         match self {
-            Self::Control(_) | Self::Group | Self::StripeCounts => None,
+            Self::Control(_) | Self::Group | Self::StripeCounts | Self::Collection(_) | Self::Orphans(_) => None,
             Self::Slot(slot) => Some(*slot),
             Self::User(query) => Some(query.slot()),
             Self::Drive(query) => Some(query.drive.slot()),
@@ -282,4 +289,8 @@ pub enum QueryAnswer {
     Pages(Vec<model::digest::Digest>),
     /// `DriveAsk::Retention`.
     Retention(drive::Retention),
+    /// `Query::Collection`.
+    Collection(query::Collection),
+    /// `Query::Orphans`: those that are none of the group's and never can be, in the order asked.
+    Orphans(Vec<(ProfileId, StripeId)>),
 }

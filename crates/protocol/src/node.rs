@@ -51,6 +51,9 @@ pub const PUSH_ROWS_MAX: usize = 4096;
 /// The most damaged fragments that one `NodeStatusAnswer` lists for a disk; their number is told in full.
 pub const DAMAGED_LISTED_MAX: usize = 100;
 
+/// The most names of one `FragmentNames`: as many stripes as one `Query::Orphans` may name.
+pub const FRAGMENTS_LISTED_MAX: usize = 1000;
+
 /// BLAKE3 of a fragment's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PayloadHash(pub [u8; DIGEST_BYTES]);
@@ -188,6 +191,22 @@ pub struct StripeRemoved {
     pub fragments: u32,
     /// Disks of the node that could not be asked or written; send it again when they are back.
     pub disks_failed: Vec<DiskId>,
+}
+
+/// Tell names of fragments that a disk holds, in their order. Answered by `FragmentNames`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListFragments {
+    /// On which disk.
+    pub disk: DiskId,
+    /// Only names behind this one.
+    pub after: Option<FragmentName>,
+}
+
+/// The answer to `ListFragments`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FragmentNames {
+    /// Ascending, at most `FRAGMENTS_LISTED_MAX`; none: there are no more.
+    pub names: Vec<FragmentName>,
 }
 
 /// Some rows of one table.

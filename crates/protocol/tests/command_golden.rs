@@ -15,6 +15,7 @@ use model::time::WallTime;
 use protocol::frame::{decode, encode};
 use protocol::metadata::control::{ControlCommand, NodeDisk};
 use protocol::metadata::drive::{DriveCommand, Place};
+use protocol::metadata::group::{ForgottenStripe, GroupCommand};
 use protocol::metadata::upload::{NewStripe, RowRun, Survival, Tail, UploadCommand};
 use protocol::metadata::user::{TokenHash, UserCommand};
 use protocol::metadata::{Command, Envelope};
@@ -252,6 +253,43 @@ fn version_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// Those of collection.
+fn collection_commands() -> Vec<(&'static str, Command)> {
+    vec![
+        (
+            "SweepBlocks",
+            Command::Drive(DriveCommand::SweepBlocks { drive: DRIVE }),
+        ),
+        (
+            "TakeLease",
+            Command::Group(GroupCommand::TakeLease {
+                holder: 2,
+                lease: 0x1234,
+                span_ms: 30_000,
+            }),
+        ),
+        (
+            "ForgetStripes",
+            Command::Group(GroupCommand::ForgetStripes {
+                lease: 0x1234,
+                stripes: vec![ForgottenStripe {
+                    profile: ProfileId::Dev,
+                    stripe: stripe().id,
+                    untold: vec![DiskId(5)],
+                }],
+            }),
+        ),
+        (
+            "ForgetUntold",
+            Command::Group(GroupCommand::ForgetUntold {
+                lease: 0x1234,
+                disk: DiskId(5),
+                stripes: vec![(ProfileId::Dev, stripe().id)],
+            }),
+        ),
+    ]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -262,7 +300,8 @@ fn commands_have_their_golden_bytes_and_read_back() {
     let all = commands()
         .into_iter()
         .chain(upload_commands())
-        .chain(version_commands());
+        .chain(version_commands())
+        .chain(collection_commands());
     for (name, command) in all {
         let envelope = Envelope {
             request_id: None,

@@ -6,8 +6,8 @@ use proptest::prelude::{any, prop, proptest};
 use protocol::frame::{AnswerHead, RequestHead, decode, decode_prefix};
 use protocol::metadata::{GroupReply, ProposeRequest, QueryRequest};
 use protocol::node::{
-    ConfirmAnswer, ConfirmFragment, FragmentRead, NodeStatus, NodeStatusAnswer, PushRows, ReadFragment, RemoveStripe,
-    RowsTaken, StoreAnswer, StoreFragment, StripeRemoved,
+    ConfirmAnswer, ConfirmFragment, FragmentNames, FragmentRead, ListFragments, NodeStatus, NodeStatusAnswer, PushRows,
+    ReadFragment, RemoveStripe, RowsTaken, StoreAnswer, StoreFragment, StripeRemoved,
 };
 use protocol::status::MetadataStatus;
 use protocol::wire_error::Failure;
@@ -36,6 +36,8 @@ fn check_all(bytes: &[u8]) {
     check::<FragmentRead>(bytes);
     check::<RemoveStripe>(bytes);
     check::<StripeRemoved>(bytes);
+    check::<ListFragments>(bytes);
+    check::<FragmentNames>(bytes);
     check::<PushRows>(bytes);
     check::<RowsTaken>(bytes);
     check::<NodeStatus>(bytes);

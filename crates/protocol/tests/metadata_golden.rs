@@ -413,6 +413,8 @@ fn queries() -> Vec<Query> {
             limit: 30,
         }),
         drive(DriveAsk::Retention),
+        Query::Collection(Some(DiskId(9))),
+        Query::Orphans(vec![(ProfileId::Dev, stripe().id)]),
     ]
 }
 

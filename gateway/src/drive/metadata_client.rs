@@ -3,8 +3,10 @@
 //! Invariants: every call has a deadline, and so has the whole; a command is repeated after an unknown outcome only under the
 //! same request id, so it is applied once; pauses grow and are jittered; queries go to the leader, or by option to the replica that
 //! stands nearest, which is as fresh.
-//! Not here: who leads instead of a replica that does not answer (`doubt`); which group serves a slot (`directory` keeps the routes
+//! Not here: what is asked of groups as a whole (`groups`); who leads instead of a replica that does not answer (`doubt`); which group serves a slot (`directory` keeps the routes
 //! current through `set_routes`).
+
+mod groups;
 
 use crate::codes;
 use crate::config::MetadataReads;
@@ -13,7 +15,7 @@ use crate::metrics;
 use crate::seams::Seams;
 use bytes::Bytes;
 use model::error_kind::ErrorKind;
-use model::id::{CONTROL_GROUP, GroupId, RaftId, Slot};
+use model::id::{CONTROL_GROUP, GroupId, Slot};
 use model::process::{ProcessId, Role};
 use protocol::codes as group_codes;
 use protocol::frame::{Call, Method, decode, encode};
@@ -121,11 +123,21 @@ impl MetadataClient {
         key: Option<RequestKey>,
         trace: u128,
     ) -> Result<(CommandAnswer, Option<SlotTime>), Failure> {
+        let target = command.slot().map_or(Target::Group(CONTROL_GROUP), Target::Slot);
+        self.propose(&target, command, key, trace).await
+    }
+
+    async fn propose(
+        &self,
+        target: &Target,
+        command: Command,
+        key: Option<RequestKey>,
+        trace: u128,
+    ) -> Result<(CommandAnswer, Option<SlotTime>), Failure> {
         let key = match key {
             Some(key) => key,
             None => self.own_key(&command)?,
         };
-        let target = command.slot().map_or(Target::Group(CONTROL_GROUP), Target::Slot);
         let envelope = Envelope {
             request_id: Some(key),
             wall: self.seams.clock.wall(),
@@ -133,7 +145,7 @@ impl MetadataClient {
         };
         let envelope = encode(&envelope)?;
         let reply: Reply<CommandAnswer> = self
-            .ask(&target, Method::Propose, trace, |group| {
+            .ask(target, Method::Propose, trace, |group| {
                 encode(&ProposeRequest {
                     group,
                     envelope: envelope.clone(),
@@ -148,43 +160,19 @@ impl MetadataClient {
     /// Errors: the group's refusal; `metadata_unreachable`.
     pub async fn query(&self, query: &Query, trace: u128) -> Result<(QueryAnswer, Option<SlotTime>), Failure> {
         let target = query.slot().map_or(Target::Group(CONTROL_GROUP), Target::Slot);
-        let query = encode(query)?;
-        let reply: Reply<QueryAnswer> = self
-            .ask(&target, self.query_method(), trace, |group| {
-                encode(&QueryRequest {
-                    group,
-                    query: query.clone(),
-                })
-            })
-            .await?;
+        let reply = self.query_at(&target, query, trace).await?;
         reply.result.map(|answer| (answer, reply.time))
     }
 
-    /// Asks one group as a whole, also one of which no slot is known.
-    ///
-    /// Errors: as `query`.
-    pub async fn query_group(&self, group: GroupId, query: &Query, trace: u128) -> Result<QueryAnswer, Failure> {
+    async fn query_at(&self, target: &Target, query: &Query, trace: u128) -> Result<Reply<QueryAnswer>, Failure> {
         let query = encode(query)?;
-        let reply: Reply<QueryAnswer> = self
-            .ask(&Target::Group(group), self.query_method(), trace, |group| {
-                encode(&QueryRequest {
-                    group,
-                    query: query.clone(),
-                })
+        self.ask(target, self.query_method(), trace, |group| {
+            encode(&QueryRequest {
+                group,
+                query: query.clone(),
             })
-            .await?;
-        reply.result
-    }
-
-    /// The groups and their voters, by id, as last fetched.
-    pub fn groups(&self) -> BTreeMap<GroupId, Vec<RaftId>> {
-        let routes = self.routes();
-        let voters = |peers: &Vec<Peer>| peers.iter().map(|peer| RaftId(peer.process.number)).collect();
-        routes
-            .groups
-            .iter()
-            .map(|(group, peers)| (*group, voters(peers)))
-            .collect()
+        })
+        .await
     }
 
     /// The metadata replicas with their addresses as last fetched, or the seeds before that.

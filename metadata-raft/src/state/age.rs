@@ -3,6 +3,7 @@
 //! Invariants: the counter only grows, by at most `AGE_STEP_MS_MAX` and `AGE_STEP_EPOCHS_MAX` epochs a command, so a wrong clock
 //! empties nothing; a slot's age is the counter plus an offset set when the slot was adopted.
 
+use crate::state::collection;
 use crate::state::keys::{self, Key};
 use crate::state::store::{Outcome, load, require, save};
 use crate::state::waiting;
@@ -129,6 +130,11 @@ pub(crate) fn offset_ms(kv: &dyn KvRead, slot: Slot) -> Outcome<i64> {
     Ok(owned.offset_ms)
 }
 
+/// The group's settings; `not_configured` before it was told them.
+pub(crate) fn settings(kv: &dyn KvRead) -> Outcome<GroupSettings> {
+    load(kv, &settings_key())?.ok_or_else(|| (&codes::NOT_CONFIGURED).into())
+}
+
 /// Applies a command to the group as a whole.
 pub(crate) fn apply(tx: &mut Overlay<'_>, command: &GroupCommand) -> Outcome<()> {
     match command {
@@ -153,6 +159,9 @@ pub(crate) fn apply(tx: &mut Overlay<'_>, command: &GroupCommand) -> Outcome<()>
             pg_bits,
             versions,
         } => tell_rows(tx, *profile, *pg_bits, versions),
+        GroupCommand::TakeLease { holder, lease, span_ms } => collection::take_lease(tx, *holder, *lease, *span_ms),
+        GroupCommand::ForgetStripes { lease, stripes } => collection::forget_stripes(tx, *lease, stripes),
+        GroupCommand::ForgetUntold { lease, disk, stripes } => collection::forget_untold(tx, *lease, *disk, stripes),
     }
 }
 
@@ -164,6 +173,10 @@ fn configure(tx: &mut Overlay<'_>, settings: &GroupSettings) -> Outcome<()> {
             known.birth_epoch_ms == settings.birth_epoch_ms,
             &codes::MALFORMED_COMMAND,
         )?;
+        if known.block_grace_ms > settings.block_grace_ms {
+            // Rows of the queue would come too late by what the grace is shorter now.
+            waiting::fill_idle_again(tx);
+        }
     } else {
         waiting::begin(tx)?;
     }

@@ -5,6 +5,7 @@
 use crate::state::State;
 use crate::state::age::{self, Now, Times};
 use crate::state::change::Actor;
+use crate::state::collection;
 use crate::state::commit::{self, Intent};
 use crate::state::control;
 use crate::state::copy::{self, CopyTo};
@@ -336,6 +337,7 @@ fn on_drive(tx: &mut Overlay<'_>, now: &Now, command: &DriveCommand) -> Outcome<
         } => retention::set(tx, principal, *drive, (*versions_max, *version_age_s), *job).map(|()| CommandAnswer::Done),
         DriveCommand::SweepVersions { drive } => retention::sweep(tx, now, *drive).map(CommandAnswer::Swept),
         DriveCommand::SweepDropped { drive } => retention::sweep_dropped(tx, *drive).map(CommandAnswer::Swept),
+        DriveCommand::SweepBlocks { drive } => collection::sweep_blocks(tx, now, *drive).map(CommandAnswer::Swept),
     }
 }
 

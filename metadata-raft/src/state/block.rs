@@ -2,15 +2,16 @@
 //!
 //! Invariants: references = rows of written pages and of open sessions that name the block; a block at zero references has a row in
 //! the idle table under the age since when; a block of a stripe has a row in that stripe's table.
-//! Not here: making idle blocks dead after their grace (the collection issue).
+//! A dead block has no row anywhere; its number is never used again.
+//! Not here: when idle blocks die (`collection`).
 
 use crate::state::age::Now;
+use crate::state::collection;
 use crate::state::drive::DriveRecord;
 use crate::state::keys;
 use crate::state::store::{Outcome, broken, load, require, save};
 use crate::state::stripe;
 use crate::state::usage;
-use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::KvRead;
 use model::digest::Digest;
@@ -132,7 +133,7 @@ pub(crate) fn enter(
     };
     save(tx, keys::by_digest(drive.drive, keys::BLOCK_DIGEST, row.digest), &block)?;
     put(tx, drive.drive, block, &record)?;
-    tx.put(keys::idle_block(drive.drive, record.since.0, block), Bytes::new());
+    collection::note_idle(tx, drive.drive, block, record.since)?;
     name_in_stripe(tx, drive.drive, block, place)?;
     usage::change(tx, drive.drive, |usage| {
         usage::shift(&mut usage.charged_bytes, i64::from(row.size))
@@ -198,11 +199,39 @@ pub(crate) fn give_up(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, block: Bl
         let size = i64::from(record.row.size);
         record.standing = BlockStanding::Released;
         record.since = now.age();
-        tx.put(keys::idle_block(drive, record.since.0, block), Bytes::new());
+        collection::note_idle(tx, drive, block, record.since)?;
         usage::change(tx, drive, |usage| {
             usage::shift(&mut usage.charged_bytes, -size)?;
             usage::shift(&mut usage.released_bytes, size)
         })?;
     }
     put(tx, drive, block, &record)
+}
+
+/// Removes a block without references, and its bytes from what lives in its stripe. Final: the same digest comes in as a new block.
+pub(crate) fn die(tx: &mut Overlay<'_>, drive: DriveId, block: BlockId, record: &BlockRecord) -> Outcome<()> {
+    if record.references != 0 {
+        return Err(broken("a block dies with a reference"));
+    }
+    let size = i64::from(record.row.size);
+    usage::change(tx, drive, |usage| match record.standing {
+        BlockStanding::Released => usage::shift(&mut usage.released_bytes, -size),
+        BlockStanding::Fresh | BlockStanding::Live => usage::shift(&mut usage.charged_bytes, -size),
+    })?;
+    match record.place {
+        StoredPlace::Inline => tx.delete(keys::inline(drive, block)),
+        StoredPlace::Stripe {
+            profile,
+            stripe,
+            offset,
+            sealed_bytes,
+        } => {
+            tx.delete(keys::stripe_block(stripe, offset));
+            stripe::shift_living(tx, profile, stripe, -i64::from(sealed_bytes))?;
+        }
+    }
+    tx.delete(keys::idle_block(drive, record.since.0, block));
+    tx.delete(keys::by_digest(drive, keys::BLOCK_DIGEST, record.row.digest));
+    tx.delete(keys::block(drive, block));
+    Ok(())
 }

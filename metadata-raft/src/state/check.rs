@@ -10,6 +10,7 @@ mod waiting;
 
 use crate::state::age;
 use crate::state::change::{ChangeRecord, ScopeChange, ScopeRecord};
+use crate::state::content_counts::ContentCounts;
 use crate::state::drive::DriveRecord;
 use crate::state::entry::{EntryRecord, Shown, Standing, Walk, stored_name};
 use crate::state::job::{JobKind, JobRecord};
@@ -62,20 +63,21 @@ pub(crate) fn expect(complaints: &mut Complaints, is_met: bool, what: impl FnOnc
 }
 
 fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
-    let mut queued = BTreeSet::new();
+    let (mut queued, mut removable) = (BTreeSet::new(), BTreeSet::new());
     for slot in age::describe(kv)?.slots {
         let drives = list::<DriveRecord>(kv, &Key::of_slot(slot, keys::DRIVE).done(), None, usize::MAX)?;
-        let mut living = BTreeMap::new();
+        let (mut living, mut counted) = (BTreeMap::new(), ContentCounts::default());
         for (_, drive) in &drives {
             check_tree(kv, drive, complaints)?;
             check_feed(kv, drive, complaints)?;
-            contents::check(kv, drive, complaints, &mut living)?;
+            counted = counted.plus(contents::check(kv, drive, complaints, &mut living)?);
             versions::check(kv, drive.drive, complaints)?;
         }
-        contents::check_stripes(kv, slot, &living, complaints)?;
+        contents::check_stripes(kv, slot, (&living, counted), &mut removable, complaints)?;
         check_requests(kv, slot, complaints)?;
         waiting::check_slot(kv, slot, &mut queued, complaints)?;
     }
+    contents::check_removable(kv, &removable, complaints)?;
     waiting::check_queue(kv, &queued, complaints)
 }
 

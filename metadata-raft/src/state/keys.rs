@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use model::digest::Digest;
-use model::id::{BlockId, DeviceId, DriveId, Slot, UserId};
+use model::id::{BlockId, DeviceId, DiskId, DriveId, Slot, UserId};
 use model::profile::ProfileId;
 use model::stripe::StripeId;
 
@@ -74,6 +74,8 @@ tables! {
     STRIPE_DYING = 0x33
     /// Of a slot: how many stripes it has and how they stand.
     STRIPE_COUNTS = 0x34
+    /// Of a slot: how many bytes its contents take and wait to be given back.
+    CONTENT_COUNTS = 0x35
     /// Sessions by (drive, number).
     SESSION = 0x40
     /// Ended pages of sessions by (drive, session, index).
@@ -116,6 +118,14 @@ tables! {
     DUE = 0x85
     /// Of the whole group: how far what an earlier release left was entered into the queue.
     DUE_FILLED = 0x86
+    /// Of the whole group: how far idle blocks and dying stripes that an earlier release left were entered into the queues.
+    COLLECTION_FILLED = 0x8c
+    /// Of the whole group: stripes without a living byte, by (counter at which their birth epoch is closed, profile, id).
+    REMOVABLE = 0x8d
+    /// Of the whole group: removed stripes of which a disk could not be told, by (disk, profile, id).
+    UNTOLD = 0x8e
+    /// Of the whole group: which gateway removes stripes.
+    LEASE = 0x8f
     /// Of the control group: the cluster's id and settings.
     CLUSTER = 0x90
     /// Of the control group: the cluster map.
@@ -351,6 +361,19 @@ pub(crate) fn stripe_dying(profile: ProfileId, stripe: StripeId) -> Bytes {
         .u8(profile.number())
         .bytes(&stripe.to_bytes())
         .done()
+}
+
+pub(crate) fn removable(counter_ms: u64, profile: ProfileId, stripe: StripeId) -> Bytes {
+    let key = Key::of_group(REMOVABLE).u64(counter_ms);
+    key.u8(profile.number()).bytes(&stripe.to_bytes()).done()
+}
+
+pub(crate) fn untold_of(disk: DiskId) -> Key {
+    Key::of_group(UNTOLD).u32(disk.0)
+}
+
+pub(crate) fn untold(disk: DiskId, profile: ProfileId, stripe: StripeId) -> Bytes {
+    untold_of(disk).u8(profile.number()).bytes(&stripe.to_bytes()).done()
 }
 
 pub(crate) fn session(drive: DriveId, upload: u64) -> Bytes {

@@ -5,6 +5,8 @@
 
 use crate::state::age::Now;
 use crate::state::block;
+use crate::state::collection;
+use crate::state::content_counts::{self, ContentCounts};
 use crate::state::job::SWEEP_OPERATIONS_MAX;
 use crate::state::keys;
 use crate::state::store::{Outcome, Stop, broken, load, require, save};
@@ -73,6 +75,12 @@ fn need_blocks(needed: &BTreeSet<Digest>) -> Stop {
     codes::NEED_BLOCKS.failure().with("blocks", list.join(",")).into()
 }
 
+/// Counts plain bytes that were held by one reference to a page and are by another.
+fn count_held(tx: &mut Overlay<'_>, drive: DriveId, before: u64, after: u64) -> Outcome<()> {
+    let of_page = ContentCounts::of_page;
+    content_counts::replace(tx, drive.slot(), of_page(before), of_page(after))
+}
+
 /// The reference to a page of these rows.
 pub(crate) fn reference(digest: Digest, rows: &[StoredRow]) -> Outcome<PageRef> {
     require(
@@ -111,6 +119,7 @@ pub(crate) fn hold(
             }
         }
         None => {
+            count_held(tx, drive, 0, reference.bytes)?;
             save(tx, count_key(drive, digest), &1_u64)?;
             save(tx, rows_key(drive, digest), &rows.to_vec())?;
             if !has_references {
@@ -130,6 +139,7 @@ pub(crate) fn hold_known(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -
     if count == 0 {
         tx.delete(release_key(drive, digest));
     }
+    count_held(tx, drive, 0, reference.bytes)?;
     let count = count
         .checked_add(1)
         .ok_or_else(|| broken("a page's count is used up"))?;
@@ -141,6 +151,11 @@ pub(crate) fn hold_known(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -
 pub(crate) fn release(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -> Outcome<()> {
     let count = count(&*tx, drive, digest)?.and_then(|count| count.checked_sub(1));
     let count = count.ok_or_else(|| broken("a page is released twice"))?;
+    let bytes = rows(&*tx, drive, digest)?
+        .iter()
+        .map(|(_, size)| u64::from(*size))
+        .sum();
+    count_held(tx, drive, bytes, 0)?;
     if count == 0 {
         tx.put(release_key(drive, digest), Bytes::new());
         waiting::note(tx, Work::of(drive, Sweep::Pages), AT_ONCE)?;
@@ -196,6 +211,7 @@ pub(crate) fn reap(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<S
     }
     let is_done = waiting::first(&*tx, &prefix, &after)?.is_none();
     waiting::settle(tx, work, (!is_done).then_some((AT_ONCE, after)))?;
+    collection::note_excess(tx, drive)?;
     Ok(Swept {
         operations: u32::try_from(operations).unwrap_or(u32::MAX),
         is_done,

@@ -4,6 +4,7 @@ use crate::state::State;
 use crate::state::age::{self, Now, Times};
 use crate::state::block::{self, StoredPlace};
 use crate::state::change;
+use crate::state::collection;
 use crate::state::commit;
 use crate::state::control;
 use crate::state::drive::{self, DriveRecord};
@@ -74,6 +75,8 @@ impl State {
             let answer = match &query {
                 Query::Control(query) => control::query(kv, query)?,
                 Query::StripeCounts => QueryAnswer::StripeCounts(stripe_counts::of_group(kv)?),
+                Query::Collection(after) => QueryAnswer::Collection(collection::describe(kv, *after)?),
+                Query::Orphans(stripes) => QueryAnswer::Orphans(collection::orphans(kv, stripes)?),
                 _ => QueryAnswer::Group(age::describe(kv)?),
             };
             return Ok(Reply {
@@ -85,7 +88,12 @@ impl State {
         let answer = match &query {
             Query::User(query) => on_user(kv, query),
             Query::Drive(query) => on_drive(kv, &now, query),
-            Query::Slot(_) | Query::Control(_) | Query::Group | Query::StripeCounts => Ok(QueryAnswer::Time(now.time)),
+            Query::Slot(_)
+            | Query::Control(_)
+            | Query::Group
+            | Query::StripeCounts
+            | Query::Collection(_)
+            | Query::Orphans(_) => Ok(QueryAnswer::Time(now.time)),
         };
         let result = match answer {
             Ok(answer) => Ok(answer),

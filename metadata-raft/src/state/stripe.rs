@@ -2,10 +2,13 @@
 //!
 //! Invariants: living bytes = sealed bytes of the blocks in the stripe's table, and of its tail; a stripe with an astray fragment is
 //! in the degraded queue, one without a living byte in the dying queue; the slot's counters count every stripe as it is.
-//! Not here: deleting fragments (the collection issue) and repair (node).
+//! A stripe that has lost its last living byte never gets another: no block is entered into a stripe that is known.
+//! Not here: removing it (`collection`) and repair (node).
 
 use crate::state::age::{self, Now};
 use crate::state::block::{self, StoredPlace};
+use crate::state::collection;
+use crate::state::content_counts;
 use crate::state::drive::DriveRecord;
 use crate::state::keys;
 use crate::state::store::{Outcome, broken, list, load, require, save};
@@ -72,32 +75,55 @@ pub(crate) fn get(kv: &dyn KvRead, profile: ProfileId, stripe: StripeId) -> Outc
     find(kv, profile, stripe)?.ok_or_else(|| broken("a named stripe is not there"))
 }
 
-/// Writes a stripe's record and its rows in the queues.
-fn put(tx: &mut Overlay<'_>, profile: ProfileId, id: StripeId, record: &StripeRecord) -> Outcome<()> {
-    let old = find(&*tx, profile, id)?;
-    if let Some(old) = &old {
-        tx.delete(keys::stripe_degraded(old.to_spare(), profile, id));
+/// Replaces a stripe's record by another or by none, with its rows in the queues and what is counted of it.
+fn replace(
+    tx: &mut Overlay<'_>,
+    (profile, id): (ProfileId, StripeId),
+    old: Option<&StripeRecord>,
+    new: Option<&StripeRecord>,
+) -> Outcome<()> {
+    if let Some(old) = old {
+        if !old.astray.is_empty() {
+            tx.delete(keys::stripe_degraded(old.to_spare(), profile, id));
+        }
+        if old.living_bytes == 0 {
+            tx.delete(keys::stripe_dying(profile, id));
+            collection::unqueue(tx, profile, id)?;
+        }
     }
-    stripe_counts::replace(tx, id.slot(), old.as_ref(), record)?;
-    if !record.astray.is_empty() {
-        tx.put(keys::stripe_degraded(record.to_spare(), profile, id), Bytes::new());
+    stripe_counts::replace(tx, id.slot(), old, new)?;
+    content_counts::replace_stripe(tx, id.slot(), old, new)?;
+    let Some(new) = new else {
+        tx.delete(keys::stripe(profile, id));
+        return Ok(());
+    };
+    if !new.astray.is_empty() {
+        tx.put(keys::stripe_degraded(new.to_spare(), profile, id), Bytes::new());
     }
-    if record.living_bytes == 0 {
+    if new.living_bytes == 0 {
         tx.put(keys::stripe_dying(profile, id), Bytes::new());
-    } else {
-        tx.delete(keys::stripe_dying(profile, id));
+        collection::queue(tx, profile, id)?;
     }
-    save(tx, keys::stripe(profile, id), record)
+    save(tx, keys::stripe(profile, id), new)
+}
+
+/// Forgets a stripe whose fragments are removed.
+pub(crate) fn forget(tx: &mut Overlay<'_>, profile: ProfileId, id: StripeId, record: &StripeRecord) -> Outcome<()> {
+    replace(tx, (profile, id), Some(record), None)
 }
 
 /// Changes the living bytes.
 pub(crate) fn shift_living(tx: &mut Overlay<'_>, profile: ProfileId, id: StripeId, delta: i64) -> Outcome<()> {
-    let mut record = get(&*tx, profile, id)?;
-    record.living_bytes = i64::from(record.living_bytes)
+    let old = get(&*tx, profile, id)?;
+    let living_bytes = i64::from(old.living_bytes)
         .checked_add(delta)
         .and_then(|living| u32::try_from(living).ok())
         .ok_or_else(|| broken("a stripe's living bytes would leave their range"))?;
-    put(tx, profile, id, &record)
+    let new = StripeRecord {
+        living_bytes,
+        ..old.clone()
+    };
+    replace(tx, (profile, id), Some(&old), Some(&new))
 }
 
 /// Names a stripe and enters all of its blocks. Answers the sub-operations. The same stripe again changes nothing.
@@ -121,7 +147,7 @@ pub(crate) fn enter(tx: &mut Overlay<'_>, now: &Now, drive: &mut DriveRecord, ne
         is_damaged: false,
     };
     // Blocks look at the stripes of their places, so the record is there before them and gets its living bytes after.
-    put(tx, new.profile, new.id, &record)?;
+    save(tx, keys::stripe(new.profile, new.id), &record)?;
     for block in &new.blocks {
         let place = StoredPlace::Stripe {
             profile: new.profile,
@@ -136,7 +162,7 @@ pub(crate) fn enter(tx: &mut Overlay<'_>, now: &Now, drive: &mut DriveRecord, ne
                 .ok_or_else(|| broken("a stripe's living bytes would leave their range"))?;
         }
     }
-    put(tx, new.profile, new.id, &record)?;
+    replace(tx, (new.profile, new.id), None, Some(&record))?;
     Ok(1 + new.blocks.len())
 }
 
@@ -196,20 +222,17 @@ pub(crate) fn set(
     require_astray(&record.form, astray)?;
     require(row_version >= record.row_version, &codes::STALE_ROW)?;
     age::require_row(&*tx, profile, id, row_version)?;
-    put(
-        tx,
-        profile,
-        id,
-        &StripeRecord {
-            row_version,
-            astray: astray.to_vec(),
-            is_damaged,
-            ..record
-        },
-    )
+    let new = StripeRecord {
+        row_version,
+        astray: astray.to_vec(),
+        is_damaged,
+        ..record.clone()
+    };
+    replace(tx, (profile, id), Some(&record), Some(&new))
 }
 
-fn name_at_end(key: &[u8]) -> Option<(ProfileId, StripeId)> {
+/// The name that a key ends with.
+pub(crate) fn name_at_end(key: &[u8]) -> Option<(ProfileId, StripeId)> {
     let (rest, id) = key.split_last_chunk::<16>()?;
     Some((ProfileId::from_number(*rest.last()?)?, StripeId::from_bytes(*id)))
 }

@@ -45,9 +45,15 @@ pub(crate) fn of_stripe(record: &StripeRecord) -> StripeCounts {
     }
 }
 
-/// Counts that a stripe of `slot` was `old` (`None`: not there) and is `new`. Most changes of a stripe change no counter.
-pub(crate) fn replace(tx: &mut Overlay<'_>, slot: Slot, old: Option<&StripeRecord>, new: &StripeRecord) -> Outcome<()> {
-    let (before, after) = (old.map(of_stripe).unwrap_or_default(), of_stripe(new));
+/// Counts that a stripe of `slot` was `old` and is `new` (`None`: not there). Most changes of a stripe change no counter.
+pub(crate) fn replace(
+    tx: &mut Overlay<'_>,
+    slot: Slot,
+    old: Option<&StripeRecord>,
+    new: Option<&StripeRecord>,
+) -> Outcome<()> {
+    let count = |record: Option<&StripeRecord>| record.map(of_stripe).unwrap_or_default();
+    let (before, after) = (count(old), count(new));
     if before == after {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! Tests of the state machine: a bench that speaks only commands and queries, and suites over it.
 
+mod collection;
+mod collection_model;
 mod contents;
 mod control;
 mod copies;

@@ -3,6 +3,7 @@
 //! Invariants: charged = plain bytes of blocks with a reference or never referenced, and of tails; released = plain bytes of blocks
 //! that lost their last reference. `check` counts both again.
 
+use crate::state::content_counts::{self, ContentCounts};
 use crate::state::drive::DriveRecord;
 use crate::state::keys;
 use crate::state::store::{Outcome, Stop, broken, load, save};
@@ -32,8 +33,11 @@ pub(crate) fn change(
     drive: DriveId,
     step: impl FnOnce(&mut UsageRecord) -> Option<()>,
 ) -> Outcome<()> {
-    let mut usage = get(&*tx, drive)?;
+    let before = get(&*tx, drive)?;
+    let mut usage = before;
     step(&mut usage).ok_or_else(|| broken("a usage counter would leave its range"))?;
+    let of_drive = ContentCounts::of_drive;
+    content_counts::replace(tx, drive.slot(), of_drive(&before), of_drive(&usage))?;
     save(tx, keys::usage(drive), &usage)
 }
 

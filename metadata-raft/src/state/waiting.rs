@@ -8,9 +8,11 @@
 //! Not here: what a sweep does (`job`, `page`, `session`, `request`, `retention`), who sends it and how fast (`worker::sweep`).
 
 use crate::state::age;
+use crate::state::collection;
 use crate::state::keys::{self, Key};
 use crate::state::retention;
 use crate::state::store::{Outcome, broken, load, save};
+use crate::state::stripe;
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
@@ -42,9 +44,11 @@ pub(crate) enum Sweep {
     Versions = 6,
     /// Pages of versions that were taken out.
     Dropped = 7,
+    /// Blocks without references.
+    Blocks = 16,
 }
 
-/// All of them with the tables that they work off.
+/// All but `Blocks`, which `fill_idle` fills in, with the tables that they work off. Positions are stored.
 pub(crate) const SWEEPS: [(Sweep, u8); 7] = [
     (Sweep::Job, keys::JOB),
     (Sweep::Pages, keys::PAGE_RELEASE),
@@ -54,6 +58,12 @@ pub(crate) const SWEEPS: [(Sweep, u8); 7] = [
     (Sweep::Versions, keys::OLD_VERSION),
     (Sweep::Dropped, keys::DROPPED_VERSION),
 ];
+
+/// Every sweep, by its stored number.
+fn numbered(number: u8) -> Option<Sweep> {
+    let sweeps = SWEEPS.iter().map(|(sweep, _)| *sweep).chain([Sweep::Blocks]);
+    sweeps.into_iter().find(|sweep| *sweep as u8 == number)
+}
 
 /// A piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,10 +132,9 @@ impl Work {
         const BYTES: usize = 8 + 1 + 8;
         let unread = || broken("a key of waiting work is none");
         let end = key.last_chunk::<BYTES>().ok_or_else(unread)?;
-        let sweep = SWEEPS.iter().find(|(sweep, _)| *sweep as u8 == end[8]);
         Ok(Self {
             drive: DriveId(keys::u64_at(end, 0)),
-            sweep: sweep.ok_or_else(unread)?.0,
+            sweep: numbered(end[8]).ok_or_else(unread)?,
             number: keys::last_u64(end),
         })
     }
@@ -249,6 +258,7 @@ pub(crate) fn queue(kv: &dyn KvRead, after: Option<&Bytes>, rows_max: usize) -> 
 
 /// A group that is new has nothing to be filled in.
 pub(crate) fn begin(tx: &mut Overlay<'_>) -> Outcome<()> {
+    save(tx, idle_filled_key(), &FILLED)?;
     save(tx, filled_key(), &FILLED)
 }
 
@@ -262,23 +272,74 @@ fn filled_key() -> Bytes {
     Key::of_group(keys::DUE_FILLED).done()
 }
 
-fn filled(kv: &dyn KvRead) -> Outcome<Filled> {
+/// How far idle blocks and dying stripes have their rows.
+fn idle_filled_key() -> Bytes {
+    Key::of_group(keys::COLLECTION_FILLED).done()
+}
+
+fn filled(kv: &dyn KvRead, key: &[u8]) -> Outcome<Filled> {
     let start = Filled {
         slot: 0,
         sweep: 0,
         drive: 0,
     };
-    Ok(load(kv, &filled_key())?.unwrap_or(start))
+    Ok(load(kv, key)?.unwrap_or(start))
 }
 
 /// Whether every piece of work has its row.
 pub(crate) fn is_filled(kv: &dyn KvRead) -> Outcome<bool> {
-    Ok(filled(kv)? == FILLED)
+    Ok(filled(kv, &filled_key())? == FILLED && filled(kv, &idle_filled_key())? == FILLED)
+}
+
+/// Has the rows of idle blocks made anew: with another grace they are due at another age.
+pub(crate) fn fill_idle_again(tx: &mut Overlay<'_>) {
+    tx.delete(idle_filled_key());
+}
+
+/// Makes the rows of idle blocks and dying stripes that have none, of a bounded number of drives a command.
+fn fill_idle(tx: &mut Overlay<'_>) -> Outcome<()> {
+    let mut at = filled(&*tx, &idle_filled_key())?;
+    if at == FILLED {
+        return Ok(());
+    }
+    let begun = at.slot;
+    let mut left = COMMAND_OPERATIONS_MAX;
+    for slot in age::owned_slots(&*tx)?
+        .into_iter()
+        .filter(|slot| slot.number() >= begun)
+    {
+        if slot.number() > at.slot {
+            at = Filled {
+                slot: slot.number(),
+                sweep: 0,
+                drive: 0,
+            };
+        }
+        loop {
+            if left == 0 {
+                return save(tx, idle_filled_key(), &at);
+            }
+            left -= 1;
+            match fill_next(tx, slot, (Sweep::Blocks, keys::IDLE_BLOCK), at.drive)? {
+                Some(drive) => at.drive = drive,
+                None => break,
+            }
+        }
+        for (key, _) in tx.scan(&Scan::prefix(
+            &Key::of_slot(slot, keys::STRIPE_DYING).done(),
+            usize::MAX,
+        ))? {
+            let name = stripe::name_at_end(&key).ok_or_else(|| broken("a dying stripe has no name"))?;
+            collection::queue(tx, name.0, name.1)?;
+        }
+    }
+    save(tx, idle_filled_key(), &FILLED)
 }
 
 /// Makes rows for what an earlier release left, a bounded part of it; nothing once all have theirs.
 pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
-    let mut at = filled(&*tx)?;
+    fill_idle(tx)?;
+    let mut at = filled(&*tx, &filled_key())?;
     if at == FILLED {
         return Ok(());
     }
@@ -347,17 +408,19 @@ fn fill_next(tx: &mut Overlay<'_>, slot: Slot, what: (Sweep, u8), drive: u64) ->
 pub(crate) fn due_in(kv: &dyn KvRead, drive: DriveId, sweep: Sweep, key: &[u8]) -> Outcome<Age> {
     match sweep {
         Sweep::Versions => Ok(retention::due(&retention::of(kv, drive)?, key)),
+        Sweep::Blocks => collection::block_due(kv, due_of(sweep, key)),
         _ => Ok(due_of(sweep, key)),
     }
 }
 
-/// When a row of a sweep's table is due; of an old version, when it would be if none were kept.
+/// When a row of a sweep's table is due; of an old version, when it would be if none were kept, of an idle block the age at which its
+/// grace began.
 pub(crate) fn due_of(sweep: Sweep, key: &[u8]) -> Age {
     let age = Age(keys::u64_at(key, keys::DRIVE_PREFIX_BYTES));
     match sweep {
         Sweep::Job | Sweep::Pages | Sweep::Dropped => AT_ONCE,
         Sweep::Trash => age.after(TRASH_AGE),
-        Sweep::Sessions | Sweep::Versions => age,
+        Sweep::Sessions | Sweep::Versions | Sweep::Blocks => age,
         Sweep::Requests => requests_due(key),
     }
 }

@@ -1,5 +1,5 @@
 //! Works off what commands left behind: jobs of purges, the trash's end of life, sessions and versions past their age, pages nobody
-//! counts.
+//! counts, blocks past their grace.
 //!
 //! Runs where a drive group is led. What waits stands in the group's queue, which `apply` keeps: a look is one short range of keys,
 //! and between two looks the worker sleeps until `apply` enters something or the first row is due. So millions of drives with nothing
@@ -8,7 +8,7 @@
 //! worker rests after each for several times as long as it took. A slow group is thereby left alone the more.
 //! Invariants: each command is bounded by the state; this worker only says where to go on, and a wrong say is refused. What is due is
 //! visited in turns, one command each, so that one large job holds up no other.
-//! Not here: repacking, tombstones of dead stripes and packing of inline files (a later issue).
+//! Not here: tombstones of dead stripes (the gateway's collector), repacking and packing of inline files (a later issue).
 
 use super::{WorkError, command};
 use crate::group::{Group, GroupError};
@@ -103,6 +103,7 @@ impl SweepWorker {
             Sweep::Requests => ("request", Command::Drive(DriveCommand::SweepRequests { drive })),
             Sweep::Versions => ("version", Command::Drive(DriveCommand::SweepVersions { drive })),
             Sweep::Dropped => ("dropped", Command::Drive(DriveCommand::SweepDropped { drive })),
+            Sweep::Blocks => ("block", Command::Drive(DriveCommand::SweepBlocks { drive })),
         };
         match command(&self.group, self.clock.as_ref(), sweep).await {
             Ok(CommandAnswer::Swept(swept)) => {

@@ -13,8 +13,9 @@ use model::stripe::StripeForm;
 use node::repair::{Holder, RepairError, rebuild_fragment};
 use protocol::frame::Method;
 use protocol::node::{
-    ByteRange, ConfirmAnswer, ConfirmFragment, DiskState, FragmentRead, NodeStatus, NodeStatusAnswer, PayloadHash,
-    PushRows, ReadFragment, RemoveStripe, RowsTaken, RowsUpdate, StoreAnswer, StoreFragment, StripeRemoved, code,
+    ByteRange, ConfirmAnswer, ConfirmFragment, DiskState, FragmentNames, FragmentRead, ListFragments, NodeStatus,
+    NodeStatusAnswer, PayloadHash, PushRows, ReadFragment, RemoveStripe, RowsTaken, RowsUpdate, StoreAnswer,
+    StoreFragment, StripeRemoved, code,
 };
 
 #[tokio::test]
@@ -120,6 +121,25 @@ async fn ranges_read_back_in_their_order_and_a_removed_stripe_is_gone() {
     let outside = vec![ByteRange { offset: 74_999, len: 2 }];
     let refused: Result<(FragmentRead, _), _> = bench.call(Method::ReadFragment, &read(outside), Bytes::new()).await;
     assert_eq!(refused, Err(code::BAD_RANGE.to_owned()));
+    bench.store(1, 1, 1).await.unwrap();
+    let list = |after| ListFragments { disk: DiskId(1), after };
+    for (after, names) in [
+        (None, vec![name(0), name(1)]),
+        (Some(name(0)), vec![name(1)]),
+        (Some(name(1)), vec![]),
+    ] {
+        let listed: (FragmentNames, _) = bench
+            .call(Method::ListFragments, &list(after), Bytes::new())
+            .await
+            .unwrap();
+        assert_eq!(listed.0.names, names);
+    }
+    let missing = ListFragments {
+        disk: DiskId(7),
+        after: None,
+    };
+    let refused: Result<(FragmentNames, _), _> = bench.call(Method::ListFragments, &missing, Bytes::new()).await;
+    assert_eq!(refused, Err(code::DISK_MISSING.to_owned()));
     let remove = RemoveStripe {
         profile: ProfileId::Dev,
         stripe: name(0).stripe,
@@ -128,7 +148,7 @@ async fn ranges_read_back_in_their_order_and_a_removed_stripe_is_gone() {
     assert_eq!(
         removed,
         StripeRemoved {
-            fragments: 1,
+            fragments: 2,
             disks_failed: vec![DiskId(7)]
         }
     );

@@ -155,6 +155,11 @@ pub enum DriveCommand {
         /// In which drive.
         drive: DriveId,
     },
+    /// Makes blocks dead whose grace is over: from then on the drive does not have them.
+    SweepBlocks {
+        /// In which drive.
+        drive: DriveId,
+    },
 }
 
 impl DriveCommand {
@@ -169,7 +174,8 @@ impl DriveCommand {
             | Self::SweepRequests { drive }
             | Self::SetRetention { drive, .. }
             | Self::SweepVersions { drive }
-            | Self::SweepDropped { drive } => *drive,
+            | Self::SweepDropped { drive }
+            | Self::SweepBlocks { drive } => *drive,
             Self::PatchEntry { entry, .. }
             | Self::TrashEntry { entry, .. }
             | Self::RestoreEntry { entry, .. }

@@ -2,10 +2,12 @@
 //!
 //! Invariant: a slot's age is the group's counter plus the slot's offset, so it never jumps when the slot moves.
 
-use model::id::{RowVersion, Slot};
+use model::id::{DiskId, RowVersion, Slot};
 use model::profile::ProfileId;
+use model::stripe::StripeId;
 use model::time::Age;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Age grows by at most this much with one age command.
 pub const AGE_STEP_MS_MAX: u64 = 60_000;
@@ -38,6 +40,56 @@ pub enum GroupCommand {
         /// By placement group.
         versions: Vec<RowVersion>,
     },
+    /// Takes or prolongs the lease under which one gateway at a time removes stripes; another's living one is `lease_taken`.
+    TakeLease {
+        /// The gateway's number; its own older lease is replaced.
+        holder: u64,
+        /// A random number for this lease.
+        lease: u64,
+        /// How long it lasts by the group's counter, at most `LEASE_MS_MAX`.
+        span_ms: u64,
+    },
+    /// Forgets stripes without a living byte after their fragments were removed; unknown ones are passed by.
+    ForgetStripes {
+        /// The sender's; another is `lease_lost`.
+        lease: u64,
+        /// Stripes and disks not told together at most 1,000.
+        stripes: Vec<ForgottenStripe>,
+    },
+    /// Forgets that a disk must be told of these removed stripes: it was, or it is out of the cluster.
+    ForgetUntold {
+        /// The sender's; another is `lease_lost`.
+        lease: u64,
+        /// Which disk.
+        disk: DiskId,
+        /// At most 1,000.
+        stripes: Vec<(ProfileId, StripeId)>,
+    },
+}
+
+/// The longest that a lease may be asked for.
+pub const LEASE_MS_MAX: u64 = 600_000;
+
+/// A stripe whose fragments were removed wherever somebody could be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenStripe {
+    /// Its scheme.
+    pub profile: ProfileId,
+    /// Which.
+    pub stripe: StripeId,
+    /// Disks that may hold a fragment of it and could not be told.
+    pub untold: Vec<DiskId>,
+}
+
+/// Who removes stripes of a group at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The gateway's number.
+    pub holder: u64,
+    /// The lease's own number.
+    pub lease: u64,
+    /// What is left of it by the group's counter, in milliseconds; 0 when it is over.
+    pub left_ms: u64,
 }
 
 /// What a drive group takes from the cluster's settings.
@@ -47,6 +99,14 @@ pub struct GroupSettings {
     pub birth_epoch_ms: u64,
     /// How long a block without reference stays proposable, in aged milliseconds.
     pub block_grace_ms: u64,
+}
+
+impl GroupSettings {
+    /// How long a block without reference stays proposable, by the slot's age.
+    #[must_use]
+    pub fn block_grace(&self) -> Duration {
+        Duration::from_millis(self.block_grace_ms)
+    }
 }
 
 /// A slot that a group takes over.

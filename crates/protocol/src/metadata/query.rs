@@ -4,13 +4,14 @@
 
 use crate::metadata::RequestKey;
 use crate::metadata::drive::{EntryRef, EntryView, FeedPosition};
+use crate::metadata::group::Lease;
 use crate::metadata::upload::UploadTarget;
 use crate::metadata::user::{CutParameters, TokenHash};
 use bytes::Bytes;
 use model::authorize::Principal;
 use model::digest::Digest;
 use model::entry::{BlockRow, Entry, EntryType, PlacedBlock, PlacedStripe, Version};
-use model::id::{DeviceId, DriveId, EntryId, Incarnation, RowVersion, Slot, UploadId, UserId};
+use model::id::{DeviceId, DiskId, DriveId, EntryId, Incarnation, RowVersion, Slot, UploadId, UserId};
 use model::name::Username;
 use model::profile::ProfileId;
 use model::stripe::{Astray, StripeForm, StripeId};
@@ -377,6 +378,22 @@ impl StripeCounts {
             dying: self.dying.checked_sub(other.dying)?,
         })
     }
+}
+
+/// Most stripes of one `Query::Collection`'s answer, and most of them for one disk.
+pub const COLLECTION_STRIPES_MAX: usize = 64;
+/// Most disks of one `Query::Collection`'s answer.
+pub const COLLECTION_DISKS_MAX: usize = 16;
+
+/// What a gateway finds to be removed in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collection {
+    /// Who does that at present.
+    pub lease: Option<Lease>,
+    /// Stripes without a living byte whose birth epoch is closed, those that have waited longest first.
+    pub removable: Vec<StripeFacts>,
+    /// Removed stripes of which disks could not be told yet, by disk, behind the disk asked for.
+    pub untold: Vec<(DiskId, Vec<(ProfileId, StripeId)>)>,
 }
 
 /// A block at its place in a file.

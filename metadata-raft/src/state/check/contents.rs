@@ -2,6 +2,8 @@
 
 use super::{Complaints, expect, first_u64, rows, table};
 use crate::state::block::{BlockRecord, BlockStanding, StoredPlace};
+use crate::state::collection;
+use crate::state::content_counts::{self, ContentCounts};
 use crate::state::drive::DriveRecord;
 use crate::state::entry::Walk;
 use crate::state::job::{JobKind, JobRecord};
@@ -14,6 +16,7 @@ use crate::state::stripe;
 use crate::state::stripe_counts;
 use crate::state::usage;
 use crate::state::version::{PageRef, VersionRecord};
+use crate::state::waiting;
 use bytes::Bytes;
 use kv::seam::{KvRead, Scan};
 use model::digest::Digest;
@@ -31,20 +34,22 @@ fn digest_of(key: &[u8]) -> Digest {
     Digest(key.last_chunk::<32>().copied().unwrap_or_default())
 }
 
-/// Checks one drive's contents and adds what it keeps alive to `living`.
+/// Checks one drive's contents and adds what it keeps alive to `living`; answers what it adds to the counters of its slot.
 pub(super) fn check(
     kv: &dyn KvRead,
     drive: &DriveRecord,
     complaints: &mut Complaints,
     living: &mut Living,
-) -> Outcome<()> {
+) -> Outcome<ContentCounts> {
     let id = drive.drive;
     let mut held: BTreeMap<Digest, u64> = BTreeMap::new();
     mark_versions(kv, id, complaints, &mut held)?;
     let mut references: BTreeMap<BlockId, u64> = BTreeMap::new();
     let tails = mark_sessions(kv, id, complaints, (&mut held, &mut references), living)?;
-    mark_pages(kv, id, complaints, &held, &mut references)?;
-    check_blocks(kv, drive, complaints, &references, (living, tails))
+    let logical_bytes = mark_pages(kv, id, complaints, &held, &mut references)?;
+    check_blocks(kv, drive, complaints, &references, (living, tails))?;
+    let counted = ContentCounts::of_drive(&usage::get(kv, id)?);
+    Ok(counted.plus(ContentCounts::of_page(logical_bytes)))
 }
 
 fn mark_versions(
@@ -188,13 +193,14 @@ fn mark_sessions(
     Ok(tails)
 }
 
+/// Marks what pages hold; answers their plain bytes, each page as often as it is held.
 fn mark_pages(
     kv: &dyn KvRead,
     id: DriveId,
     complaints: &mut Complaints,
     held: &BTreeMap<Digest, u64>,
     references: &mut BTreeMap<BlockId, u64>,
-) -> Outcome<()> {
+) -> Outcome<u64> {
     let pages: BTreeMap<Digest, u64> = table::<u64>(kv, id, keys::PAGE)?
         .into_iter()
         .map(|(key, count)| (digest_of(&key), count))
@@ -223,12 +229,15 @@ fn mark_pages(
     expect(complaints, is_paired, || {
         format!("pages and rows of drive {id} do not pair")
     });
-    for (_, rows) in all_rows {
-        for (block, _) in rows {
+    let mut logical_bytes = 0;
+    for (key, rows) in all_rows {
+        let times = pages.get(&digest_of(&key)).copied().unwrap_or_default();
+        for (block, size) in rows {
+            logical_bytes += u64::from(size) * times;
             *references.entry(block).or_default() += 1;
         }
     }
-    Ok(())
+    Ok(logical_bytes)
 }
 
 fn check_blocks(
@@ -330,8 +339,14 @@ fn check_place(
     Ok(())
 }
 
-/// Checks the stripes of a slot against what its drives keep alive.
-pub(super) fn check_stripes(kv: &dyn KvRead, slot: Slot, living: &Living, complaints: &mut Complaints) -> Outcome<()> {
+/// Checks the stripes of a slot against what its drives keep alive; `contents` is what the drives add to the slot's counters.
+pub(super) fn check_stripes(
+    kv: &dyn KvRead,
+    slot: Slot,
+    (living, mut contents): (&Living, ContentCounts),
+    removable: &mut BTreeSet<Bytes>,
+    complaints: &mut Complaints,
+) -> Outcome<()> {
     let mut degraded = BTreeSet::new();
     let mut dying = BTreeSet::new();
     let stripes = stripe::all(kv, slot)?;
@@ -344,6 +359,7 @@ pub(super) fn check_stripes(kv: &dyn KvRead, slot: Slot, living: &Living, compla
     let mut counts = StripeCounts::default();
     for (profile, id, record) in stripes {
         counts = counts.plus(&stripe_counts::of_stripe(&record));
+        contents = contents.plus(ContentCounts::of_stripe(&record));
         let marked = living.get(&(profile, id)).copied().unwrap_or_default();
         let counted = u64::from(record.living_bytes);
         expect(complaints, marked == counted, || {
@@ -354,6 +370,7 @@ pub(super) fn check_stripes(kv: &dyn KvRead, slot: Slot, living: &Living, compla
         }
         if counted == 0 {
             dying.insert(keys::stripe_dying(profile, id));
+            removable.insert(keys::removable(collection::closes_at(kv, id)?, profile, id));
         }
         let blocks = list::<(DriveId, BlockId)>(kv, &keys::stripe_blocks(id).done(), None, usize::MAX)?;
         for (key, (drive, block)) in blocks {
@@ -369,6 +386,10 @@ pub(super) fn check_stripes(kv: &dyn KvRead, slot: Slot, living: &Living, compla
     expect(complaints, counted == counts, || {
         format!("slot {} has stripes as {counts:?}, not {counted:?}", slot.number())
     });
+    let counted = content_counts::of_slot(kv, slot)?;
+    expect(complaints, counted == contents, || {
+        format!("slot {} has contents of {contents:?}, not {counted:?}", slot.number())
+    });
     for (table, wanted) in [(keys::STRIPE_DEGRADED, degraded), (keys::STRIPE_DYING, dying)] {
         let rows = kv.scan(&Scan::prefix(&Key::of_slot(slot, table).done(), usize::MAX))?;
         let found: BTreeSet<Bytes> = rows.into_iter().map(|(key, _)| key).collect();
@@ -376,5 +397,16 @@ pub(super) fn check_stripes(kv: &dyn KvRead, slot: Slot, living: &Living, compla
             format!("queue {table:#x} of slot {} lists others", slot.number())
         });
     }
+    Ok(())
+}
+
+/// Checks that the group's queue of stripes to be removed is what its slots' dying stripes say.
+pub(super) fn check_removable(kv: &dyn KvRead, wanted: &BTreeSet<Bytes>, complaints: &mut Complaints) -> Outcome<()> {
+    let rows = kv.scan(&Scan::prefix(&Key::of_group(keys::REMOVABLE).done(), usize::MAX))?;
+    let found: BTreeSet<Bytes> = rows.into_iter().map(|(key, _)| key).collect();
+    let is_same = found == *wanted || !waiting::is_filled(kv)?;
+    expect(complaints, is_same, || {
+        "the queue of stripes to be removed lists others than are dying".to_owned()
+    });
     Ok(())
 }

@@ -47,13 +47,13 @@ pub(super) fn check_slot(
 /// What waits in a slot, found the long way, with the age at which the first of it is due.
 fn wanted(kv: &dyn KvRead, slot: Slot) -> Outcome<BTreeMap<Work, Age>> {
     let mut wanted = BTreeMap::new();
-    for (sweep, table) in waiting::SWEEPS {
+    for (sweep, table) in waiting::SWEEPS.into_iter().chain([(Sweep::Blocks, keys::IDLE_BLOCK)]) {
         for (key, _) in kv.scan(&Scan::prefix(&Key::of_slot(slot, table).done(), usize::MAX))? {
             let drive = DriveId(keys::u64_at(&key, 3));
             let work = match sweep {
                 Sweep::Job => Work::job(drive, keys::last_u64(&key)),
                 Sweep::Requests => Work::requests(slot),
-                Sweep::Pages | Sweep::Trash | Sweep::Sessions | Sweep::Versions | Sweep::Dropped => {
+                Sweep::Pages | Sweep::Trash | Sweep::Sessions | Sweep::Versions | Sweep::Dropped | Sweep::Blocks => {
                     Work::of(drive, sweep)
                 }
             };

@@ -58,6 +58,16 @@ fn version_rows() -> Vec<(Bytes, Bytes)> {
     rows
 }
 
+/// The rows of a lease and of a disk that must be told, of a bench of their own for the same reason.
+fn collection_rows() -> Vec<(Bytes, Bytes)> {
+    let mut bench = Bench::new(1 << 30);
+    super::collection::furnish(&mut bench);
+    bench.sound();
+    let mut rows = bench.everything();
+    rows.retain(|(key, _)| [keys::LEASE, keys::UNTOLD].contains(&key[2]));
+    rows
+}
+
 /// The rows of these tables as text, against what stands in `golden`.
 fn compare(rows: &[(Bytes, Bytes)], is_ours: impl Fn(u8) -> bool, golden: &str) {
     let mut text = String::new();
@@ -89,6 +99,7 @@ fn stored_records_have_their_golden_bytes() {
     let mut rows = bench.everything();
     rows.extend(resumable_rows());
     rows.extend(version_rows());
+    rows.extend(collection_rows());
     compare(&rows, |table| table < keys::CLUSTER, GOLDEN);
 }
 

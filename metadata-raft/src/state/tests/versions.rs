@@ -335,7 +335,8 @@ fn a_lowered_count_is_worked_off_by_a_job_in_short_commands() {
     retain(&mut bench, Some(4), None).unwrap();
     let queue = waiting::queue(&bench.kv, None, 10).unwrap().due;
     let work = queue[0].1;
-    assert_eq!((queue.len(), work.sweep, before), (1, Sweep::Job, 1));
+    // Before it old versions waited for their age, and blocks of such for their grace.
+    assert_eq!((queue.len(), work.sweep, before), (1, Sweep::Job, 2));
     let sweep = Command::Drive(DriveCommand::SweepJob {
         drive: bench.drive,
         job: work.number,
@@ -364,6 +365,11 @@ fn a_lowered_count_is_worked_off_by_a_job_in_short_commands() {
     bench.sound();
 }
 
+fn is_due(bench: &Bench) -> bool {
+    let due = waiting::queue(&bench.kv, None, 10).unwrap().due;
+    due.iter().any(|row| row.1 == Work::of(bench.drive, Sweep::Versions))
+}
+
 /// shows: H-ver scale=1/2
 #[test]
 fn a_version_goes_by_the_age_since_another_took_its_place() {
@@ -379,11 +385,10 @@ fn a_version_goes_by_the_age_since_another_took_its_place() {
     bench.wall += 1_000_000_000_000;
     assert_eq!(sweep_versions(&mut bench).operations, 0);
     bench.advance(6 * HOUR_MS - 1);
-    assert!(waiting::queue(&bench.kv, None, 10).unwrap().due.is_empty());
+    assert!(!is_due(&bench));
     assert_eq!(sweep_versions(&mut bench).operations, 0);
     bench.advance(1);
-    let due = waiting::queue(&bench.kv, None, 10).unwrap().due;
-    assert_eq!(due[0].1, Work::of(bench.drive, Sweep::Versions));
+    assert!(is_due(&bench));
     let swept = sweep_versions(&mut bench);
     assert_eq!((swept.operations, swept.is_done), (2, true), "a version and its page");
     assert_eq!(numbers(&bench, id), [3, 2]);
