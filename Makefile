@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload pauses crowd quorum sim wide-folder largest-file tools clean
+.PHONY: build run test verify fix bench profile demo kills overload pauses crowd followers quorum sim wide-folder largest-file tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -62,6 +62,10 @@ pauses: build
 # The crowd of tests/cluster at its full scale: 100,000 connections opened at a gateway and left.
 crowd: build
 	HOLDFAST_CROWD=100000 $(CARGO) test --release --locked --test cluster -- --nocapture a_crowd_that_opens_connections
+
+# The followers of tests/cluster at their full scale: 100 drives, 10 followers each, 10,000 commits, and kills. About ten minutes.
+followers: build
+	HOLDFAST_FOLLOWERS=100x10x10000 $(CARGO) test --release --locked --test cluster -- --nocapture no_follower_misses_a_change
 
 # Three times the load that saturates the cluster: what is still done in time, and how soon all is as before. About four minutes.
 overload: build

@@ -2,6 +2,7 @@
 //!
 //! Everything here goes through `Client`; answers are the types of `api`. The sync engine comes with a later issue; `delta` is what it will stand on.
 
+pub mod changes;
 pub mod client;
 pub mod delta;
 pub mod error;

@@ -33,6 +33,7 @@ codes! {
     BAD_ID "bad_id" Invalid "The id has not the form of one; send it as it was given."
     BAD_DIGEST "bad_digest" Invalid "A digest is 64 letters of lower-case hex; send it as it was computed."
     BAD_SPLICES "bad_splices" Invalid "The splices do not fit the version that they name; see the detail, or send all digests."
+    CURSOR_INVALID "cursor_invalid" Invalid "The cursor or page token is not as it was given to you; take a new one, then list what there is."
     DIGEST_MISMATCH "digest_mismatch" Invalid "The bytes are not those that the digest names; nothing was kept."
     BAD_JSON "bad_json" Invalid "The body is not the JSON that this call takes; see the detail."
     BAD_QUERY "bad_query" Invalid "The query is not what this call takes; see the detail."

@@ -3,6 +3,7 @@
 //! Invariants: outside of loopback plain HTTP is served only behind a proxy that was named; secrets come from files only.
 
 use crate::connections;
+use crate::drive::notices::PollLimits;
 use codec::keys::{Kek, KeyError};
 use daemon::config::Problem;
 use daemon::resources;
@@ -174,6 +175,8 @@ pub struct Limits {
     pub head_patience: Duration,
     /// A body's sender is silent for less than this, or its request is refused.
     pub body_patience: Duration,
+    /// Polls that wait.
+    pub polls: PollLimits,
 }
 
 impl Default for Limits {
@@ -183,6 +186,7 @@ impl Default for Limits {
             connections_max: connections::connections_max(),
             head_patience: HEAD_PATIENCE,
             body_patience: BODY_PATIENCE,
+            polls: PollLimits::default(),
         }
     }
 }

@@ -6,13 +6,17 @@
 pub mod account;
 pub mod budget;
 pub mod collector;
+pub mod cursor;
 pub mod delta;
 pub mod directory;
 mod doubt;
 pub mod download;
 pub mod fanout;
+pub mod feed;
 pub mod gather;
 pub mod metadata_client;
+pub mod notices;
+pub mod poll;
 pub mod probe;
 pub mod readiness;
 pub mod receipt;
@@ -26,12 +30,15 @@ pub mod ticket;
 pub mod tree;
 pub mod upload;
 pub mod versions;
+pub mod watching;
 
 use crate::auth::setup::SetupToken;
 use crate::config::Limits;
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
+use crate::drive::feed::SharedPages;
 use crate::drive::metadata_client::{MetadataClient, unexpected};
+use crate::drive::notices::Notices;
 use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
 use crate::drive::remembered::Remembered;
@@ -77,6 +84,10 @@ pub struct Core {
     pub receipts: ReceiptKey,
     /// Who goes on with which resumable upload.
     pub turns: Arc<Turns>,
+    /// Who waits for changes.
+    pub notices: Arc<Notices>,
+    /// Pages of feeds that several polls ask for at once.
+    pub shared_pages: SharedPages,
     /// What the last look at the control group showed.
     pub last_look: LastLook,
     /// Makes the first administrator.

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod admit;
 pub mod blocks;
+pub mod changes;
 pub mod content;
 pub mod drives;
 pub mod entries;
@@ -13,6 +14,7 @@ pub mod extract;
 pub mod incoming;
 pub mod metadata;
 pub mod multipart;
+pub mod notify;
 pub mod openapi;
 pub mod page;
 pub mod precondition;
@@ -79,6 +81,7 @@ pub fn router(app: Arc<App>, functions: Functions) -> Router {
         .route("/api/v1/openapi.json", get(openapi::document));
     own.merge(served("api", functions.api, api_routes(&app)))
         .merge(served("block", functions.block, block_routes(&app)))
+        .merge(served("notify", functions.notify, notify_routes()))
         .fallback(async || HttpError::from(codes::ROUTE_NOT_FOUND.failure()))
         .method_not_allowed_fallback(async || HttpError::from(codes::METHOD_NOT_ALLOWED.failure()))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), incoming::layer))
@@ -135,6 +138,16 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
     upload.merge(content).merge(blocks).merge(tus)
 }
 
+/// Polls, which wait for most of their time: their handlers hold a place only while they do not.
+fn notify_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route(
+            "/api/v1/notifications/poll",
+            get(notify::poll).post(notify::poll_by_body),
+        )
+        .route("/api/v1/events", get(notify::events).post(notify::events_by_body))
+}
+
 fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
     let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::sign_in);
     let sign_in = Router::new()
@@ -157,6 +170,9 @@ fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/drives/{id}", get(drives::show).patch(drives::change))
         .route("/api/v1/files/{id}/blocks", get(sync::blocks))
         .route("/api/v1/blocks/upload-url", post(blocks::ticket))
+        .route("/api/v1/changes", get(changes::drive_list))
+        .route("/api/v1/changes/list", get(changes::list))
+        .route("/api/v1/changes/startPageToken", get(changes::start_page_token))
         .route("/api/v1/admin/setup", post(setup::setup))
         .route("/api/v1/admin/status", get(admin::status))
         .route("/api/v1/admin/nodes/{id}/stop", post(admin::stop_node))

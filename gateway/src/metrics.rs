@@ -136,6 +136,34 @@ pub const ORPHANS_REMOVED: Definition = Definition::counter(
     "Stripes removed from a node that no group knows and no command can name any more.",
     &[],
 );
+/// Polls that wait.
+pub const POLLS_WAITING: Definition = Definition::gauge("gateway_polls_waiting", "Polls that wait for a change.", &[]);
+/// Polls by what came of them.
+pub const POLLS: Definition = Definition::counter("gateway_polls_total", "Polls by what came of them.", &["outcome"]);
+/// Polls that were woken.
+pub const POLLS_WOKEN: Definition = Definition::counter(
+    "gateway_polls_woken_total",
+    "Waiting polls woken by a change of their scopes.",
+    &[],
+);
+/// Scopes that polls wait for, or waited for lately.
+pub const WATCHED_SCOPES: Definition = Definition::gauge(
+    "gateway_watched_scopes",
+    "Scopes that polls wait for, or waited for lately.",
+    &[],
+);
+/// Standing calls to groups.
+pub const FEED_WATCH_CALLS: Definition = Definition::counter(
+    "gateway_feed_watch_calls_total",
+    "Calls to metadata groups that wait until a feed goes on.",
+    &[],
+);
+/// Reads of feeds.
+pub const FEED_READS: Definition = Definition::counter(
+    "gateway_feed_reads_total",
+    "Pages of feeds read for polls and lists, by whether a group was asked or another poll's page was shared.",
+    &["kind"],
+);
 
 /// All of them, for docs and tests.
 pub const ALL: &[Definition] = &[
@@ -166,4 +194,10 @@ pub const ALL: &[Definition] = &[
     STRIPES_REMOVED,
     REMOVALS_UNTOLD,
     ORPHANS_REMOVED,
+    POLLS_WAITING,
+    POLLS,
+    POLLS_WOKEN,
+    WATCHED_SCOPES,
+    FEED_WATCH_CALLS,
+    FEED_READS,
 ];

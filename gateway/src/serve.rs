@@ -12,7 +12,9 @@ use crate::drive::Core;
 use crate::drive::account::{DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX, TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX};
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
+use crate::drive::feed::SharedPages;
 use crate::drive::metadata_client::MetadataClient;
+use crate::drive::notices::Notices;
 use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
 use crate::drive::remembered::Remembered;
@@ -113,6 +115,8 @@ pub fn core(config: &GatewayConfig, place: &Place, seams: &Seams) -> Result<Arc<
         budget: Budget::new(config.upload_budget_bytes, &seams.metrics),
         receipts: ReceiptKey::derive(&text),
         turns: Arc::default(),
+        notices: Arc::new(Notices::new(config.limits.polls, &seams.metrics)),
+        shared_pages: SharedPages::default(),
         tokens: Remembered::new(TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX),
         drives: Remembered::new(DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX),
         last_look: LastLook::default(),
@@ -167,6 +171,7 @@ pub async fn start(
             () = core.keep_probing() => {}
             () = core.keep_collecting() => {}
             () = core.keep_looking_for_orphans() => {}
+            () = core.keep_watching() => {}
         }
     };
     Ok(Gateway {

@@ -6,6 +6,7 @@
 mod admission;
 mod bodies;
 mod connections;
+mod polls;
 mod refusals;
 mod sizes;
 mod tickets;

@@ -4,6 +4,7 @@
 //! linearizable; a replica whose state cannot be read ends.
 //! Not here: its start (`start`), which groups a process has (`service`), what commands and queries mean (`state`).
 
+use crate::feed_watch::FeedWatch;
 use crate::raft::heartbeats::Heartbeats;
 use crate::raft::lease::Lease;
 use crate::raft::network::GroupRaft;
@@ -29,6 +30,7 @@ mod asking;
 mod group_error;
 mod reading;
 mod start;
+mod watching;
 
 pub use asking::{Answered, answer};
 pub use group_error::GroupError;
@@ -75,6 +77,7 @@ pub struct Group {
     heartbeats: Arc<Heartbeats>,
     timing: Timing,
     room: Arc<Room>,
+    feed: Option<Arc<FeedWatch>>,
     /// Whether the state holds everything that was committed when the replica started.
     recovered: watch::Receiver<bool>,
     /// Why the replica was ended, when it was.

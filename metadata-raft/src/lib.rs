@@ -4,6 +4,7 @@
 //! mean), `raft` (the only door to openraft), `worker` (what leaders do by themselves).
 
 pub mod config;
+pub mod feed_watch;
 pub mod group;
 pub mod identity;
 pub mod metrics;

@@ -89,8 +89,15 @@ pub const OLDEST_WAITING_SECONDS: Definition = Definition::gauge(
     &["group"],
 );
 
+/// Gateways that wait for changes.
+pub const FEED_WATCHES: Definition = Definition::gauge(
+    "metadata_feed_watches",
+    "Standing calls of gateways that wait until a feed of a group goes on.",
+    &[],
+);
+
 /// Every metric of this package, for its page.
-pub const ALL: [Definition; 15] = [
+pub const ALL: [Definition; 16] = [
     PROPOSE_SECONDS,
     QUERY_SECONDS,
     FOLLOWER_READS,
@@ -106,4 +113,5 @@ pub const ALL: [Definition; 15] = [
     DEDUPLICATION_PERCENT,
     DYING_STRIPES,
     OLDEST_WAITING_SECONDS,
+    FEED_WATCHES,
 ];

@@ -6,6 +6,7 @@
 //! Not here: the listener and its certificates (the process's wiring hands calls to the handler).
 
 use crate::config::{Config, Timing as TimingChoice};
+use crate::feed_watch::FeedWatch;
 use crate::group::{Group, GroupError, GroupParts, Timing};
 use crate::identity::{self, IdentityError};
 use crate::metrics;
@@ -112,6 +113,7 @@ pub(crate) struct StateApply {
     is_control: bool,
     /// Of the batch that is being applied.
     times: Mutex<Times>,
+    feed: Arc<FeedWatch>,
 }
 
 impl StateApply {
@@ -122,6 +124,7 @@ impl StateApply {
             bell,
             is_control: group == CONTROL_GROUP,
             times: Mutex::default(),
+            feed: Arc::new(FeedWatch::new(0)),
         }
     }
 
@@ -136,13 +139,25 @@ impl Apply for StateApply {
         if applied.enters_work || self.is_control {
             self.bell.pull();
         }
+        if !applied.moved.is_empty() {
+            self.feed.moves(index, applied.moved);
+        }
         Ok(applied.reply)
     }
 
-    fn applied(&self, _index: u64) {
+    fn applied(&self, index: u64) {
         // Before the next batch a snapshot may be installed.
         self.times().forget();
         self.bell.ring();
+        self.feed.written(index);
+    }
+
+    fn jumped(&self, index: u64) {
+        self.feed.jumped(index);
+    }
+
+    fn feed(&self) -> Option<Arc<FeedWatch>> {
+        Some(Arc::clone(&self.feed))
     }
 }
 
@@ -230,6 +245,7 @@ pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result
         groups.clone(),
         Arc::clone(&shared.addresses),
         Arc::clone(stream.space()),
+        Arc::clone(&seams.clock),
         seams.metrics.clone(),
     );
     let process = MetadataProcess {

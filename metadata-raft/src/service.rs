@@ -18,15 +18,18 @@ use crate::state::{collection, stripe_counts};
 use crate::volume;
 use async_trait::async_trait;
 use bytes::Bytes;
+use daemon::clock::Clock;
 use daemon::metrics::Metrics;
 use futures_util::future::join_all;
 use kv::seam::KvRead;
 use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, GroupId, RaftId};
 use model::process::{ProcessId, Role};
+use prometheus::IntGauge;
 use protocol::codes;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::control::ControlCommand;
+use protocol::metadata::watch::WatchRequest;
 use protocol::metadata::{Command, Envelope, GroupReply, ProposeRequest, QueryRequest};
 use protocol::status::{GroupStatus, MetadataStatus};
 use protocol::wire_error::Failure;
@@ -35,6 +38,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// What the gauges of a group's contents are made from.
@@ -54,6 +58,8 @@ impl Shown {
         })
     }
 }
+/// Longest wait for a feed: a caller whose connection ended without a word is held no longer.
+const WATCH_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The groups of a process behind their calls.
 pub struct MetadataService {
@@ -62,7 +68,24 @@ pub struct MetadataService {
     groups: BTreeMap<GroupId, Arc<Group>>,
     addresses: Arc<AddressBook>,
     space: Arc<Space>,
+    clock: Arc<dyn Clock>,
     metrics: Metrics,
+}
+
+/// Counts one who waits for a feed.
+struct Waits(IntGauge);
+
+impl Waits {
+    fn new(waiting: IntGauge) -> Self {
+        waiting.inc();
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl MetadataService {
@@ -74,6 +97,7 @@ impl MetadataService {
         groups: BTreeMap<GroupId, Arc<Group>>,
         addresses: Arc<AddressBook>,
         space: Arc<Space>,
+        clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -82,6 +106,7 @@ impl MetadataService {
             groups,
             addresses,
             space,
+            clock,
             metrics,
         }
     }
@@ -200,6 +225,20 @@ impl MetadataService {
         })
     }
 
+    /// Waits without a place in the room: how many wait is bounded by calls of a connection, and nothing is read for them.
+    async fn watch_feed(&self, call: &Call) -> Result<Answer, Failure> {
+        let request: WatchRequest = decode(&call.message)?;
+        let group = self.group(request.group)?;
+        let wait = Duration::from_millis(u64::from(request.wait_ms)).min(WATCH_WAIT_MAX);
+        let waiting = self
+            .metrics
+            .gauge(&metrics::FEED_WATCHES)
+            .with_label_values::<&str>(&[]);
+        let _waits = Waits::new(waiting);
+        let told = group.watch_feed(self.clock.as_ref(), request.after, wait).await;
+        message(&told.map_err(|error| refusal(&error))?)
+    }
+
     /// The groups that this process has a replica of.
     #[must_use]
     pub fn groups(&self) -> &BTreeMap<GroupId, Arc<Group>> {
@@ -227,6 +266,7 @@ impl Handler for MetadataService {
             Method::Propose => self.propose(caller, &call).await,
             Method::Query => self.query(caller, &call, ReadAt::Leader).await,
             Method::QueryReplica => self.query(caller, &call, ReadAt::Any).await,
+            Method::WatchFeed => self.watch_feed(&call).await,
             Method::MetadataStatus => message(&self.status().await),
             Method::RaftAppend
             | Method::RaftVote

@@ -22,6 +22,7 @@ mod copy;
 mod drive;
 mod entry;
 mod erasure;
+mod feed;
 pub(crate) mod job;
 mod manifest;
 mod page;

@@ -15,6 +15,7 @@ use codec::delta::Splice;
 use reqwest::Method;
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 /// What the kernel says that a process runs, with its arguments.
 fn command_line(pid: u32) -> Option<Vec<String>> {
@@ -177,6 +178,9 @@ async fn check_functions(world: &World) -> (String, Vec<u8>) {
         (&world.client, Method::PUT, "/api/v1/blocks/0?ticket=x", "block"),
         (&at_block, Method::POST, "/api/v1/blocks/upload-url", "api"),
         (&at_block, Method::POST, "/api/v1/files/new/sync", "api"),
+        (&at_block, Method::GET, "/api/v1/changes/list", "api"),
+        (&at_block, Method::GET, "/api/v1/notifications/poll", "notify"),
+        (&at_block, Method::POST, "/api/v1/events", "notify"),
         (&at_block, Method::GET, "/api/v1/metadata", "api"),
         (&at_block, Method::POST, "/api/v1/auth/token", "api"),
         (&at_block, Method::GET, "/api/v1/admin/status", "api"),
@@ -272,4 +276,43 @@ async fn blocks_of_an_upload_that_was_begun_go_in_while_the_process_of_the_api_i
     assert_eq!((version, changes), (2, vec![Splice::Blocks(content.rows.clone())]));
     let back = at_block.get(&first.0, None).await.unwrap().bytes().await.unwrap();
     assert!(back == content.blocks.concat(), "the blocks came back altered");
+}
+
+/// Polls are answered by a process that serves nothing else. While it is dead commits go on, and what they changed is told behind it.
+///
+/// shows: IF-1, D-2.4
+#[tokio::test]
+async fn commits_go_on_while_the_process_that_notifies_is_dead_and_nothing_is_missed() {
+    let functions = ["--functions", "api,block", "--functions", "notify"];
+    let world =
+        World::start_with(&[&["--processes", "--groups", "1", "--gateways", "2"][..], &functions].concat()).await;
+    let token = world.client.token().unwrap().to_owned();
+    let notifier = Client::new(&url(&world, 2)).unwrap().with_token(&token);
+    let start = world.client.changes(None, 100, false).await.unwrap().cursor;
+    let wait = Duration::from_secs(60);
+    let (told, made) = tokio::join!(notifier.poll(&start, wait), world.client.make_folder("/first"));
+    let (told, made) = (told.unwrap(), made.unwrap());
+    assert_eq!(told.file_id, Some(made.id));
+    for (client, path, function) in [
+        (&world.client, "/api/v1/notifications/poll", "notify"),
+        (&notifier, "/api/v1/changes/list", "api"),
+    ] {
+        let refused = answer(client.request(Method::GET, path))
+            .await
+            .refused(421, "function_off");
+        assert_eq!(refused.fields["function"], function, "{path}");
+    }
+
+    process_attack::kill(&world.cluster, "gateway-2").await.unwrap();
+    assert!(notifier.poll(&told.cursor, wait).await.is_err(), "the notifier is dead");
+    for number in 0..5 {
+        world.client.make_folder(&format!("/{number}")).await.unwrap();
+    }
+    process_attack::start(&world.cluster, "gateway-2").await.unwrap();
+    let missed = eventually("poll", async || notifier.poll(&told.cursor, wait).await).await;
+    let names = missed
+        .events
+        .iter()
+        .map(|event| event.entry.as_ref().unwrap().name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["0", "1", "2", "3", "4"]);
 }

@@ -24,6 +24,8 @@ mod delta_refusals;
 mod doors;
 mod downloads;
 mod entries;
+mod feed;
+mod followers;
 mod foreign_bytes;
 mod inside;
 mod insider;

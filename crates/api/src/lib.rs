@@ -5,7 +5,9 @@
 
 pub mod admin;
 pub mod drive;
+pub mod change;
 pub mod entry;
+pub mod google;
 pub mod me;
 pub mod metadata;
 pub mod problem;

@@ -1,5 +1,6 @@
 //! Any bytes where a request's JSON or a timestamp is expected: taken or refused, never a panic.
 
+use api::change::PollRequest;
 use api::metadata::{ChangeEntry, CreateEntry};
 use api::sync::{CommitRequest, SyncRequest, TicketRequest};
 use api::timestamp::Timestamp;
@@ -10,6 +11,7 @@ use proptest::prelude::{any, prop, proptest};
 
 fn check(bytes: &[u8]) {
     let _ = serde_json::from_slice::<CreateEntry>(bytes);
+    let _ = serde_json::from_slice::<PollRequest>(bytes);
     let _ = serde_json::from_slice::<ChangeEntry>(bytes);
     let _ = serde_json::from_slice::<UploadMetadata>(bytes);
     let _ = serde_json::from_slice::<SyncRequest>(bytes);

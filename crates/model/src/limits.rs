@@ -82,6 +82,20 @@ pub const VERSIONS_KEPT_MAX: u32 = 10_000;
 pub const VERSION_AGE_DEFAULT: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The longest time that a drive can be told to keep a version for.
 pub const VERSION_AGE_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// A change stays in the feed this long, in age.
+pub const FEED_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Scopes of one cursor.
+pub const CURSOR_SCOPES_MAX: usize = 128;
+/// A poll waits this long when it does not say: many proxies cut at 60 s.
+pub const POLL_WAIT: Duration = Duration::from_secs(55);
+/// Shortest wait of a poll.
+pub const POLL_WAIT_MIN: Duration = Duration::from_secs(1);
+/// Longest wait of a poll.
+pub const POLL_WAIT_MAX: Duration = Duration::from_secs(480);
+/// Changes that a poll's answer carries.
+pub const POLL_EVENTS_MAX: usize = 100;
+/// Changes of one page of a feed, by default.
+pub const CHANGES_PAGE: usize = 100;
 /// An access token lives this long.
 pub const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// A refresh token lives this long.

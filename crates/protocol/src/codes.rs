@@ -115,6 +115,7 @@ codes! {
     RECOVERING "recovering" Unavailable "The replica has just started and has not caught up with its group yet; try again or ask another one."
     OVERLOADED "overloaded" Busy "More requests wait than can be answered in time; nothing was done, try again after a pause."
     OUTCOME_UNKNOWN "outcome_unknown" Ambiguous "The request is too old to tell whether it happened; read before trying again."
+    RESET "reset" Reset "The feed does not go on from this cursor; read the tree anew and follow from a cursor taken before."
     CORRUPT_RECORD "corrupt_record" Corrupt "A stored record cannot be read; an administrator must look at this replica."
     BUG "bug" Bug "Something happened that must not; report it with the request id."
 }

@@ -62,6 +62,8 @@ pub enum Method {
     QueryReplica,
     /// Gateway to node: names of the fragments on a disk.
     ListFragments,
+    /// Gateway to metadata: wait until a feed of the group goes on; see `metadata::watch`.
+    WatchFeed,
 }
 
 impl Method {
@@ -72,7 +74,7 @@ impl Method {
         match self {
             Self::Ping => true,
             Self::StoreFragment | Self::ReadFragment => matches!(role, Gateway | Node),
-            Self::ConfirmFragment | Self::ListFragments => role == Gateway,
+            Self::ConfirmFragment | Self::ListFragments | Self::WatchFeed => role == Gateway,
             Self::RemoveStripe | Self::PushRows => matches!(role, Gateway | Metadata),
             Self::NodeStatus => matches!(role, Gateway | Metadata | Admin),
             Self::Propose => matches!(role, Gateway | Node | Admin),
@@ -90,7 +92,7 @@ impl Method {
     }
 
     /// Every method, in declaration order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Ping,
         Self::StoreFragment,
         Self::ConfirmFragment,
@@ -110,6 +112,7 @@ impl Method {
         Self::RaftHeartbeats,
         Self::QueryReplica,
         Self::ListFragments,
+        Self::WatchFeed,
     ];
 }
 

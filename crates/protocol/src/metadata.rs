@@ -12,11 +12,12 @@ pub mod group;
 pub mod query;
 pub mod upload;
 pub mod user;
+pub mod watch;
 
 use crate::frame;
 use crate::wire_error::Failure;
 use bytes::Bytes;
-use model::id::{DiskId, GroupId, Slot};
+use model::id::{DiskId, EntryId, GroupId, Slot};
 use model::profile::ProfileId;
 use model::stripe::StripeId;
 use model::time::{Age, BirthEpoch, WallTime};
@@ -120,6 +121,8 @@ pub enum Query {
     /// To a drive group as a whole: which of these stripes can never be known any more; at most `ROWS_MAX`. One of a slot that the
     /// group does not own makes it `not_mine`.
     Orphans(Vec<(ProfileId, StripeId)>),
+    /// To a drive group as a whole: where the feeds of these scopes of its slots stand; at most `ROWS_MAX`.
+    FeedEnds(Vec<EntryId>),
 }
 
 impl Query {
@@ -127,7 +130,12 @@ impl Query {
     #[must_use]
     pub fn slot(&self) -> Option<Slot> {
         match self {
-            Self::Control(_) | Self::Group | Self::StripeCounts | Self::Collection(_) | Self::Orphans(_) => None,
+            Self::Control(_)
+            | Self::Group
+            | Self::StripeCounts
+            | Self::Collection(_)
+            | Self::Orphans(_)
+            | Self::FeedEnds(_) => None,
             Self::Slot(slot) => Some(*slot),
             Self::User(query) => Some(query.slot()),
             Self::Drive(query) => Some(query.drive.slot()),
@@ -293,4 +301,8 @@ pub enum QueryAnswer {
     Collection(query::Collection),
     /// `Query::Orphans`: those that are none of the group's and never can be, in the order asked.
     Orphans(Vec<(ProfileId, StripeId)>),
+    /// `DriveAsk::Feed`.
+    Feed(query::FeedPage),
+    /// `Query::FeedEnds`: one for each scope that is there, in the order asked.
+    FeedEnds(Vec<drive::FeedPosition>),
 }

@@ -16,7 +16,7 @@ use std::fmt::Debug;
 
 const GOLDEN: &str = include_str!("../golden/answers.txt");
 const COMMAND_ANSWERS: u8 = 8;
-const QUERY_ANSWERS: u8 = 34;
+const QUERY_ANSWERS: u8 = 36;
 const STREAMS: u64 = 20_000;
 const STREAM_BYTES: u64 = 500;
 

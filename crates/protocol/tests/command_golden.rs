@@ -290,6 +290,11 @@ fn collection_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// Those of the feed.
+fn feed_commands() -> Vec<(&'static str, Command)> {
+    vec![("SweepFeed", Command::Drive(DriveCommand::SweepFeed { drive: DRIVE }))]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -301,7 +306,8 @@ fn commands_have_their_golden_bytes_and_read_back() {
         .into_iter()
         .chain(upload_commands())
         .chain(version_commands())
-        .chain(collection_commands());
+        .chain(collection_commands())
+        .chain(feed_commands());
     for (name, command) in all {
         let envelope = Envelope {
             request_id: None,

@@ -5,8 +5,10 @@ use bytes::Bytes;
 use model::authorize::Principal;
 use model::digest::{Digest, StripeHash};
 use model::entry::BlockRow;
-use model::id::{ClusterId, DeviceId, DiskId, DriveId, EntryId, GroupId, MapVersion, NodeId, RaftId, RowVersion, Slot};
-use model::id::{UploadId, UserId};
+use model::id::{
+    ClusterId, DeviceId, DiskId, DriveId, EntryId, GroupId, Incarnation, MapVersion, NodeId, RaftId, RowVersion, Slot,
+    UploadId, UserId,
+};
 use model::layout::{LayoutTable, Row};
 use model::name::{DrivePath, EntryName, Username};
 use model::process::Role;
@@ -23,6 +25,7 @@ use protocol::metadata::upload::{
     DirectContent, InlineBlock, NewBlock, NewStripe, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget,
 };
 use protocol::metadata::user::{CutParameters, NewDrive, NewToken, TokenHash, UserCommand};
+use protocol::metadata::watch::{WatchAnswer, WatchRequest};
 use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply, RequestKey, RequestLife};
 
 const GOLDEN: &str = include_str!("../golden/metadata.hex");
@@ -415,6 +418,12 @@ fn queries() -> Vec<Query> {
         drive(DriveAsk::Retention),
         Query::Collection(Some(DiskId(9))),
         Query::Orphans(vec![(ProfileId::Dev, stripe().id)]),
+        drive(DriveAsk::Feed {
+            scope: DRIVE.root(),
+            after: Some((Incarnation(1), 300)),
+            limit: 100,
+        }),
+        Query::FeedEnds(vec![DRIVE.root(), ENTRY]),
     ]
 }
 
@@ -455,6 +464,8 @@ proptest! {
     fn any_bytes_into_the_decoders_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = decode::<Envelope>(&bytes);
         let _ = decode::<Query>(&bytes);
+        let _ = decode::<WatchRequest>(&bytes);
+        let _ = decode::<WatchAnswer>(&bytes);
         let _ = Reply::<CommandAnswer>::from_bytes(&bytes);
         let _ = Reply::<QueryAnswer>::from_bytes(&bytes);
     }

@@ -7,6 +7,7 @@
 //! current through `set_routes`).
 
 mod groups;
+mod watching;
 
 use crate::codes;
 use crate::config::MetadataReads;

@@ -1,7 +1,8 @@
-//! What we hand out and take back: receipts of commits, cursors, page tokens. Made, signed, and verified later.
+//! What we hand out and take back: receipts of commits, page tokens, addresses of uploads. Made, signed, and verified later.
 //!
 //! The key is derived from the cluster's KEK file, so every gateway signs and verifies alike.
 //! Invariants: comparison takes constant time; each sort of text is signed with its own word in front, so none passes for another.
+//! Not here: cursors and tickets (`cursor`, `ticket`), which are signed with the same key.
 
 use api::receipt::{Receipt, Survives};
 use api::timestamp::Timestamp;
@@ -12,12 +13,11 @@ use codec::keys::DigestKey;
 use model::digest::Digest;
 use model::id::{EntryId, UploadId, UserId};
 use model::profile::ProfileId;
-use protocol::metadata::drive::FeedPosition;
 use protocol::metadata::upload::Committed;
 use subtle::ConstantTimeEq;
 
 const LABEL: &[u8] = b"holdfast v1 receipt key ";
-/// Bytes of a MAC in cursors and page tokens: 128 bits are far beyond guessing.
+/// Bytes of a MAC in page tokens: 128 bits are far beyond guessing.
 const SHORT_MAC_BYTES: usize = 16;
 
 /// Signs and verifies receipts and other opaque texts that we hand out.
@@ -30,8 +30,8 @@ impl ReceiptKey {
         Self(DigestKey::new(secret_hash(&input)))
     }
 
-    /// The receipt of a commit.
-    pub fn receipt(&self, profile: ProfileId, committed: &Committed) -> Receipt {
+    /// The receipt of a commit, for `user`, who made it.
+    pub fn receipt(&self, user: UserId, profile: ProfileId, committed: &Committed) -> Receipt {
         let mut receipt = Receipt {
             profile: profile.as_str().to_owned(),
             survives: Survives::from(committed.survival.survives),
@@ -39,7 +39,7 @@ impl ReceiptKey {
             entry: committed.view.entry.id.to_string(),
             version: committed.version.number,
             digest: committed.version.digest.to_hex(),
-            cursor: self.cursor(&committed.position),
+            cursor: self.cursor(user, &[committed.position]),
             time: Timestamp(committed.time),
             mac: String::new(),
         };
@@ -53,13 +53,6 @@ impl ReceiptKey {
             return false;
         };
         self.mac(receipt.signed_text().as_bytes()).0.ct_eq(&given.0).into()
-    }
-
-    /// A cursor right behind `position`: opaque, MACed.
-    pub fn cursor(&self, position: &FeedPosition) -> String {
-        let text = format!("{}.{}.{}", position.scope, position.incarnation, position.sequence);
-        let mac = self.mac(format!("cursor {text}").as_bytes()).to_hex();
-        format!("{text}.{}", &mac[..2 * SHORT_MAC_BYTES])
     }
 
     /// The token of the page of `folder` behind the child that is shown as `last`; of use to `user` alone.

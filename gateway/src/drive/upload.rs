@@ -31,7 +31,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesOrdered};
 use model::digest::Digest;
 use model::entry::BlockRow;
-use model::id::{DriveId, UploadId};
+use model::id::{DriveId, UploadId, UserId};
 use model::limits::{DIRECT_COMMIT_AFTER, DIRECT_COMMIT_BYTES, INLINE_BYTES_MAX};
 use model::profile::Domain;
 use protocol::codes as group_codes;
@@ -123,12 +123,12 @@ impl Core {
         let committed = result?;
         let bytes = self.seams.metrics.counter(&metrics::UPLOADED_BYTES);
         bytes.with_label_values::<&str>(&[]).inc_by(committed.version.size);
-        Ok(self.done(&upload.stage.facts, committed))
+        Ok(self.done(caller.principal.user, &upload.stage.facts, committed))
     }
 
-    fn done(&self, facts: &DriveFacts, committed: Committed) -> UploadDone {
+    fn done(&self, user: UserId, facts: &DriveFacts, committed: Committed) -> UploadDone {
         UploadDone {
-            receipt: self.receipts.receipt(facts.profile, &committed),
+            receipt: self.receipts.receipt(user, facts.profile, &committed),
             committed,
         }
     }

@@ -3,17 +3,18 @@
 //! Invariants: nothing of a refused request was read but its head, and no password, group or disk was asked; a place is held until
 //! the answer's head, and given to others while the client keeps us waiting for its body.
 //! Not here: health, readiness, metrics, the description and the page, which are always answered; long polls, which wait for most of
-//! their time; bodies of downloads, which `content` holds a place for.
+//! their time and hold a place only while they do not (`Entered`); bodies of downloads, which `content` holds a place for.
 
 use super::App;
 use super::extract::{bearer, client_address, declared_length};
 use super::problem::HttpError;
-use crate::admission::gate::Seat;
+use crate::admission::gate::{Place, Seat};
 use crate::admission::places::Refusal;
 use crate::admission::{SHORT_BYTES_MAX, Who};
 use axum::BoxError;
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -32,6 +33,20 @@ const LEND_AFTER: Duration = Duration::from_millis(250);
 /// A request whose content is short, if it has one.
 pub async fn short(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     pass(&app, request, next, refused).await
+}
+
+/// A place among short requests that a handler gives back when it is done with its work, though not with its answer: a poll's.
+pub struct Entered(#[expect(dead_code, reason = "held, and given back by being dropped")] Place);
+
+impl FromRequestParts<Arc<App>> for Entered {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, HttpError> {
+        let token = bearer(&parts.headers).ok();
+        let who = app.admission.who(token, client_address(&parts.extensions).0);
+        let entered = app.admission.requests.enter(who).await;
+        Ok(Self(entered.map_err(Refusal::failure)?))
+    }
 }
 
 /// A sign-in, which is refused in the shape of RFC 6749.

@@ -41,6 +41,18 @@ pub fn current_text() -> String {
     text(current())
 }
 
+/// The time of a request in which it was waited for the client, or for something to happen.
+#[derive(Clone)]
+pub struct Awaited(Arc<AtomicU64>);
+
+impl Awaited {
+    /// So much more of it.
+    pub fn add(&self, span: Duration) {
+        let span_ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(span_ns, Ordering::Relaxed);
+    }
+}
+
 /// Runs `work` as a part of the request `trace`.
 #[cfg(test)]
 pub(super) async fn within<T>(trace: u128, work: impl Future<Output = T>) -> T {
@@ -66,7 +78,8 @@ pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) ->
     let process = format!("gateway-{}", app.core.metadata.source());
     let span = tracing::info_span!("request", request_id = %text(trace), %process, %method, %route);
     let awaited = Arc::new(AtomicU64::new(0));
-    let request = timed(request, &seams.clock, &awaited);
+    let mut request = timed(request, &seams.clock, &awaited);
+    request.extensions_mut().insert(Awaited(Arc::clone(&awaited)));
     let started = seams.clock.monotonic();
     let response = TRACE.scope(trace, next.run(request)).instrument(span.clone()).await;
     let took = seams.clock.monotonic().saturating_sub(started);

@@ -12,7 +12,7 @@ use crate::seams::Seams;
 use crate::serve::{Gateway, Place, start};
 use async_trait::async_trait;
 use codec::cipher::Aes256Gcm;
-use daemon::clock::ManualClock;
+use daemon::clock::{Clock, ManualClock};
 use daemon::metrics::Metrics;
 use daemon::pool::Pool;
 use daemon::random::Random;
@@ -20,6 +20,7 @@ use daemon::shutdown::Shutdown;
 use kv::memory::MemoryKv;
 use kv::overlay::Overlay;
 use kv::seam::Kv;
+use metadata_raft::feed_watch::FeedWatch;
 use metadata_raft::state::State;
 use model::authorize::Principal;
 use model::cluster::{Membership, NodeInfo};
@@ -34,6 +35,7 @@ use protocol::metadata::group::{AdoptedSlot, GroupCommand, GroupSettings};
 use protocol::metadata::query::{ControlQuery, Usage};
 use protocol::metadata::upload::UploadCommand;
 use protocol::metadata::user::NewToken;
+use protocol::metadata::watch::{MovedScope, WatchAnswer, WatchRequest};
 use protocol::metadata::{
     Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest,
     Reply as GroupAnswer,
@@ -68,6 +70,10 @@ pub(super) struct Replica {
     /// A command that opens a session is told here when it arrives, and waits while a test holds the gate.
     opening: Notify,
     gate: RwLock<()>,
+    /// What the group of drives tells of feeds that go on.
+    pub(super) feed: FeedWatch,
+    asked: Mutex<Vec<Method>>,
+    clock: ManualClock,
 }
 
 impl Replica {
@@ -79,9 +85,36 @@ impl Replica {
         let reply = State::new(group)
             .apply(&mut overlay, commands.len() as u64 + 1, envelope)
             .unwrap();
-        kv.write(overlay.into_batch()).unwrap();
+        let batch = overlay.into_batch();
+        kv.write(batch).unwrap();
         commands.push(decode::<Envelope>(envelope).unwrap().command);
+        self.tell(&commands);
         reply
+    }
+
+    /// Tells where the feed of the last command's drive stands.
+    fn tell(&self, commands: &[Command]) {
+        let Some(command @ (Command::Drive(_) | Command::Upload(_))) = commands.last() else {
+            return;
+        };
+        let drive = match command {
+            Command::Drive(command) => command.drive(),
+            Command::Upload(command) => command.drive(),
+            _ => return,
+        };
+        let query = encode(&Query::FeedEnds(vec![drive.root()])).unwrap();
+        let reply = State::new(GroupId(1)).query(&self.stores[1], &query).unwrap();
+        let answer = GroupAnswer::<QueryAnswer>::from_bytes(&reply).unwrap().result;
+        let Ok(QueryAnswer::FeedEnds(ends)) = answer else {
+            panic!("asked for the ends of feeds")
+        };
+        let index = self.feed.index() + 1;
+        let moved = ends.iter().map(|end| MovedScope {
+            scope: end.scope,
+            sequence: end.sequence,
+        });
+        self.feed.moves(index, moved.collect());
+        self.feed.written(index);
     }
 
     fn command(&self, group: GroupId, command: Command) {
@@ -103,12 +136,40 @@ impl Replica {
         let reply = State::new(group).query(kv, &encode(query).unwrap()).unwrap();
         GroupAnswer::<QueryAnswer>::from_bytes(&reply).unwrap().result.unwrap()
     }
+
+    /// As a leader's replica.
+    async fn watch(&self, request: &WatchRequest) -> WatchAnswer {
+        let Some(after) = request.after else {
+            return self.feed.behind(self.feed.index());
+        };
+        let end = self.clock.monotonic() + Duration::from_millis(u64::from(request.wait_ms));
+        let mut news = self.feed.news();
+        loop {
+            news.borrow_and_update();
+            let told = self.feed.behind(after);
+            let left = end.saturating_sub(self.clock.monotonic());
+            if !told.moved.is_empty() || !told.is_whole || left.is_zero() {
+                return told;
+            }
+            tokio::select! {
+                changed = news.changed() => changed.unwrap(),
+                () = self.clock.sleep(left) => {}
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Handler for Replica {
     async fn handle(&self, _: ProcessId, call: Call) -> Result<Answer, Failure> {
+        self.asked.lock().unwrap().push(call.method);
         let reply = match call.method {
+            Method::WatchFeed => {
+                return Ok(Answer {
+                    message: encode(&self.watch(&decode(&call.message)?).await)?,
+                    payload: bytes::Bytes::new(),
+                });
+            }
             Method::Propose => {
                 let request: ProposeRequest = decode(&call.message)?;
                 let command = decode::<Envelope>(&request.envelope)?.command;
@@ -239,6 +300,9 @@ impl World {
             commands: Mutex::default(),
             opening: Notify::new(),
             gate: RwLock::new(()),
+            feed: FeedWatch::new(0),
+            asked: Mutex::default(),
+            clock: clock.clone(),
         });
         let metadata = process(Role::Metadata, 1);
         let (first, address) = network.attach(metadata, CLUSTER, Arc::clone(&replica) as Arc<dyn Handler>);
@@ -298,6 +362,21 @@ impl World {
 
     pub(super) fn address(&self) -> SocketAddr {
         self.gateway.address()
+    }
+
+    /// Tells the gateway to stop.
+    pub(super) fn stop(&self) {
+        self.shutdown.request();
+    }
+
+    /// What the metadata process was asked so far.
+    pub(super) fn asked(&self) -> Vec<Method> {
+        self.replica.asked.lock().unwrap().clone()
+    }
+
+    /// Where feeds that go on are told.
+    pub(super) fn feed(&self) -> &FeedWatch {
+        &self.replica.feed
     }
 
     /// Cuts the gateway off from the metadata replica.

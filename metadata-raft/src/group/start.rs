@@ -132,6 +132,7 @@ impl Group {
         if let Some(fault) = log.fault() {
             return Err(fault.into());
         }
+        let feed = apply.feed();
         let state = GroupState::open(kv, group, apply)?;
         require_whole(&log, &state, group)?;
         let bug = |detail: String| GroupError::Bug { group, detail };
@@ -173,6 +174,7 @@ impl Group {
             heartbeats,
             timing,
             room,
+            feed,
             recovered,
             fault: OnceLock::new(),
         })

@@ -5,6 +5,7 @@
 //! Invariants: a batch moves state and position together; answers are given after the write; a failed store stops the replica.
 //! Not here: what commands mean (`Apply`'s implementer), reading and writing snapshots' parts (`snapshot`).
 
+use crate::feed_watch::FeedWatch;
 use crate::raft::read_once::ReadOnce;
 use crate::raft::record::{StoredLogId, StoredMembersAt, no_answer};
 use crate::raft::snapshot::{SnapshotData, Staging, StateView, clear, membership_of, meta_of};
@@ -37,6 +38,14 @@ pub trait Apply: Send + Sync + 'static {
 
     /// Told after entries up to `index` were written, on the thread that applies: wakes those who wait for changes. Must be quick.
     fn applied(&self, index: u64);
+
+    /// Told when the state was opened or replaced as a whole, applied up to `index`. Must be quick.
+    fn jumped(&self, _index: u64) {}
+
+    /// Where whoever waits for changes of feeds is told; `None` where nothing is.
+    fn feed(&self) -> Option<Arc<FeedWatch>> {
+        None
+    }
 }
 
 struct Current {
@@ -84,6 +93,7 @@ impl GroupState {
             leftovers.push(clear(group, 1, record.install - 1));
         }
         kv.write(leftovers)?;
+        apply.jumped(applied.last.map_or(0, |last| last.index));
         let current = RwLock::new(Current { record, applied });
         Ok(Self {
             shared: Arc::new(Shared {
@@ -218,7 +228,9 @@ impl GroupState {
         self.shared.kv.write(switched)?;
         self.shared.kv.sync()?;
         // 2. Readers of the old install have ended when this returns.
+        let index = applied.last.map_or(0, |last| last.index);
         self.publish(|current| *current = Current { record, applied });
+        self.shared.apply.jumped(index);
         // 3. A crash before this leaves rows that `open` removes.
         self.shared.kv.write(vec![clear(self.shared.group, old, old)])
     }

@@ -11,6 +11,7 @@ use crate::state::control;
 use crate::state::copy::{self, CopyTo};
 use crate::state::drive;
 use crate::state::erasure;
+use crate::state::feed;
 use crate::state::job;
 use crate::state::page;
 use crate::state::request;
@@ -36,6 +37,7 @@ use protocol::frame;
 use protocol::metadata::drive::DriveCommand;
 use protocol::metadata::upload::UploadCommand;
 use protocol::metadata::user::{TokenUse, UserCommand};
+use protocol::metadata::watch::MovedScope;
 use protocol::metadata::{Command, CommandAnswer, Envelope, Reply, RequestKey};
 use protocol::wire_error::Failure;
 
@@ -45,6 +47,8 @@ pub(crate) struct Applied {
     pub(crate) reply: Bytes,
     /// Whether the queue of waiting work got a row.
     pub(crate) enters_work: bool,
+    /// Scopes whose feeds went on.
+    pub(crate) moved: Vec<MovedScope>,
 }
 
 impl State {
@@ -81,10 +85,12 @@ impl State {
             Vec::new()
         };
         let mut enters_work = false;
+        let mut moved = Vec::new();
         for change in changes {
             match change {
                 Change::Put(key, value) => {
                     enters_work |= waiting::is_due_key(&key);
+                    moved.extend(feed::moved(&key, &value)?);
                     tx.put(key, value);
                 }
                 Change::Delete(key) => tx.delete(key),
@@ -98,6 +104,7 @@ impl State {
         Ok(Applied {
             reply: reply.to_bytes(),
             enters_work,
+            moved,
         })
     }
 
@@ -338,6 +345,7 @@ fn on_drive(tx: &mut Overlay<'_>, now: &Now, command: &DriveCommand) -> Outcome<
         DriveCommand::SweepVersions { drive } => retention::sweep(tx, now, *drive).map(CommandAnswer::Swept),
         DriveCommand::SweepDropped { drive } => retention::sweep_dropped(tx, *drive).map(CommandAnswer::Swept),
         DriveCommand::SweepBlocks { drive } => collection::sweep_blocks(tx, now, *drive).map(CommandAnswer::Swept),
+        DriveCommand::SweepFeed { drive } => feed::sweep(tx, now, *drive).map(CommandAnswer::Swept),
     }
 }
 

@@ -1,11 +1,12 @@
 //! The change feed: one record by the drive's sequence, one row for each scope that held the entry before or after.
 //!
 //! Invariants: both sequences count from 1 without holes; entering a scope is told as `created`, leaving as `deleted`.
-//! Not here: cursors and waiting (gateway), ageing of the feed (a later issue).
+//! Not here: pages and ageing of the feed (`feed`), cursors and waiting (gateway).
 
 use crate::state::age::Now;
 use crate::state::drive::{self, DriveRecord};
 use crate::state::entry::Shown;
+use crate::state::feed;
 use crate::state::keys;
 use crate::state::store::{Outcome, broken, list, load, save};
 use kv::overlay::Overlay;
@@ -65,6 +66,7 @@ pub(crate) fn record(
     scopes: (&[u64], &[u64]),
 ) -> Outcome<()> {
     let (before, after) = scopes;
+    feed::note_hour(tx, actor.now, drive)?;
     drive.sequence = drive
         .sequence
         .checked_add(1)

@@ -13,6 +13,7 @@ use crate::state::change::{ChangeRecord, ScopeChange, ScopeRecord};
 use crate::state::content_counts::ContentCounts;
 use crate::state::drive::DriveRecord;
 use crate::state::entry::{EntryRecord, Shown, Standing, Walk, stored_name};
+use crate::state::feed;
 use crate::state::job::{JobKind, JobRecord};
 use crate::state::keys::{self, DRIVE_PREFIX_BYTES, Key};
 use crate::state::query::all_entries;
@@ -158,13 +159,17 @@ fn check_feed(kv: &dyn KvRead, drive: &DriveRecord, complaints: &mut Complaints)
     let is_whole = changes
         .iter()
         .map(|(key, _)| keys::last_u64(key))
-        .eq(1..=drive.sequence);
+        .eq(feed::dropped(kv, id, 0)? + 1..=drive.sequence);
     expect(complaints, is_whole, || format!("the feed of drive {id} has a hole"));
     for (key, scope) in table::<ScopeRecord>(kv, id, keys::SCOPE)? {
         let number = keys::last_u64(&key);
         let prefix = keys::scope_changes(id, number).done();
         let told = list::<ScopeChange>(kv, &prefix, None, usize::MAX)?;
-        let is_whole = told.iter().map(|(key, _)| keys::last_u64(key)).eq(1..=scope.sequence);
+        let first = feed::dropped(kv, id, number)? + 1;
+        let is_whole = told
+            .iter()
+            .map(|(key, _)| keys::last_u64(key))
+            .eq(first..=scope.sequence);
         expect(complaints, is_whole, || {
             format!("the feed of scope {number} has a hole")
         });

@@ -94,6 +94,10 @@ tables! {
     SCOPE_CHANGE = 0x51
     /// Scopes by (drive, entry).
     SCOPE = 0x52
+    /// Where the drive's feed stood before the first change of an aged hour, by (drive, age at which the hour began).
+    FEED_HOUR = 0x53
+    /// Up to which sequence changes were dropped, by (drive, scope); the drive's own under 0.
+    FEED_DROPPED = 0x54
     /// Jobs by (drive, number).
     JOB = 0x60
     /// Usage by drive.
@@ -410,6 +414,14 @@ pub(crate) fn scope(drive: DriveId, entry: u64) -> Bytes {
 
 pub(crate) fn scope_changes(drive: DriveId, scope: u64) -> Key {
     Key::of_drive(drive, SCOPE_CHANGE).u64(scope)
+}
+
+pub(crate) fn feed_hour(drive: DriveId, age_ms: u64) -> Bytes {
+    Key::of_drive(drive, FEED_HOUR).u64(age_ms).done()
+}
+
+pub(crate) fn feed_dropped(drive: DriveId, scope: u64) -> Bytes {
+    Key::of_drive(drive, FEED_DROPPED).u64(scope).done()
 }
 
 pub(crate) fn job(drive: DriveId, job: u64) -> Bytes {

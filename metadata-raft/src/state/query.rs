@@ -9,6 +9,7 @@ use crate::state::commit;
 use crate::state::control;
 use crate::state::drive::{self, DriveRecord};
 use crate::state::entry::{self, EntryRecord, Shown};
+use crate::state::feed;
 use crate::state::job;
 use crate::state::keys;
 use crate::state::manifest;
@@ -77,6 +78,7 @@ impl State {
                 Query::StripeCounts => QueryAnswer::StripeCounts(stripe_counts::of_group(kv)?),
                 Query::Collection(after) => QueryAnswer::Collection(collection::describe(kv, *after)?),
                 Query::Orphans(stripes) => QueryAnswer::Orphans(collection::orphans(kv, stripes)?),
+                Query::FeedEnds(scopes) => QueryAnswer::FeedEnds(feed::ends(kv, times, scopes)?),
                 _ => QueryAnswer::Group(age::describe(kv)?),
             };
             return Ok(Reply {
@@ -93,7 +95,8 @@ impl State {
             | Query::Group
             | Query::StripeCounts
             | Query::Collection(_)
-            | Query::Orphans(_) => Ok(QueryAnswer::Time(now.time)),
+            | Query::Orphans(_)
+            | Query::FeedEnds(_) => Ok(QueryAnswer::Time(now.time)),
         };
         let result = match answer {
             Ok(answer) => Ok(answer),
@@ -192,6 +195,10 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
         DriveAsk::ScopeChanges { scope, after, limit } => {
             require(scope.drive == id, &codes::NOT_FOUND)?;
             change::by_scope(kv, &drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Changes)
+        }
+        DriveAsk::Feed { scope, after, limit } => {
+            require(scope.drive == id, &codes::NOT_FOUND)?;
+            feed::page(kv, &drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Feed)
         }
         DriveAsk::Usage | DriveAsk::Facts => on_worker(kv, &drive, &query.ask),
         DriveAsk::Upload {

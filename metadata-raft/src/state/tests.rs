@@ -5,6 +5,7 @@ mod collection_model;
 mod contents;
 mod control;
 mod copies;
+mod feed;
 mod foreseen;
 mod golden;
 mod model_tree;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
 use model::id::{DriveId, SLOTS, Slot};
-use model::limits::{COMMAND_OPERATIONS_MAX, TRASH_AGE};
+use model::limits::{COMMAND_OPERATIONS_MAX, FEED_AGE, TRASH_AGE};
 use model::time::Age;
 use serde::{Deserialize, Serialize};
 use std::ops::Bound;
@@ -26,6 +26,8 @@ use std::time::Duration;
 /// Due at once: before every age.
 pub(crate) const AT_ONCE: Age = Age(0);
 const HOUR_MS: u64 = 3_600_000;
+/// Of the feed's marks.
+const HOUR: Duration = Duration::from_millis(HOUR_MS);
 
 /// Which sweep a row asks for. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,12 +46,14 @@ pub(crate) enum Sweep {
     Versions = 6,
     /// Pages of versions that were taken out.
     Dropped = 7,
+    /// Changes of the feed.
+    Feed = 8,
     /// Blocks without references.
     Blocks = 16,
 }
 
 /// All but `Blocks`, which `fill_idle` fills in, with the tables that they work off. Positions are stored.
-pub(crate) const SWEEPS: [(Sweep, u8); 7] = [
+pub(crate) const SWEEPS: [(Sweep, u8); 8] = [
     (Sweep::Job, keys::JOB),
     (Sweep::Pages, keys::PAGE_RELEASE),
     (Sweep::Trash, keys::TRASH),
@@ -57,6 +61,7 @@ pub(crate) const SWEEPS: [(Sweep, u8); 7] = [
     (Sweep::Requests, keys::REQUEST_END),
     (Sweep::Versions, keys::OLD_VERSION),
     (Sweep::Dropped, keys::DROPPED_VERSION),
+    (Sweep::Feed, keys::FEED_HOUR),
 ];
 
 /// Every sweep, by its stored number.
@@ -422,6 +427,7 @@ pub(crate) fn due_of(sweep: Sweep, key: &[u8]) -> Age {
         Sweep::Trash => age.after(TRASH_AGE),
         Sweep::Sessions | Sweep::Versions | Sweep::Blocks => age,
         Sweep::Requests => requests_due(key),
+        Sweep::Feed => age.after(HOUR).after(FEED_AGE),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Works off what commands left behind: jobs of purges, the trash's end of life, sessions and versions past their age, pages nobody
-//! counts, blocks past their grace.
+//! Works off what commands left behind: jobs of purges, the trash's end of life, sessions, versions and changes past their age, pages
+//! nobody counts, blocks past their grace.
 //!
 //! Runs where a drive group is led. What waits stands in the group's queue, which `apply` keeps: a look is one short range of keys,
 //! and between two looks the worker sleeps until `apply` enters something or the first row is due. So millions of drives with nothing
@@ -104,6 +104,7 @@ impl SweepWorker {
             Sweep::Versions => ("version", Command::Drive(DriveCommand::SweepVersions { drive })),
             Sweep::Dropped => ("dropped", Command::Drive(DriveCommand::SweepDropped { drive })),
             Sweep::Blocks => ("block", Command::Drive(DriveCommand::SweepBlocks { drive })),
+            Sweep::Feed => ("change", Command::Drive(DriveCommand::SweepFeed { drive })),
         };
         match command(&self.group, self.clock.as_ref(), sweep).await {
             Ok(CommandAnswer::Swept(swept)) => {

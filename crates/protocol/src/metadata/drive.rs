@@ -160,6 +160,11 @@ pub enum DriveCommand {
         /// In which drive.
         drive: DriveId,
     },
+    /// Drops changes that are older than the feed's age, by at most 1,000 sub-operations.
+    SweepFeed {
+        /// In which drive.
+        drive: DriveId,
+    },
 }
 
 impl DriveCommand {
@@ -175,7 +180,8 @@ impl DriveCommand {
             | Self::SetRetention { drive, .. }
             | Self::SweepVersions { drive }
             | Self::SweepDropped { drive }
-            | Self::SweepBlocks { drive } => *drive,
+            | Self::SweepBlocks { drive }
+            | Self::SweepFeed { drive } => *drive,
             Self::PatchEntry { entry, .. }
             | Self::TrashEntry { entry, .. }
             | Self::RestoreEntry { entry, .. }

@@ -218,6 +218,15 @@ pub enum DriveAsk {
     },
     /// How long the drive keeps old versions.
     Retention,
+    /// A page of a scope's feed, each change with its entry as it is now. `reset` when the feed does not go on from there.
+    Feed {
+        /// The scope's entry.
+        scope: EntryId,
+        /// The drive's incarnation and the greatest scope sequence already known; `None` asks for the present end alone.
+        after: Option<(Incarnation, u64)>,
+        /// 1 to `ROWS_MAX`.
+        limit: u16,
+    },
 }
 
 /// A page of a folder.
@@ -467,6 +476,28 @@ pub struct Changes {
     pub changes: Vec<Change>,
     /// Where the scope stands at present.
     pub position: FeedPosition,
+    /// Whether more follow.
+    pub has_more: bool,
+}
+
+/// A change with its entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedChange {
+    /// By the scope's sequence.
+    pub change: Change,
+    /// The entry as it was when the feed was read; `None` when it is gone.
+    pub view: Option<EntryView>,
+}
+
+/// A page of a scope's feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedPage {
+    /// Ascending by sequence, without holes.
+    pub changes: Vec<FeedChange>,
+    /// Where the scope stands at present.
+    pub position: FeedPosition,
+    /// Changes up to this sequence were dropped for their age.
+    pub dropped: u64,
     /// Whether more follow.
     pub has_more: bool,
 }

@@ -55,7 +55,7 @@ impl Core {
             }
         };
         Ok(UploadDone {
-            receipt: self.receipts.receipt(facts.profile, &committed),
+            receipt: self.receipts.receipt(caller.principal.user, facts.profile, &committed),
             committed,
         })
     }

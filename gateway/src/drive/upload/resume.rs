@@ -114,7 +114,11 @@ impl Core {
             ResumableState::Open { session, .. } => Ok(open(&session)),
             ResumableState::Committed(committed) => {
                 let facts = self.drive_facts(caller, upload.drive).await?;
-                Ok(Standing::Finished(Box::new(self.done(&facts, committed))))
+                Ok(Standing::Finished(Box::new(self.done(
+                    caller.principal.user,
+                    &facts,
+                    committed,
+                ))))
             }
         }
     }
@@ -321,8 +325,11 @@ impl Upload {
         let session = self.session;
         match self.finish(intake).await {
             Ok(committed) => {
-                let Stage { core, facts, .. } = &self.stage;
-                Ok(Standing::Finished(Box::new(core.done(facts, committed))))
+                let Stage {
+                    core, facts, caller, ..
+                } = &self.stage;
+                let done = core.done(caller.principal.user, facts, committed);
+                Ok(Standing::Finished(Box::new(done)))
             }
             Err(failure) => {
                 let is_lost = failure.kind == ErrorKind::Conflict && !group_codes::WRONG_POSITION.is(&failure);

@@ -53,9 +53,13 @@ fn wanted(kv: &dyn KvRead, slot: Slot) -> Outcome<BTreeMap<Work, Age>> {
             let work = match sweep {
                 Sweep::Job => Work::job(drive, keys::last_u64(&key)),
                 Sweep::Requests => Work::requests(slot),
-                Sweep::Pages | Sweep::Trash | Sweep::Sessions | Sweep::Versions | Sweep::Dropped | Sweep::Blocks => {
-                    Work::of(drive, sweep)
-                }
+                Sweep::Pages
+                | Sweep::Trash
+                | Sweep::Sessions
+                | Sweep::Versions
+                | Sweep::Dropped
+                | Sweep::Feed
+                | Sweep::Blocks => Work::of(drive, sweep),
             };
             let due = waiting::due_in(kv, drive, sweep, &key)?;
             let first = wanted.entry(work).or_insert(due);

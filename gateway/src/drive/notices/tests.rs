@@ -1,0 +1,147 @@
+//! Who is woken by what, and what is bounded.
+
+use super::{LINGER, Notices, PollLimits};
+use daemon::metrics::Metrics;
+use futures_util::FutureExt;
+use model::id::{DriveId, GroupId, Incarnation, UserId};
+use protocol::metadata::drive::FeedPosition;
+use protocol::metadata::watch::MovedScope;
+use std::sync::Arc;
+use std::time::Duration;
+
+const GROUP: GroupId = GroupId(1);
+
+fn place(drive: u64, sequence: u64) -> FeedPosition {
+    FeedPosition {
+        scope: DriveId(drive).root(),
+        incarnation: Incarnation(1),
+        sequence,
+    }
+}
+
+fn at(drive: u64, sequence: u64) -> [(FeedPosition, GroupId); 1] {
+    [(place(drive, sequence), GROUP)]
+}
+
+fn moved(drive: u64, sequence: u64) -> MovedScope {
+    let scope = DriveId(drive).root();
+    MovedScope { scope, sequence }
+}
+
+fn notices(polls_max: usize, polls_per_user_max: usize) -> (Arc<Notices>, Metrics) {
+    let metrics = Metrics::new();
+    let limits = PollLimits {
+        polls_max,
+        polls_per_user_max,
+    };
+    (Arc::new(Notices::new(limits, &metrics)), metrics)
+}
+
+#[test]
+fn a_poll_is_woken_by_what_moves_its_scope_past_its_place_and_by_nothing_else() {
+    let (notices, _) = notices(10, 10);
+    let ticket = notices.enter(UserId(1), &at(1, 5)).unwrap();
+    assert_eq!(ticket.woken().now_or_never(), None);
+    notices.moved(&[moved(2, 9), moved(1, 5)]);
+    assert_eq!(ticket.woken().now_or_never(), None);
+    notices.moved(&[moved(1, 6)]);
+    assert_eq!(ticket.woken().now_or_never(), Some(1));
+    // Before it is armed again it stays woken, so that a wake-up between two looks is not lost.
+    assert_eq!(ticket.woken().now_or_never(), Some(1));
+    ticket.arm(&[place(1, 6)]);
+    assert_eq!(ticket.woken().now_or_never(), None);
+    ticket.arm(&[place(1, 5)]);
+    assert_eq!(
+        ticket.woken().now_or_never(),
+        None,
+        "nothing was compared, so the end is not known"
+    );
+    notices.compared(&[place(1, 6)]);
+    assert_eq!(ticket.woken().now_or_never(), Some(1));
+}
+
+#[test]
+fn who_enters_behind_a_known_end_is_woken_at_once() {
+    let (notices, _) = notices(10, 10);
+    let first = notices.enter(UserId(1), &at(1, 5)).unwrap();
+    notices.compared(&[place(1, 5)]);
+    assert_eq!(first.end_of(DriveId(1).root()), Some((Incarnation(1), 5)));
+    notices.moved(&[moved(1, 7)]);
+    notices.compared(&[place(1, 6)]);
+    assert_eq!(
+        first.end_of(DriveId(1).root()),
+        Some((Incarnation(1), 7)),
+        "an end never goes back"
+    );
+    let late = notices.enter(UserId(1), &at(1, 6)).unwrap();
+    assert_eq!(late.woken().now_or_never(), Some(1));
+    let present = notices.enter(UserId(1), &at(1, 7)).unwrap();
+    assert_eq!(present.woken().now_or_never(), None);
+}
+
+#[test]
+fn a_poll_of_many_scopes_is_woken_by_any_of_them_and_leaves_all() {
+    let (notices, metrics) = notices(1_000, 10);
+    let places: Vec<_> = (1..=128).map(|drive| (place(drive, 5), GROUP)).collect();
+    let ticket = notices.enter(UserId(1), &places).unwrap();
+    let other = notices.enter(UserId(2), &at(77, 5)).unwrap();
+    notices.moved(&[moved(77, 6)]);
+    assert_eq!(ticket.woken().now_or_never(), Some(2), "both were woken together");
+    assert_eq!(other.woken().now_or_never(), Some(2));
+    drop(ticket);
+    let after = notices.enter(UserId(3), &at(1, 5)).unwrap();
+    notices.moved(&[moved(1, 6)]);
+    assert_eq!(
+        after.woken().now_or_never(),
+        Some(1),
+        "the row is used again and belongs to nobody else"
+    );
+    drop((other, after));
+    assert!(
+        metrics.encode().contains("gateway_polls_waiting 0"),
+        "{}",
+        metrics.encode()
+    );
+}
+
+#[test]
+fn polls_are_bounded_in_all_and_for_each_user() {
+    let (notices, _) = notices(3, 2);
+    let own = [(); 2].map(|()| notices.enter(UserId(1), &at(1, 0)).unwrap());
+    let refused = |user| notices.enter(UserId(user), &at(1, 0)).err().map(|failure| failure.code);
+    assert_eq!(refused(1).as_deref(), Some("rate_exceeded"));
+    let other = notices.enter(UserId(2), &at(1, 0)).unwrap();
+    assert_eq!(refused(3).as_deref(), Some("too_busy"));
+    drop(other);
+    assert_eq!(refused(3), None);
+    drop(own);
+    assert_eq!(refused(1), None);
+}
+
+#[tokio::test]
+async fn a_group_is_watched_while_it_has_scopes_and_a_while_longer() {
+    let (notices, _) = notices(10, 10);
+    assert_eq!(notices.next_group().now_or_never(), None);
+    let ticket = notices.enter(UserId(1), &at(1, 5)).unwrap();
+    assert_eq!(notices.next_group().await, GROUP);
+    assert_eq!(notices.next_group().now_or_never(), None, "somebody does already");
+    assert_eq!(ticket.covered().now_or_never(), None);
+    notices.cover(GROUP, true);
+    ticket.covered().await;
+    let later = |seconds: u64| Duration::from_secs(1_000 + seconds);
+    assert!(!notices.prune(GROUP, later(0)));
+    drop(ticket);
+    assert!(!notices.prune(GROUP, later(1)));
+    assert_eq!(notices.scopes_of(GROUP), [DriveId(1).root()]);
+    assert!(!notices.prune(GROUP, later(1) + LINGER / 2));
+    drop(notices.enter(UserId(1), &at(1, 5)).unwrap());
+    assert!(!notices.prune(GROUP, later(1) + LINGER), "it was waited for meanwhile");
+    assert!(notices.prune(GROUP, later(1) + 2 * LINGER));
+    let again = notices.enter(UserId(1), &at(1, 5)).unwrap();
+    assert_eq!(
+        again.end_of(DriveId(1).root()),
+        None,
+        "what moved meanwhile is not known"
+    );
+    assert_eq!(notices.next_group().await, GROUP);
+}

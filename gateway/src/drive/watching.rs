@@ -1,0 +1,85 @@
+//! Being told which feeds go on: one standing call for each group whose scopes polls wait for.
+//!
+//! Subscribe, compare, wait: the first call tells where the log stands, what is compared after it shows at least that, and each further
+//! call goes on from the index that the last one told. A replica that cannot go on from there says so, and all scopes are compared again.
+//! Invariants: between two calls nothing is missed, whichever replica is asked; a group without polls costs no call.
+//! Not here: who waits (`notices`), the call (`metadata_client/watching`).
+
+use crate::drive::Core;
+use crate::drive::metadata_client::unexpected;
+use model::id::{EntryId, GroupId};
+use protocol::metadata::query::ROWS_MAX;
+use protocol::metadata::{Query, QueryAnswer};
+use protocol::wire_error::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How long a standing call waits when nothing moves: what an idle group costs.
+const WATCH_WAIT: Duration = Duration::from_secs(30);
+/// Rest after a call that told something: what moves meanwhile is told together. A guess: a tenth of what a poll may take.
+const TOLD_REST: Duration = Duration::from_millis(2);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Watches the groups of the scopes that are waited for, as long as it is polled.
+    pub async fn keep_watching(self: &Arc<Self>) {
+        let mut watching = JoinSet::new();
+        loop {
+            tokio::select! {
+                group = self.notices.next_group() => {
+                    let core = Arc::clone(self);
+                    watching.spawn(async move { core.watch_group(group).await });
+                }
+                Some(_) = watching.join_next() => {}
+            }
+        }
+    }
+
+    async fn watch_group(&self, group: GroupId) {
+        let (mut after, mut pause) = (None, PAUSE_MIN);
+        loop {
+            match self.watch_once(group, after).await {
+                Ok(index) => {
+                    (after, pause) = (Some(index), PAUSE_MIN);
+                    self.notices.cover(group, true);
+                }
+                Err(failure) => {
+                    tracing::debug!(%group, %failure, "a group does not tell what moves");
+                    let span = pause / 2 + self.seams.random.up_to(pause / 2);
+                    self.seams.clock.sleep(span).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+            if self.notices.prune(group, self.seams.clock.monotonic()) {
+                return;
+            }
+        }
+    }
+
+    /// One call; the index to go on from.
+    async fn watch_once(&self, group: GroupId, after: Option<u64>) -> Result<u64, Failure> {
+        let told = self.metadata.watch_feed(group, after, WATCH_WAIT).await?;
+        if after.is_some() && !told.is_whole {
+            // Behind the call, so that it shows all that the call could not tell. Failing, the call is made again from where it was.
+            self.compare(group, self.notices.scopes_of(group)).await?;
+        }
+        if !told.moved.is_empty() {
+            self.notices.moved(&told.moved);
+            self.seams.clock.sleep(TOLD_REST).await;
+        }
+        Ok(told.index)
+    }
+
+    async fn compare(&self, group: GroupId, scopes: Vec<EntryId>) -> Result<(), Failure> {
+        for part in scopes.chunks(ROWS_MAX) {
+            let query = Query::FeedEnds(part.to_vec());
+            match self.metadata.query_group(group, &query, 0).await? {
+                QueryAnswer::FeedEnds(ends) => self.notices.compared(&ends),
+                _ => return Err(unexpected()),
+            }
+        }
+        Ok(())
+    }
+}

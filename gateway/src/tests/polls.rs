@@ -1,0 +1,269 @@
+//! Polls on a clock that the test moves: what wakes them, what they cost, and what they meet.
+
+use super::wire::{Line, Reply};
+use super::world::{Wishes, World};
+use crate::config::{AdmissionLimits, Limits};
+use crate::drive::notices::PollLimits;
+use api::change::{ChangeKind, ChangesPage, PollAnswer};
+use futures_util::future::join_all;
+use model::limits::POLL_WAIT_MAX;
+use protocol::frame::Method;
+use std::time::Duration;
+
+const FOLDER: &str = "POST /api/v1/metadata";
+
+async fn make(world: &World, path: &str) {
+    let body = format!("{{\"type\":\"folder\",\"path\":\"{path}\"}}");
+    let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    let reply = world.request(FOLDER, &headers, body.as_bytes()).await;
+    assert_eq!(reply.status, 201, "{}", String::from_utf8_lossy(&reply.body));
+}
+
+async fn changes(world: &World, query: &str) -> ChangesPage {
+    let reply = world
+        .request(&format!("GET /api/v1/changes/list{query}"), "", b"")
+        .await;
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    serde_json::from_slice(&reply.body).unwrap()
+}
+
+async fn poll(world: &World, cursor: &str, timeout_s: u64) -> Reply {
+    let line = format!("GET /api/v1/notifications/poll?cursor={cursor}&timeout={timeout_s}");
+    world.request(&line, "", b"").await
+}
+
+fn told(reply: &Reply) -> PollAnswer {
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    serde_json::from_slice(&reply.body).unwrap()
+}
+
+/// Waits until so many polls wait.
+async fn waiting(world: &World, polls: usize) {
+    let wanted = format!("gateway_polls_waiting {polls}\n");
+    let wait = async {
+        while !world.core().seams.metrics.encode().contains(&wanted) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(super::world::DEADLINE, wait)
+        .await
+        .expect("they never wait");
+}
+
+/// What polls asked of the metadata process between two looks.
+fn asked_since(world: &World, before: usize) -> Vec<Method> {
+    let asked = world.asked().split_off(before);
+    // What every gateway asks by itself, whoever is there.
+    asked
+        .into_iter()
+        .filter(|method| *method != Method::MetadataStatus)
+        .collect()
+}
+
+/// shows: US-3.3 scale=1/2
+#[tokio::test]
+async fn a_waiting_poll_is_told_what_changed_and_goes_on_from_there() {
+    let world = World::start().await;
+    let start = changes(&world, "").await;
+    assert!(start.changes.is_empty() && !start.has_more);
+    assert_eq!(start.new_start_page_token.as_ref(), Some(&start.cursor));
+    let (reply, ()) = world
+        .while_time_passes(futures_util::future::join(poll(&world, &start.cursor, 480), async {
+            waiting(&world, 1).await;
+            make(&world, "/a").await;
+        }))
+        .await;
+    let first = told(&reply);
+    assert!(first.changes && first.events.len() == 1, "{first:?}");
+    assert_eq!(first.event_type, Some(ChangeKind::Created));
+    assert_eq!(first.events[0].entry.as_ref().unwrap().path, "/a");
+    make(&world, "/b").await;
+    // What came between two polls is there at once.
+    let second = told(&world.while_time_passes(poll(&world, &first.cursor, 480)).await);
+    let paths: Vec<_> = second
+        .events
+        .iter()
+        .map(|event| event.entry.as_ref().unwrap().path.as_str())
+        .collect();
+    assert_eq!(paths, ["/b"]);
+    // Who ignores events keeps the own cursor and asks by it.
+    let all = changes(&world, &format!("?since_token={}", start.cursor)).await;
+    assert_eq!(all.changes.len(), 2);
+    assert_eq!(all.cursor, second.cursor);
+}
+
+#[tokio::test]
+async fn a_poll_that_nothing_wakes_says_so_when_its_time_is_over() {
+    let world = World::start().await;
+    let start = changes(&world, "").await;
+    let begun = world.core().seams.clock.monotonic();
+    let reply = world.while_time_passes(poll(&world, &start.cursor, 5)).await;
+    let took = world.core().seams.clock.monotonic() - begun;
+    let answer = told(&reply);
+    assert!(!answer.changes && answer.events.is_empty());
+    assert_eq!(answer.cursor, start.cursor);
+    assert!(took >= Duration::from_secs(5), "{took:?}");
+}
+
+/// Subscribe, compare, wait: once they wait, they cost a call for their group now and then, however many they are.
+///
+/// shows: D-2.9 scale=1/2
+#[tokio::test]
+async fn a_thousand_idle_polls_cause_few_messages() {
+    let world = World::start().await;
+    let core = world.core();
+    let start = changes(&world, "").await;
+    let mut polls = Vec::new();
+    for _ in 0..1000 {
+        polls.push(core.begin_poll(&world.caller, Some(&start.cursor)).await.unwrap());
+    }
+    for poll in &mut polls {
+        poll.woken().await;
+        assert!(core.look(&world.caller, poll).await.unwrap().is_none());
+    }
+    let before = world.asked().len();
+    let mut woken = Box::pin(join_all(polls.iter_mut().map(|poll| poll.woken())));
+    for _ in 0..600 {
+        world.clock.advance(Duration::from_millis(100));
+        assert!(futures_util::poll!(&mut woken).is_pending());
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let asked = asked_since(&world, before);
+    let of_polls = asked.iter().filter(|method| **method == Method::WatchFeed).count();
+    assert!((1..=10).contains(&of_polls), "{of_polls} calls in a minute");
+    assert!(
+        asked
+            .iter()
+            .all(|method| *method == Method::WatchFeed || *method == Method::Query),
+        "{asked:?}"
+    );
+    // Those of the gateway itself, which looks for the cluster each 5 s, are no more without polls.
+    assert!(asked.len() <= 60 * 5, "{} messages in a minute", asked.len());
+    make(&world, "/a").await;
+    world.while_time_passes(woken).await;
+    // All of them are told by one question.
+    let before = world.asked().len();
+    for poll in &mut polls {
+        let read = core.look(&world.caller, poll).await.unwrap().unwrap();
+        assert_eq!(read.told.len(), 1);
+        assert!(poll.backoff_s(core).is_some_and(|backoff| (1..=60).contains(&backoff)));
+    }
+    let asked = asked_since(&world, before);
+    assert!(asked.len() <= 10, "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_changes_while_the_group_cannot_be_heard_is_told_when_it_can() {
+    let world = World::start().await;
+    let core = world.core();
+    let start = changes(&world, "").await;
+    let mut poll = core.begin_poll(&world.caller, Some(&start.cursor)).await.unwrap();
+    world.while_time_passes(poll.woken()).await;
+    assert!(core.look(&world.caller, &mut poll).await.unwrap().is_none());
+    for is_lost in [false, true] {
+        make(&world, &format!("/cut-{is_lost}")).await;
+        world.cut_metadata();
+        if is_lost {
+            // The replica has started anew meanwhile, and knows nothing of what moved before.
+            world.feed().jumped(world.feed().index() + 10);
+        }
+        world.mend();
+        world.while_time_passes(poll.woken()).await;
+        let read = core.look(&world.caller, &mut poll).await.unwrap().unwrap();
+        assert_eq!(read.told.len(), 1, "{is_lost}");
+        let cursor = core.receipts.cursor(world.caller.principal.user, &read.places);
+        poll = core.begin_poll(&world.caller, Some(&cursor)).await.unwrap();
+    }
+}
+
+/// However few requests are held at once.
+#[tokio::test]
+async fn all_that_are_woken_together_are_told_and_none_is_sent_away() {
+    const POLLS: usize = 60;
+    let admission = AdmissionLimits {
+        requests_in_service_max: 4,
+        requests_held_max: 8,
+        ..AdmissionLimits::default()
+    };
+    let world = World::start_with(Wishes {
+        admission,
+        ..Wishes::default()
+    })
+    .await;
+    let start = changes(&world, "").await;
+    let mut lines = Vec::new();
+    for number in 1..=POLLS {
+        let head = format!("GET /api/v1/events?cursor={}&timeout=480", start.cursor);
+        let mut line = Line::open(world.address()).await;
+        line.send(&world.with_token(&head, "", b"")).await;
+        lines.push(line);
+        waiting(&world, number).await;
+    }
+    make(&world, "/a").await;
+    for answer in world
+        .while_time_passes(join_all(lines.into_iter().map(Line::rest)))
+        .await
+    {
+        assert!(told(&Reply::read(&answer)).changes);
+    }
+}
+
+#[tokio::test]
+async fn more_polls_than_a_user_or_the_gateway_may_have_are_told_to_come_again() {
+    let polls = |polls_max, polls_per_user_max| Wishes {
+        limits: Limits {
+            polls: PollLimits {
+                polls_max,
+                polls_per_user_max,
+            },
+            ..Limits::default()
+        },
+        ..Wishes::default()
+    };
+    for (wishes, status, code) in [(polls(1, 9), 503, "too_busy"), (polls(9, 1), 429, "rate_exceeded")] {
+        let world = World::start_with(wishes).await;
+        let start = changes(&world, "").await;
+        let _first = world
+            .core()
+            .begin_poll(&world.caller, Some(&start.cursor))
+            .await
+            .unwrap();
+        let refused = poll(&world, &start.cursor, 1).await;
+        refused.refused(status, code);
+        assert!(refused.header("retry-after").is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_ended_while_its_poll_waited_is_told_nothing() {
+    let world = World::start().await;
+    let start = changes(&world, "").await;
+    let token = world.token_for(Duration::from_secs(30)).await;
+    let line = format!("GET /api/v1/events?cursor={}&timeout=480 HTTP/1.1", start.cursor);
+    let head = format!("{line}\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let waited = super::wire::exchange(world.address(), head.as_bytes());
+    let work = futures_util::future::join(waited, async {
+        waiting(&world, 1).await;
+        world.clock.advance(Duration::from_secs(40));
+        make(&world, "/secret").await;
+    });
+    let (reply, ()) = world.while_time_passes(work).await;
+    let problem = reply.refused(401, "token_expired");
+    assert!(!problem.detail.contains("secret"));
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_answers_its_polls_at_once() {
+    let world = World::start().await;
+    let start = changes(&world, "").await;
+    let wait_s = POLL_WAIT_MAX.as_secs();
+    let work = futures_util::future::join(poll(&world, &start.cursor, wait_s), async {
+        waiting(&world, 1).await;
+        world.stop();
+    });
+    // The clock stands still.
+    let (reply, ()) = tokio::time::timeout(super::world::DEADLINE, work).await.unwrap();
+    assert!(!told(&reply).changes);
+}
