@@ -3,6 +3,7 @@
 //! Not here: methods and routes against their description (`contract`), names and paths (`names`).
 
 use crate::quota::falls_to;
+use crate::served::eventually;
 use crate::wire::{Sender, head, read};
 use crate::world::{Answer, World, noise, tree_of};
 use client_sdk::client::{Client, Target};
@@ -252,9 +253,20 @@ async fn two_thousand_connections_that_dawdle_hold_no_other_user_up() {
         }
         dawdlers.push(sender);
     }
-    // Whoever has so much under way is told to go slower; nobody else is.
-    let own = world.call(Method::GET, "/api/v1/me", None).await;
-    own.refused(429, "rate_exceeded");
+    // Whoever has so much under way is told to go slower; nobody else is. Some of them were told so for having waited too long.
+    eventually("the share is never full", async || {
+        let own = world.call(Method::GET, "/api/v1/me", None).await;
+        if own.status == 429 {
+            own.refused(429, "rate_exceeded");
+            return Ok(());
+        }
+        let mut sender = Sender::open(&world).await;
+        let length = "content-type: application/json\r\ncontent-length: 100\r\n";
+        sender.send(&head(&world.client, "POST /api/v1/metadata", length)).await;
+        dawdlers.push(sender);
+        Err(own.status)
+    })
+    .await;
     let (other, _) = world.user("other", 1 << 30).await;
     let mut slowest = Duration::ZERO;
     for number in 0..20 {
@@ -273,7 +285,7 @@ async fn two_thousand_connections_that_dawdle_hold_no_other_user_up() {
     // Half of what dawdlers are given; whoever waited for one of them would wait for all of it.
     assert!(slowest < Duration::from_secs(30), "an upload took {slowest:?}");
     assert_eq!(tree_of(&other).await.len(), 20);
-    assert_eq!(dawdlers.len(), DAWDLERS);
+    assert!(dawdlers.len() >= DAWDLERS);
 }
 
 async fn put(client: &Client, path: &str, base_version: u64, content: Vec<u8>) -> Answer {

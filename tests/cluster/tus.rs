@@ -217,17 +217,23 @@ async fn what_does_not_fit_is_refused_and_nothing_of_it_is_kept() {
     assert_eq!(Upload::taken(&answer(checked(right)).await), 10);
     assert_eq!(content_at(&world, "/f").await, b"1234567890");
 
-    // The name is taken by now; an upload that was ended is gone, and so is an address that nobody gave out.
     let taken = vec![of_f(), length("5")];
     answer(create(taken)).await.refused(409, "name_taken");
+}
+
+#[tokio::test]
+async fn an_upload_that_was_ended_is_gone_and_so_is_an_address_that_nobody_gave_out() {
+    let world = World::start().await;
     let metadata = named(&[("path", "/g")]);
     let (upload, _) = Upload::create(&world, &[("upload-length", "10"), ("upload-metadata", &metadata)], b"").await;
     let end = spoken(&upload.anonymous, Method::DELETE, &upload.path);
     assert_eq!(answer(end).await.status, StatusCode::NO_CONTENT);
     answer(upload.request(0, "1")).await.refused(404, "session_not_found");
     let nowhere = spoken(&upload.anonymous, Method::PATCH, &format!("{CREATE}/nowhere"));
-    answer(nowhere).await.refused(404, "upload_url_invalid");
-    assert_eq!(world.tree().await, ["/f"]);
+    answer(nowhere.header("content-type", CHUNK_TYPE))
+        .await
+        .refused(404, "upload_url_invalid");
+    assert_eq!(world.tree().await, Vec::<String>::new());
 }
 
 /// shows: QAS-003 scale=1/2

@@ -4,8 +4,8 @@
 //! Not here: routes and statuses (`gateway::http`).
 
 pub mod admin;
-pub mod drive;
 pub mod change;
+pub mod drive;
 pub mod entry;
 pub mod google;
 pub mod me;

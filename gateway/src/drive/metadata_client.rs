@@ -295,17 +295,17 @@ impl MetadataClient {
         peers
     }
 
-    async fn group_for(&self, target: &Target, trace: u128) -> Result<GroupId, Failure> {
+    /// `None` while the slot has no group, as in a cluster that has just begun.
+    async fn group_for(&self, target: &Target, trace: u128) -> Result<Option<GroupId>, Failure> {
         match target {
-            Target::Group(group) => Ok(*group),
+            Target::Group(group) => Ok(Some(*group)),
             Target::Slot(slot) => {
                 let known = group_of(&self.routes(), *slot);
-                if let Some(group) = known {
-                    return Ok(group);
+                if known.is_some() {
+                    return Ok(known);
                 }
                 self.refresh_routes(trace).await?;
-                group_of(&self.routes(), *slot)
-                    .ok_or_else(|| codes::METADATA_UNREACHABLE.because("no group serves the slot yet"))
+                Ok(group_of(&self.routes(), *slot))
             }
         }
     }
@@ -378,9 +378,11 @@ impl MetadataClient {
         turn: usize,
         deadline: Duration,
     ) -> Result<Reply<T>, Try> {
-        let group = self.group_for(target, trace).await.map_err(Try::Final)?;
-        let peers = self.peers(group, method);
         let again = |reason, next, unknown| Try::Again { reason, next, unknown };
+        let Some(group) = self.group_for(target, trace).await.map_err(Try::Final)? else {
+            return Err(again("no_group", Next::Later, false));
+        };
+        let peers = self.peers(group, method);
         let Some(peer) = peers.get(turn % peers.len().max(1)) else {
             return Err(again("no_peer", Next::Later, false));
         };

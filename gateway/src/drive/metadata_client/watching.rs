@@ -22,7 +22,8 @@ impl MetadataClient {
     ///
     /// Errors: `metadata_unreachable`.
     pub async fn group_serving(&self, slot: Slot, trace: u128) -> Result<GroupId, Failure> {
-        self.group_for(&Target::Slot(slot), trace).await
+        let group = self.group_for(&Target::Slot(slot), trace).await?;
+        group.ok_or_else(|| codes::METADATA_UNREACHABLE.because("no group serves the slot yet"))
     }
 
     /// The same as far as it is known.
