@@ -204,7 +204,7 @@ fn routes() -> BTreeSet<(String, String)> {
         });
         let handlers = &piece[..end.unwrap()];
         let before = found.len();
-        for method in METHODS {
+        for method in METHODS.into_iter().chain(["head", "options"]) {
             if handlers.contains(&format!("{method}(")) {
                 found.insert((path.clone(), method.to_owned()));
             }
@@ -239,7 +239,8 @@ async fn every_route_is_described_and_every_described_route_is_there() {
 
     let stranger = Client::new(&world.cluster.facts.url).unwrap();
     let guarded = contract.guarded();
-    for (path, method) in &described {
+    // An answer to HEAD has no body that would tell a route that is not there from an upload that is not.
+    for (path, method) in described.iter().filter(|(_, method)| method != "head") {
         let method: Method = method.to_uppercase().parse().unwrap();
         let concrete = filled(path);
         let answer = world.call_as(&stranger, method.clone(), &concrete, None).await;
@@ -269,6 +270,7 @@ async fn every_route_is_described_and_every_described_route_is_there() {
                 .iter()
                 .filter(|(known, _)| known == path)
                 .map(|(_, method)| method.as_str())
+                .filter(|method| !["head", "options"].contains(method))
                 .collect();
             assert_eq!(allowed, here, "{path}");
         }

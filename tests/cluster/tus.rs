@@ -185,7 +185,7 @@ async fn what_does_not_fit_is_refused_and_nothing_of_it_is_kept() {
             400,
             "bad_header",
         ),
-        (vec![length("5")], 400, "bad_name"),
+        (vec![length("5")], 400, "bad_header"),
         (
             vec![length("5"), ("upload-metadata", named(&[("path", "/a/../b")]))],
             400,

@@ -9,6 +9,7 @@ use crate::world::{Answer, World, answer, noise};
 use api::entry::Entry;
 use client_sdk::client::Client;
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -63,6 +64,12 @@ async fn of_two_gateways_that_commit_one_base_version_one_wins_each_of_a_thousan
     let world = World::start_with(&GATEWAYS).await;
     let clients = at_both(&world);
     let first = noise(0, 3_000);
+    // All of them are read back.
+    let drive = format!("/api/v1/drives/{}", world.client.me().await.unwrap().drive);
+    let kept = world
+        .call(Method::PATCH, &drive, Some(&json!({"versions_max": 2_000})))
+        .await;
+    assert_eq!(kept.status, StatusCode::OK, "{kept:?}");
     let id = world.put(FILE, &first).await.entry.id;
     let mut versions = BTreeMap::from([(1, first)]);
     let mut won = [0_u64; 2];

@@ -323,6 +323,9 @@ fn order(headers: &HeaderMap, declared_bytes: Option<u64>) -> Result<UploadOrder
     let named = read_metadata(headers)?;
     let text = |name: &str| named.get(name).map(String::as_str);
     let filename = text("filename").or(text("name"));
+    if text("path").is_none() && filename.is_none() {
+        return Err(codes::BAD_HEADER.because("say in Upload-Metadata where it goes: `path`, or `filename`"));
+    }
     let at_root = filename
         .filter(|_| text("parent").is_none())
         .map(|name| format!("/{name}"));

@@ -356,7 +356,7 @@ fn what_an_earlier_release_left_waiting_is_worked_off() {
     bench.purge(g).unwrap();
     bench.purge(a).unwrap();
     let before = waiting::of_slot(&bench.kv, bench.drive.slot()).unwrap();
-    assert_eq!(before.len(), 6, "one of each");
+    assert_eq!(before.len(), 7, "one of each");
     forget_queue(&bench);
     assert!(!waiting::is_filled(&bench.kv).unwrap());
     bench.sound();
