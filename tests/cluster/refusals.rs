@@ -203,7 +203,7 @@ async fn heads_of_every_odd_form_are_answered_or_refused_and_never_upgraded() {
         "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
         "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n",
     ] {
-        for path in [me, "/", "/api/v1/notifications/poll"] {
+        for path in [me, "/", "/api/v1/notifications/poll?timeout=1"] {
             let answer = ask(
                 &world,
                 &format!("GET {path} HTTP/1.1\r\nhost: h\r\n{bearer}{upgrade}\r\n"),
