@@ -31,6 +31,12 @@ pub(crate) fn proportional_bytes(pid: u32) -> Option<u64> {
     kib(&field(&read(pid, "smaps_rollup").ok()?, "Pss")?)
 }
 
+/// Bytes that the process has read by calls, from files and pipes and whether a disk was asked or not.
+pub(crate) fn read_bytes(pid: u32) -> anyhow::Result<u64> {
+    let value = field(&read(pid, "io")?, "rchar").with_context(|| format!("/proc/{pid}/io has no rchar"))?;
+    Ok(value.parse()?)
+}
+
 /// Whether every thread of a process stands still after a SIGSTOP.
 pub(crate) fn is_stopped(pid: u32) -> anyhow::Result<bool> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?;

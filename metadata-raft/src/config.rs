@@ -92,7 +92,7 @@ const BLOCK_GRACE_HOURS_DEFAULT: u64 = BLOCK_GRACE.as_secs() / 3600;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Timing {
-    /// Heartbeat 150 ms, election 600 to 900 ms.
+    /// Heartbeat 180 ms, election 600 to 900 ms.
     #[default]
     Lan,
     /// Heartbeat 300 ms, election 1.4 to 2.1 s.

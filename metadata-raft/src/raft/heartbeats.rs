@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 /// How long the groups of a process may take to say what the ticker asked them for; the message goes when all have. Measured: 64
-/// groups on two busy cores need one millisecond; a heartbeat is 150, so it costs none.
+/// groups on two busy cores need one millisecond; a heartbeat is 180, so it costs none.
 const MOMENT: Duration = Duration::from_millis(3);
 /// How long the groups of a receiver may take before the others' answers go without theirs: a vote to be synced, and well below a
 /// heartbeat's own patience. A guess.
