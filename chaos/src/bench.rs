@@ -7,6 +7,7 @@
 //! makes them meanwhile, since they would not fit the memory.
 //! Not here: where the time goes (`profile`), a folder of a million entries (`wide_folder`), overload.
 
+mod beside;
 mod bound;
 mod calls;
 mod cores;
@@ -146,6 +147,7 @@ async fn under_load(
     }
     let mut figures = load::run(&client, &watch, quick, seed).await?;
     figures.extend(metadata::run(cluster, &client, &watch, quick).await?);
+    figures.push(beside::run(&client, &watch, quick, seed).await?);
     if arguments.largest_upload {
         let length_bytes = if quick {
             QUICK_LARGEST_UPLOAD_BYTES

@@ -30,8 +30,10 @@ const PAGE_MEDIAN_MAX: Duration = Duration::from_millis(100);
 const SWEEPS: usize = 2;
 /// A twentieth of the pages each stand for the beginning, the middle and the end.
 const PART: usize = 20;
-const TRIES: u32 = 8;
-const PAUSE: Duration = Duration::from_millis(50);
+/// A cluster on a machine that has other work too refuses for a while; one that refuses for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const SHOW_EACH: usize = 100_000;
 
 /// Arguments of the measurement.
@@ -184,16 +186,21 @@ fn stride(children: usize) -> usize {
 
 async fn make(client: &Client, parent: &str, name: &str) -> anyhow::Result<()> {
     let wanted = json!({"type": "folder", "parent": parent, "name": name});
-    for attempt in 0..TRIES {
+    let begun = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let is_first = pause == FIRST_PAUSE;
         match client.json(Method::POST, "/api/v1/metadata", Some(&wanted)).await {
             Ok(_) => return Ok(()),
             // The first try was applied though its answer did not come.
-            Err(ClientError::Refused { code, .. }) if attempt > 0 && code == "name_taken" => return Ok(()),
-            Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE * (1 << attempt)).await,
+            Err(ClientError::Refused { code, .. }) if !is_first && code == "name_taken" => return Ok(()),
+            Err(error) if error.is_retryable() && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
             Err(error) => return Err(error).with_context(|| format!("make {name}")),
         }
     }
-    anyhow::bail!("make {name}: refused {TRIES} times")
 }
 
 /// Every page of the folder once, compared; how long each took.

@@ -108,6 +108,14 @@ pub(super) fn of(figures: &[Figure], idle: &[Idle], bounds: Option<&Bounds>) -> 
     if let Some(figure) = figure(super::metadata::COMMIT_ALONE) {
         goals.push(Goal::at_most(format!("{} p50", figure.name), "ms", figure.p50_ms, 5.0));
     }
+    if let Some(figure) = figure(super::beside::NAME) {
+        goals.push(Goal::at_most(
+            format!("{} p99", figure.name),
+            "ms",
+            figure.p99_ms,
+            100.0,
+        ));
+    }
     let largest = figures.iter().filter(|figure| figure.name.starts_with("PUT "));
     if let Some(upload) = largest.max_by_key(|figure| figure.bytes / figure.operations.max(1) as u64)
         && let Some(gateway) = upload.roles.iter().find(|cost| cost.role == "gateway")

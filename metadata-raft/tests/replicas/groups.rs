@@ -2,6 +2,7 @@
 
 use crate::drive::{Drive, names};
 use crate::world::{PATIENCE, Wires, World};
+use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, GroupId, SLOTS, Slot};
 use std::collections::BTreeMap;
 use std::fs;
@@ -137,6 +138,34 @@ async fn any_replica_answers_a_query_with_what_was_acknowledged_and_counts_it() 
         })
         .sum();
     assert!(counted > 60, "{counted} of {answered} answers came from followers");
+}
+
+/// Two of its three replicas stop; processes, journals and stores go on with the other groups.
+///
+/// shows: D-3.9 scale=1/2
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_without_a_majority_costs_the_users_of_the_others_nothing() {
+    let mut world = World::new(Wires::memory(), 3, GROUPS);
+    let all = world.numbers();
+    world.start(&all).await;
+    world.caught_up(&all).await;
+    let drives = drives(&world).await;
+    let lost = GroupId(2);
+    for number in [1, 2] {
+        world.replica(number).service.groups()[&lost].stop().await;
+    }
+    for drive in &drives {
+        if drive.group == lost {
+            for number in &all {
+                let refused = world.query_at(*number, lost, &drive.listing()).await;
+                let kind = refused.map_err(|failure| failure.kind);
+                assert_eq!(kind, Err(ErrorKind::Unavailable), "replica {number}");
+            }
+        } else {
+            drive.make(&world, 0..10).await;
+            assert_eq!(drive.names(&world).await, names(0..10), "group {}", drive.group);
+        }
+    }
 }
 
 /// The group of drive 1 rests while that of drive 2 fills segment after segment.

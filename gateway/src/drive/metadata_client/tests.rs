@@ -10,12 +10,13 @@ use daemon::clock::SystemClock;
 use daemon::metrics::Metrics;
 use daemon::pool::Pool;
 use daemon::random::Random;
-use model::id::{CONTROL_GROUP, ClusterId, GroupId, RaftId, SLOTS, Slot};
+use model::id::{CONTROL_GROUP, ClusterId, DriveId, GroupId, RaftId, SLOTS, Slot};
 use model::process::{ProcessId, Role};
 use protocol::codes;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::control::{GroupInfo, ProcessInfo, SlotRange};
-use protocol::metadata::query::ControlQuery;
+use protocol::metadata::drive::EntryRef;
+use protocol::metadata::query::{ControlQuery, DriveAsk, DriveQuery};
 use protocol::metadata::{GroupReply, Query, QueryAnswer, QueryRequest, Reply};
 use protocol::wire_error::Failure;
 use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
@@ -66,8 +67,8 @@ impl Handler for Replica {
             Query::Control(ControlQuery::Processes) => {
                 Ok(QueryAnswer::Processes(self.cluster.processes.get().unwrap().clone()))
             }
-            Query::Slot(_) if request.group != owner => Err(codes::NOT_MINE.failure()),
-            Query::Slot(_) => Err(codes::NOT_FOUND.failure()),
+            Query::Slot(_) | Query::Drive(_) if request.group != owner => Err(codes::NOT_MINE.failure()),
+            Query::Slot(_) | Query::Drive(_) => Err(codes::NOT_FOUND.failure()),
             other => panic!("{other:?} is not asked here"),
         };
         let reply = Reply { time: None, result }.to_bytes();
@@ -173,6 +174,30 @@ async fn a_slot_that_moved_is_found_by_fetching_the_routes_anew() {
     assert_eq!(asked, [GroupId(1), GroupId(2)], "refused once, then the new owner");
     let asked: Vec<GroupId> = world.ask().await.into_iter().map(|(_, _, group)| group).collect();
     assert_eq!(asked, [GroupId(2)], "and remembered");
+}
+
+/// A drive lies in one slot and so in one group: nobody else is asked, not even for the way there.
+///
+/// shows: D-3.1 scale=1/2
+#[tokio::test]
+async fn a_listing_is_one_question_to_one_group() {
+    let world = world(MetadataReads::Leader);
+    world.ask().await;
+    world.cluster.asked.lock().unwrap().clear();
+    let drive = DriveId::new(Slot::new(7).unwrap(), 1);
+    let ask = DriveAsk::List {
+        folder: EntryRef::Id(drive.root()),
+        limit: 1000,
+        page_token: None,
+    };
+    let query = Query::Drive(DriveQuery {
+        drive,
+        principal: None,
+        ask,
+    });
+    drop(world.client.query(&query, 0).await);
+    let asked = world.cluster.asked.lock().unwrap().clone();
+    assert!(matches!(asked[..], [(_, Method::Query, GroupId(1))]), "{asked:?}");
 }
 
 /// Repeats of what was refused for want of room are load too: a storm of them would keep the group where it is.
