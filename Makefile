@@ -51,9 +51,10 @@ profile: build
 demo: build
 	$(CARGO) run --release --locked -p chaos --bin demo -- --holdfast $(HOLDFAST) $(ARGS)
 
-# How long writes stand still when the leader of a drive's group is killed (20 times) or paused (5 times). About three minutes.
+# How long writes stand still when the leader of a drive's group is killed (50 times) or paused (10 times), near and far. About eight minutes.
 kills: build
 	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) $(ARGS)
+	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) --wan $(ARGS)
 
 # A gateway, the leader of a drive's group and a node stopped for a minute each in the middle of uploads. About four minutes.
 pauses: build

@@ -89,6 +89,18 @@ async fn ask(cluster: &DevCluster, what: &str, name: &str) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Puts `new` in the place of `old` in the configuration of a process, which is stopped and started with it.
+pub async fn reconfigure(cluster: &DevCluster, name: &str, old: &str, new: &str) -> anyhow::Result<()> {
+    let config = process(cluster, name)?.config;
+    let config = config.with_context(|| format!("{name} has no configuration file"))?;
+    let text = std::fs::read_to_string(&config).with_context(|| format!("read {}", config.display()))?;
+    let changed = text.replace(old, new);
+    ensure!(changed != text, "{} does not say {old}", config.display());
+    std::fs::write(&config, changed)?;
+    stop(cluster, name).await?;
+    start(cluster, name).await
+}
+
 /// The metadata process that leads the drives' group, as it says itself; waits while none does.
 pub async fn leader(cluster: &DevCluster) -> anyhow::Result<String> {
     let begun = Instant::now();

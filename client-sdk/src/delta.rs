@@ -288,12 +288,8 @@ fn splice(splice: &WireSplice) -> Result<Splice, ClientError> {
 /// The form of a splice in a request.
 #[must_use]
 pub fn wire_splice(splice: &Splice) -> WireSplice {
-    let block = |row: &BlockRow| Block {
-        digest: row.digest.to_hex(),
-        size: row.size,
-    };
     match splice {
         Splice::Keep { first, count } => WireSplice::Keep([*first, *count]),
-        Splice::Blocks(rows) => WireSplice::Blocks(rows.iter().map(block).collect()),
+        Splice::Blocks(rows) => WireSplice::Blocks(rows.iter().map(Block::from).collect()),
     }
 }

@@ -140,22 +140,14 @@ pub(super) async fn run_nearest(cluster: &DevCluster, client: &Client, quick: bo
 /// Changes the gateway's configuration and starts it again; and the replica of its region, which hands over what it leads when it
 /// stops: as a leader it would be asked either way.
 async fn read_from_nearest(cluster: &DevCluster) -> anyhow::Result<()> {
-    let gateway = process_attack::process(cluster, GATEWAY)?;
-    let config = gateway
-        .config
-        .context("a gateway that is a process has a configuration file")?;
-    let text = std::fs::read_to_string(&config).with_context(|| format!("read {}", config.display()))?;
-    let nearest = text.replace("metadata_reads = \"leader\"", "metadata_reads = \"nearest\"");
-    ensure!(nearest != text, "{} does not say where it reads", config.display());
-    std::fs::write(&config, nearest)?;
+    let region = process_attack::process(cluster, GATEWAY)?.region;
+    let (leader, nearest) = ("metadata_reads = \"leader\"", "metadata_reads = \"nearest\"");
     let mut processes = cluster.facts_now()?.processes.into_iter();
-    let replica = processes.find(|process| process.role == "metadata" && process.region == gateway.region);
+    let replica = processes.find(|process| process.role == "metadata" && process.region == region);
     let replica = replica.context("the gateway's region has no replica")?.name();
-    for name in [replica.as_str(), GATEWAY] {
-        process_attack::stop(cluster, name).await?;
-        process_attack::start(cluster, name).await?;
-    }
-    Ok(())
+    process_attack::stop(cluster, &replica).await?;
+    process_attack::start(cluster, &replica).await?;
+    process_attack::reconfigure(cluster, GATEWAY, leader, nearest).await
 }
 
 /// Makes `folders` new folders in `parent`.

@@ -1,6 +1,7 @@
 //! Delta sync: what a new content consists of, the blocks that are missing, and a version's blocks.
 
 use crate::timestamp::Timestamp;
+use model::entry::BlockRow;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -12,6 +13,15 @@ pub struct Block {
     pub digest: String,
     /// Its bytes, 1 to 4 MiB.
     pub size: u32,
+}
+
+impl From<&BlockRow> for Block {
+    fn from(row: &BlockRow) -> Self {
+        Self {
+            digest: row.digest.to_hex(),
+            size: row.size,
+        }
+    }
 }
 
 /// A piece of a list of blocks, told against another version's list.

@@ -6,7 +6,6 @@
 use crate::drive::{Caller, Core, expect};
 use api::sync::{Block, BlockList, BlocksQuery, Splice as WireSplice};
 use codec::delta::{Splice, splices};
-use model::entry::BlockRow;
 use model::id::EntryId;
 use model::limits::LIST_PAGE_MAX;
 use protocol::codes as group_codes;
@@ -50,7 +49,7 @@ impl Core {
             size: part.version.size,
             digest: part.version.digest.to_hex(),
             since: begin.since,
-            blocks: told.is_none().then(|| rows.iter().map(wire_block).collect()),
+            blocks: told.is_none().then(|| rows.iter().map(Block::from).collect()),
             splices: told,
             next_page_token: next,
         })
@@ -97,16 +96,9 @@ impl Core {
     }
 }
 
-fn wire_block(row: &BlockRow) -> Block {
-    Block {
-        digest: row.digest.to_hex(),
-        size: row.size,
-    }
-}
-
 fn wire_splice(splice: &Splice) -> WireSplice {
     match splice {
         Splice::Keep { first, count } => WireSplice::Keep([*first, *count]),
-        Splice::Blocks(rows) => WireSplice::Blocks(rows.iter().map(wire_block).collect()),
+        Splice::Blocks(rows) => WireSplice::Blocks(rows.iter().map(Block::from).collect()),
     }
 }
