@@ -225,8 +225,11 @@ impl Client {
         for change in changes {
             match change {
                 Splice::Keep { first, count } => {
-                    let range = usize::try_from(first).ok().zip(usize::try_from(first + count).ok());
-                    let kept = range.and_then(|(first, end)| old.blocks.get(first..end));
+                    let end = first.checked_add(count).and_then(|end| usize::try_from(end).ok());
+                    let kept = usize::try_from(first)
+                        .ok()
+                        .zip(end)
+                        .and_then(|(first, end)| old.blocks.get(first..end));
                     for block in kept.ok_or(ClientError::Altered("a list of blocks"))? {
                         content.extend_from_slice(block);
                     }

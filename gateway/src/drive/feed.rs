@@ -70,9 +70,8 @@ impl SharedPages {
         if let Some((_, cell)) = cells.get(&place).filter(|(begun, _)| is_fresh(begun)) {
             return Arc::clone(cell);
         }
-        if cells.len() >= SHARED_MAX {
-            cells.retain(|_, (begun, _)| is_fresh(begun));
-        }
+        // A group is asked for each new cell, which costs far more than this look.
+        cells.retain(|_, (begun, _)| is_fresh(begun));
         let cell = Cell::default();
         if cells.len() < SHARED_MAX {
             cells.insert(place, (now, Arc::clone(&cell)));

@@ -19,6 +19,8 @@ use tokio::task::JoinSet;
 const WATCH_WAIT: Duration = Duration::from_secs(30);
 /// Rest after a call that told something: what moves meanwhile is told together. A guess: a tenth of what a poll may take.
 const TOLD_REST: Duration = Duration::from_millis(2);
+/// Between two looks for scopes that nobody waits for; each goes over all of them, and they linger for longer.
+const PRUNE_EVERY: Duration = Duration::from_secs(15);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -38,7 +40,7 @@ impl Core {
     }
 
     async fn watch_group(&self, group: GroupId) {
-        let (mut after, mut pause) = (None, PAUSE_MIN);
+        let (mut after, mut pause, mut pruned) = (None, PAUSE_MIN, self.seams.clock.monotonic());
         loop {
             match self.watch_once(group, after).await {
                 Ok(index) => {
@@ -52,8 +54,12 @@ impl Core {
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
-            if self.notices.prune(group, self.seams.clock.monotonic()) {
-                return;
+            let now = self.seams.clock.monotonic();
+            if now.saturating_sub(pruned) >= PRUNE_EVERY {
+                pruned = now;
+                if self.notices.prune(group, now) {
+                    return;
+                }
             }
         }
     }

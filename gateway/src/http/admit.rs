@@ -13,7 +13,7 @@ use crate::admission::places::Refusal;
 use crate::admission::{SHORT_BYTES_MAX, Who};
 use axum::BoxError;
 use axum::body::{Body, HttpBody};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -36,7 +36,7 @@ pub async fn short(State(app): State<Arc<App>>, request: Request, next: Next) ->
 }
 
 /// A place among short requests that a handler gives back when it is done with its work, though not with its answer: a poll's.
-pub struct Entered(#[expect(dead_code, reason = "held, and given back by being dropped")] Place);
+pub struct Entered(Place);
 
 impl FromRequestParts<Arc<App>> for Entered {
     type Rejection = HttpError;
@@ -46,6 +46,22 @@ impl FromRequestParts<Arc<App>> for Entered {
         let who = app.admission.who(token, client_address(&parts.extensions).0);
         let entered = app.admission.requests.enter(who).await;
         Ok(Self(entered.map_err(Refusal::failure)?))
+    }
+}
+
+/// A place like that and what is read of the request, while whose body comes in others may have the place.
+pub struct EnteredWith<T>(pub Entered, pub T);
+
+impl<T: FromRequest<Arc<App>, Rejection: IntoResponse>> FromRequest<Arc<App>> for EnteredWith<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let entered = Entered::from_request_parts(&mut parts, app).await;
+        let entered = entered.map_err(IntoResponse::into_response)?;
+        let request = awaited(app, &entered.0, Request::from_parts(parts, body));
+        let rest = T::from_request(request, app).await;
+        Ok(Self(entered, rest.map_err(IntoResponse::into_response)?))
     }
 }
 
@@ -82,15 +98,19 @@ async fn pass(app: &App, request: Request, next: Next, refused: fn(Refusal) -> R
         Ok(place) => place,
         Err(refusal) => return refused(refusal),
     };
-    let request = if request.body().is_end_stream() {
-        request
-    } else {
-        let (clock, seat) = (Arc::clone(&app.core.seams.clock), place.seat());
-        request.map(|body| Body::new(Awaited::new(body, clock, seat)))
-    };
+    let request = awaited(app, &place, request);
     let response = next.run(request).await;
     drop(place);
     response
+}
+
+/// The request with a body during whose waits others may have the place.
+fn awaited(app: &App, place: &Place, request: Request) -> Request {
+    if request.body().is_end_stream() {
+        return request;
+    }
+    let (clock, seat) = (Arc::clone(&app.core.seams.clock), place.seat());
+    request.map(|body| Body::new(Awaited::new(body, clock, seat)))
 }
 
 /// A body whose sender is awaited with a place that others may have meanwhile.

@@ -6,7 +6,7 @@
 //! Not here: who is woken by what (`drive::poll`, `drive::notices`).
 
 use super::App;
-use super::admit::Entered;
+use super::admit::{Entered, EnteredWith};
 use super::changes;
 use super::extract::{Authenticated, MaybeJson, Query, bearer};
 use super::problem::HttpError;
@@ -25,6 +25,9 @@ use model::limits::{POLL_WAIT, POLL_WAIT_MAX, POLL_WAIT_MIN};
 use protocol::wire_error::Failure;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Who polls and for what, when a body says so.
+type Asked = (Authenticated, Query<PollRequest>, MaybeJson<PollRequest>);
 
 /// Waits for a change behind a cursor.
 #[utoipa::path(get, path = "/api/v1/notifications/poll", operation_id = "poll", security(("bearer" = [])),
@@ -47,13 +50,11 @@ pub async fn poll(
     responses((status = 200, body = PollAnswer), (status = "default", body = api::problem::Problem)))]
 pub async fn poll_by_body(
     State(app): State<Arc<App>>,
-    entered: Entered,
-    Authenticated(caller): Authenticated,
     Extension(awaited): Extension<Awaited>,
-    Query(query): Query<PollRequest>,
     headers: HeaderMap,
-    MaybeJson(body): MaybeJson<PollRequest>,
+    EnteredWith(entered, (caller, query, body)): EnteredWith<Asked>,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
+    let (Authenticated(caller), Query(query), MaybeJson(body)) = (caller, query, body);
     let wanted = PollRequest {
         cursor: query.cursor.or(body.cursor),
         timeout: query.timeout.or(body.timeout),
@@ -82,14 +83,11 @@ pub async fn events(
     responses((status = 200, body = PollAnswer), (status = "default", body = api::problem::Problem)))]
 pub async fn events_by_body(
     state: State<Arc<App>>,
-    entered: Entered,
-    caller: Authenticated,
     awaited: Extension<Awaited>,
-    query: Query<PollRequest>,
     headers: HeaderMap,
-    body: MaybeJson<PollRequest>,
+    asked: EnteredWith<Asked>,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
-    poll_by_body(state, entered, caller, awaited, query, headers, body).await
+    poll_by_body(state, awaited, headers, asked).await
 }
 
 /// Query and body come first, then the header.

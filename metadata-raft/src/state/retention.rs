@@ -14,7 +14,7 @@ use crate::state::job::{self, SWEEP_OPERATIONS_MAX};
 use crate::state::keys::{self, DRIVE_PREFIX_BYTES, Key};
 use crate::state::page;
 use crate::state::store::{Outcome, broken, list, load, require, save};
-use crate::state::version::{self, VersionRecord};
+use crate::state::version::VersionRecord;
 use crate::state::waiting::{self, AT_ONCE, Sweep, Work};
 use bytes::Bytes;
 use kv::overlay::Overlay;
@@ -88,12 +88,14 @@ pub(crate) fn supersede(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, entry: 
     waiting::note(tx, Work::of(drive, Sweep::Versions), after(&retention, since))?;
     let count = number.saturating_add(1);
     let newest_beyond = count.saturating_sub(u64::from(retention.versions_max));
-    for number in (1..=newest_beyond).rev().take(TAKEN_OUT_AT_ONCE) {
-        // Numbers have no gaps: where one is gone, all before it are.
-        let Some(record) = version::find(&*tx, drive, entry, number)? else {
-            break;
-        };
-        take_out(tx, drive, entry, &record)?;
+    if newest_beyond == 0 {
+        return Ok(());
+    }
+    let prefix = keys::versions(drive, entry).done();
+    for (_, record) in list::<VersionRecord>(&*tx, &prefix, None, TAKEN_OUT_AT_ONCE)? {
+        if record.number <= newest_beyond {
+            take_out(tx, drive, entry, &record)?;
+        }
     }
     Ok(())
 }

@@ -200,7 +200,10 @@ impl Core {
         for block in intake.cutter.push(begun) {
             upload.batch(&mut intake, block).await?;
         }
-        let body = pass_by(body, stored - first, chunk.declared_bytes);
+        // One byte more than the whole shows that there are too many; what is behind it would be taken in for nothing.
+        let left = total.map(|total| total.saturating_sub(first).saturating_add(1));
+        let wanted = [chunk.declared_bytes, left].into_iter().flatten().min();
+        let body = pass_by(body, stored - first, wanted);
         let body = body.take_until(turn.wanted.clone().cancelled_owned()).boxed();
         let cut = upload.take_in(&mut intake, body).await?;
         let ends_here = chunk.total == Total::Here && cut.is_none() && !turn.wanted.is_cancelled();
@@ -242,10 +245,10 @@ fn total_of(session: &SessionState, told: Total) -> Result<Option<u64>, Failure>
     }
 }
 
-/// The bytes behind the first `skipped`, up to as many as were declared in all.
-fn pass_by(body: Body, skipped: u64, declared: Option<u64>) -> Body {
+/// The bytes behind the first `skipped`, up to `wanted` with these.
+fn pass_by(body: Body, skipped: u64, wanted: Option<u64>) -> Body {
     let mut left = skipped;
-    let mut room = declared.unwrap_or(u64::MAX).saturating_sub(skipped);
+    let mut room = wanted.unwrap_or(u64::MAX).saturating_sub(skipped);
     body.map(move |chunk| {
         let mut chunk = chunk?;
         let passed = left.min(chunk.len() as u64);
