@@ -286,7 +286,13 @@ impl Shared {
         Self {
             log: Arc::clone(log),
             addresses: Arc::new(AddressBook::new(own, config.replicas.iter().copied())),
-            heartbeats: Heartbeats::start(&seams.transport, own, config.replica, heartbeat),
+            heartbeats: Heartbeats::start(
+                &seams.transport,
+                own,
+                config.replica,
+                Arc::clone(&seams.clock),
+                heartbeat,
+            ),
             room: Arc::new(Room::new(&seams.metrics)),
             bells: std::iter::once(CONTROL_GROUP)
                 .chain(config.groups.iter().copied())

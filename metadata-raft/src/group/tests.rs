@@ -225,7 +225,7 @@ impl World {
             log,
             kv: machine.kv.clone(),
             apply: Arc::new(Recorder),
-            heartbeats: Heartbeats::start(&transport, info().address, RaftId(id), heartbeat),
+            heartbeats: Heartbeats::start(&transport, info().address, RaftId(id), self.clock.clone(), heartbeat),
             transport,
             addresses: Arc::new(AddressBook::new(info().address, [])),
             room: Arc::new(Room::new(&Metrics::new())),

@@ -10,10 +10,12 @@
 
 use crate::raft::network::{GroupRaft, call_by};
 use bytes::Bytes;
+use daemon::clock::Clock;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use model::error_kind::ErrorKind;
 use model::id::{GroupId, RaftId};
+use model::time::WallTime;
 use openraft::async_runtime::watch::WatchReceiver;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::wire_error::Failure;
@@ -85,7 +87,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Heartbeats {
     /// Those of `replica`, which others reach at `own`. A ticker asks its groups each `period` until this is dropped; needs a runtime.
     #[must_use]
-    pub fn start(transport: &Arc<dyn Transport>, own: SocketAddr, replica: RaftId, period: Duration) -> Arc<Self> {
+    pub fn start(
+        transport: &Arc<dyn Transport>,
+        own: SocketAddr,
+        replica: RaftId,
+        clock: Arc<dyn Clock>,
+        period: Duration,
+    ) -> Arc<Self> {
         let heartbeats = Arc::new(Self {
             transport: Arc::downgrade(transport),
             own,
@@ -96,7 +104,7 @@ impl Heartbeats {
             missing: AtomicUsize::new(0),
             complete: Notify::new(),
         });
-        tokio::spawn(tick(Arc::downgrade(&heartbeats), period));
+        tokio::spawn(tick(Arc::downgrade(&heartbeats), clock, period));
         heartbeats
     }
 
@@ -239,14 +247,20 @@ fn missed(peer: &Peer) -> RpcError {
     }
 }
 
-async fn tick(heartbeats: Weak<Heartbeats>, period: Duration) {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn tick(heartbeats: Weak<Heartbeats>, clock: Arc<dyn Clock>, period: Duration) {
     loop {
-        ticks.tick().await;
+        tokio::time::sleep(until_next(clock.wall(), period)).await;
         let Some(heartbeats) = heartbeats.upgrade() else { return };
         heartbeats.beat().await;
     }
+}
+
+/// How long until all processes whose clocks agree beat at the same time: then whoever is woken by one has all to do at once. Never
+/// longer than a period, nor shorter than half of one, whatever the clock shows.
+fn until_next(wall: WallTime, period: Duration) -> Duration {
+    let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
+    let past = Duration::from_millis(wall.0 % period_ms);
+    period.saturating_sub(past).max(period / 2)
 }
 
 /// Answers a message of signs of life: `take` hands each to its group. `noted` is told where the sender is reached.
@@ -279,4 +293,26 @@ where
         message: Bytes::new(),
         payload: encode(&answers)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::until_next;
+    use model::time::WallTime;
+    use std::time::Duration;
+
+    #[test]
+    fn two_replicas_meet_after_two_beats_and_no_clock_makes_a_beat_late() {
+        let period = Duration::from_millis(180);
+        for began in 0..400 {
+            let mut at = began;
+            for _ in 0..2 {
+                let wait = until_next(WallTime(at), period);
+                assert!(wait >= period / 2 && wait <= period, "{at}: {wait:?}");
+                at += u64::try_from(wait.as_millis()).unwrap();
+            }
+            assert_eq!(at % 180, 0, "begun at {began}");
+        }
+        assert_eq!(until_next(WallTime(u64::MAX), Duration::ZERO), Duration::ZERO);
+    }
 }

@@ -126,7 +126,13 @@ async fn a_voter_that_starts_again_votes_for_nobody_until_its_old_promise_is_ove
         Arc::new(AddressBook::new(info().address, [])),
         GROUP,
         Arc::new(Outgoing::new(1)),
-        Heartbeats::start(&wire, info().address, RaftId(id), Timing::LAN.heartbeat),
+        Heartbeats::start(
+            &wire,
+            info().address,
+            RaftId(id),
+            world.clock.clone(),
+            Timing::LAN.heartbeat,
+        ),
         Timing::LAN.election_min,
     );
     let mut candidate = candidate.new_client(voter, &info()).await;
