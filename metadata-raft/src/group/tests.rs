@@ -44,8 +44,8 @@ struct Loopback {
     cut: Mutex<BTreeSet<u64>>,
     /// Calls that reached somebody, by receiver and method.
     calls: Mutex<BTreeMap<(u64, Method), u64>>,
-    /// Whose answers to appends wait, also beyond their deadline.
-    held: Mutex<Option<(u64, Held)>>,
+    /// Whose answers to which calls wait, also beyond their deadline.
+    held: Mutex<Option<((u64, Method), Held)>>,
 }
 
 /// Answers that wait; clones are the same.
@@ -69,18 +69,18 @@ impl Loopback {
         *self.calls.lock().unwrap().entry((receiver, call.method)).or_default() += 1;
     }
 
-    /// From now on answers of a replica to appends wait until they are released.
-    fn hold_answers_of(&self, replica: u64) -> Held {
+    /// From now on answers of a replica to such calls wait until they are released.
+    fn hold_answers_of(&self, replica: u64, method: Method) -> Held {
         let held = Held {
             is_released: Arc::new(watch::Sender::new(false)),
         };
-        *self.held.lock().unwrap() = Some((replica, held.clone()));
+        *self.held.lock().unwrap() = Some(((replica, method), held.clone()));
         held
     }
 
     async fn wait_if_held(&self, replica: u64, method: Method) {
         let held = self.held.lock().unwrap().clone();
-        if let Some((_, held)) = held.filter(|(held, _)| *held == replica && method == Method::RaftAppend) {
+        if let Some((_, held)) = held.filter(|(held, _)| *held == (replica, method)) {
             let mut released = held.is_released.subscribe();
             drop(released.wait_for(|is_released| *is_released).await);
         }

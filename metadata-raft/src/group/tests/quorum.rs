@@ -127,7 +127,7 @@ async fn an_acknowledgement_that_arrives_after_its_follower_lost_power_was_true(
     let others: Vec<u64> = (1..=3).filter(|other| *other != id).collect();
     let (follower, away) = (others[0], others[1]);
     world.network.cut.lock().unwrap().insert(away);
-    let held = world.network.hold_answers_of(follower);
+    let held = world.network.hold_answers_of(follower, Method::RaftAppend);
     let before = world.network.calls(follower, Method::RaftAppend);
     let put = tokio::spawn({
         let leader = leader.clone();
