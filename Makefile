@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload pauses crowd followers quorum sim wide-folder largest-file tools clean
+.PHONY: build run test verify fix bench profile demo kills overload pauses crowd followers quorum sim wide-folder rewind largest-file tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -85,6 +85,10 @@ sim: tools
 # SC-in-3 at its full scale: a million children in one folder. About five minutes and two gigabytes of disk.
 wide-folder: build
 	$(CARGO) run --release --locked -p chaos --bin wide-folder -- --holdfast $(HOLDFAST) $(ARGS)
+
+# N6 at its full scale: ten thousand files overwritten and rewound. About a minute.
+rewind: build
+	$(CARGO) run --release --locked -p chaos --bin rewind -- --holdfast $(HOLDFAST) $(ARGS)
 
 # C-4 at its full scale: a file of 10 GiB there and back. A few minutes and twenty gigabytes of disk.
 largest-file: build

@@ -12,6 +12,7 @@ pub mod oracle;
 pub mod overload;
 mod proc;
 pub mod process_attack;
+pub mod rewind;
 pub mod table;
 pub mod tree;
 pub mod wide_folder;

@@ -7,4 +7,5 @@ pub mod client;
 pub mod delta;
 pub mod error;
 pub mod http;
+pub mod rewind;
 pub mod versions;

@@ -21,6 +21,7 @@ pub mod probe;
 pub mod readiness;
 pub mod receipt;
 pub mod remembered;
+pub mod rewind;
 pub mod seals;
 pub mod sparing;
 pub mod status;

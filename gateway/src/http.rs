@@ -21,6 +21,7 @@ pub mod precondition;
 pub mod problem;
 pub mod range;
 pub mod resumable;
+pub mod rewind;
 pub mod setup;
 pub mod sync;
 pub mod token;
@@ -165,6 +166,10 @@ fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
         )
         .route("/api/v1/metadata/{id}/restore", post(metadata::restore))
         .route("/api/v1/metadata/{id}/copy", post(metadata::copy))
+        .route("/api/v1/metadata/{id}/rewind", post(rewind::begin))
+        .route("/api/v1/metadata/{id}/twins", get(rewind::twins))
+        .route("/api/v1/jobs/{id}", get(rewind::show))
+        .route("/api/v1/jobs/{id}/run", post(rewind::run))
         .route("/api/v1/files/{id}/versions", get(versions::list))
         .route("/api/v1/files/{id}/restore", post(versions::restore))
         .route("/api/v1/drives/{id}", get(drives::show).patch(drives::change))

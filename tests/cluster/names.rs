@@ -164,7 +164,6 @@ async fn bytes_that_are_no_text_are_refused_before_they_become_another_name() {
     assert_eq!(entry(&pair).name, "\u{1f600}");
 }
 
-/// shows: N16 scale=1/2
 #[tokio::test]
 async fn every_other_name_is_kept_byte_for_byte_and_found_again() {
     let world = World::start().await;

@@ -34,6 +34,12 @@ async fn attempts_on(world: &World, stranger: &Client, id: &str) -> Vec<Answer> 
         ),
         (
             Method::POST,
+            format!("{METADATA}/{id}/rewind"),
+            Some(json!({"to": "2026-11-22T00:00:00.000Z"})),
+        ),
+        (Method::GET, format!("{METADATA}/{id}/twins"), None),
+        (
+            Method::POST,
             format!("/api/v1/files/{id}/sync"),
             Some(json!({"current_version": 1, "new_block_hashes": []})),
         ),

@@ -82,6 +82,12 @@ pub const VERSIONS_KEPT_MAX: u32 = 10_000;
 pub const VERSION_AGE_DEFAULT: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The longest time that a drive can be told to keep a version for.
 pub const VERSION_AGE_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Entries that one rewind lists at most: each is a row of the drive's group until the rewind is forgotten.
+pub const REWIND_ITEMS_MAX: u64 = 1_000_000;
+/// A rewind that has ended is told of this long, in age.
+pub const REWIND_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Ended rewinds of a drive that are told of; beyond that the oldest are forgotten early.
+pub const REWINDS_KEPT_MAX: usize = 8;
 /// A change stays in the feed this long, in age.
 pub const FEED_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Scopes of one cursor.

@@ -10,6 +10,7 @@ pub mod control;
 pub mod drive;
 pub mod group;
 pub mod query;
+pub mod rewind;
 pub mod upload;
 pub mod user;
 pub mod watch;
@@ -228,6 +229,8 @@ pub enum CommandAnswer {
     Committed(upload::Committed),
     /// `OpenSession`, `AppendRows`, `SetTail`, `NameRows`, `KeepTail`, `StageStripes`.
     Session(upload::SessionState),
+    /// `BeginRewind`, `RunRewind`.
+    Rewind(rewind::RewindFacts),
 }
 
 /// Every answer to a query, by what was asked.
@@ -305,4 +308,8 @@ pub enum QueryAnswer {
     Feed(query::FeedPage),
     /// `Query::FeedEnds`: one for each scope that is there, in the order asked.
     FeedEnds(Vec<drive::FeedPosition>),
+    /// `DriveAsk::Rewind`.
+    Rewind(rewind::RewindPage),
+    /// `DriveAsk::Twins`.
+    Twins(query::TwinListing),
 }

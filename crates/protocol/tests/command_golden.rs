@@ -16,6 +16,7 @@ use protocol::frame::{decode, encode};
 use protocol::metadata::control::{ControlCommand, NodeDisk};
 use protocol::metadata::drive::{DriveCommand, Place};
 use protocol::metadata::group::{ForgottenStripe, GroupCommand};
+use protocol::metadata::rewind::RewindOrder;
 use protocol::metadata::upload::{NewStripe, RowRun, Survival, Tail, UploadCommand};
 use protocol::metadata::user::{TokenHash, UserCommand};
 use protocol::metadata::{Command, Envelope};
@@ -295,6 +296,36 @@ fn feed_commands() -> Vec<(&'static str, Command)> {
     vec![("SweepFeed", Command::Drive(DriveCommand::SweepFeed { drive: DRIVE }))]
 }
 
+/// Those of rewinds.
+fn rewind_commands() -> Vec<(&'static str, Command)> {
+    let principal = Principal {
+        user: USER,
+        device: Some(DEVICE),
+        is_admin: false,
+    };
+    let order = RewindOrder {
+        entry: EntryId {
+            drive: DRIVE,
+            number: 5,
+        },
+        to: WallTime(900),
+        keeps_created: true,
+        is_dry_run: false,
+    };
+    let (drive, job) = (DRIVE, 7);
+    vec![
+        (
+            "BeginRewind",
+            Command::Drive(DriveCommand::BeginRewind { principal, order, job }),
+        ),
+        (
+            "RunRewind",
+            Command::Drive(DriveCommand::RunRewind { principal, drive, job }),
+        ),
+        ("SweepRewinds", Command::Drive(DriveCommand::SweepRewinds { drive })),
+    ]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -307,7 +338,8 @@ fn commands_have_their_golden_bytes_and_read_back() {
         .chain(upload_commands())
         .chain(version_commands())
         .chain(collection_commands())
-        .chain(feed_commands());
+        .chain(feed_commands())
+        .chain(rewind_commands());
     for (name, command) in all {
         let envelope = Envelope {
             request_id: None,

@@ -414,7 +414,7 @@ fn queries() -> Vec<Query> {
     ]
 }
 
-/// Those of old versions, of removal and of the feed.
+/// Those of old versions, of removal, of the feed, of rewinds and of twins.
 fn later_queries() -> Vec<Query> {
     vec![
         drive(DriveAsk::ListVersions {
@@ -431,6 +431,16 @@ fn later_queries() -> Vec<Query> {
             limit: 100,
         }),
         Query::FeedEnds(vec![DRIVE.root(), ENTRY]),
+        drive(DriveAsk::Rewind {
+            job: 7,
+            first: 100,
+            limit: 50,
+        }),
+        drive(DriveAsk::Twins {
+            folder: DRIVE.root(),
+            after: Some(("caf\u{e9}".to_owned(), 9)),
+            limit: 100,
+        }),
     ]
 }
 

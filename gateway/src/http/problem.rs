@@ -59,7 +59,9 @@ pub fn status_of(failure: &Failure) -> StatusCode {
             | "size_mismatch"
             | "bad_splices"
             | "digest_mismatch"
-            | "own_account",
+            | "own_account"
+            | "rewind_in_future"
+            | "rewind_too_old",
         ) => StatusCode::UNPROCESSABLE_ENTITY,
         (ErrorKind::Denied, "denied" | "admin_only" | "user_disabled" | "ticket_invalid" | "ticket_expired") => {
             StatusCode::FORBIDDEN

@@ -18,6 +18,7 @@ use crate::state::request;
 use crate::state::restore;
 use crate::state::resumable;
 use crate::state::retention;
+use crate::state::rewind;
 use crate::state::session::{self, Ending, Opening};
 use crate::state::staging;
 use crate::state::store::{Outcome, Stop};
@@ -192,7 +193,9 @@ fn asker(command: &Command) -> Option<(&Principal, DriveId)> {
             | DriveCommand::TrashEntry { principal, .. }
             | DriveCommand::RestoreEntry { principal, .. }
             | DriveCommand::PurgeEntry { principal, .. }
-            | DriveCommand::CopyEntry { principal, .. } => Some((principal, command.drive())),
+            | DriveCommand::CopyEntry { principal, .. }
+            | DriveCommand::BeginRewind { principal, .. }
+            | DriveCommand::RunRewind { principal, .. } => Some((principal, command.drive())),
             _ => None,
         },
         Command::Upload(command) => match command {
@@ -315,7 +318,7 @@ fn on_drive(tx: &mut Overlay<'_>, now: &Now, command: &DriveCommand) -> Outcome<
             base_revision,
             job,
         } => tree::purge(tx, Actor { principal, now }, *entry, *base_revision, *job).map(CommandAnswer::Purged),
-        DriveCommand::SweepJob { drive, job } => job::sweep(tx, *drive, *job).map(CommandAnswer::Swept),
+        DriveCommand::SweepJob { drive, job } => job::sweep(tx, now, *drive, *job).map(CommandAnswer::Swept),
         DriveCommand::SweepTrash { drive, job } => job::sweep_trash(tx, now, *drive, *job).map(CommandAnswer::Swept),
         DriveCommand::ReapPages { drive } => page::reap(tx, now, *drive).map(CommandAnswer::Swept),
         DriveCommand::SweepRequests { drive } => request::sweep(tx, now, drive.slot()).map(CommandAnswer::Swept),
@@ -346,6 +349,13 @@ fn on_drive(tx: &mut Overlay<'_>, now: &Now, command: &DriveCommand) -> Outcome<
         DriveCommand::SweepDropped { drive } => retention::sweep_dropped(tx, *drive).map(CommandAnswer::Swept),
         DriveCommand::SweepBlocks { drive } => collection::sweep_blocks(tx, now, *drive).map(CommandAnswer::Swept),
         DriveCommand::SweepFeed { drive } => feed::sweep(tx, now, *drive).map(CommandAnswer::Swept),
+        DriveCommand::BeginRewind { principal, order, job } => {
+            rewind::begin(tx, Actor { principal, now }, order, *job).map(CommandAnswer::Rewind)
+        }
+        DriveCommand::RunRewind { principal, drive, job } => {
+            rewind::run(tx, Actor { principal, now }, *drive, *job).map(CommandAnswer::Rewind)
+        }
+        DriveCommand::SweepRewinds { drive } => rewind::sweep(tx, now, *drive).map(CommandAnswer::Swept),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Not here: whether the bytes of stripes are there (scrub).
 
 mod contents;
+mod rewinds;
 mod versions;
 mod waiting;
 
@@ -73,6 +74,7 @@ fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
             check_feed(kv, drive, complaints)?;
             counted = counted.plus(contents::check(kv, drive, complaints, &mut living)?);
             versions::check(kv, drive.drive, complaints)?;
+            rewinds::check(kv, drive.drive, complaints)?;
         }
         contents::check_stripes(kv, slot, (&living, counted), &mut removable, complaints)?;
         check_requests(kv, slot, complaints)?;

@@ -11,6 +11,7 @@ use crate::state::erasure;
 use crate::state::keys;
 use crate::state::purge::{Place, Purge};
 use crate::state::retention;
+use crate::state::rewind;
 use crate::state::session;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::tree;
@@ -44,6 +45,8 @@ pub(crate) enum JobKind {
     Pages { upload: u64 },
     /// Takes out the versions that a drive has beyond its retention's count.
     Trim,
+    /// Rewinds a folder or a file, as its row in `REWIND` says.
+    Rewind,
 }
 
 /// One job.
@@ -114,8 +117,13 @@ pub(crate) fn begin_trim(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outc
     begin(tx, drive, job, JobKind::Trim)
 }
 
+/// Leaves a rewind to a job.
+pub(crate) fn begin_rewind(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<()> {
+    begin(tx, drive, job, JobKind::Rewind)
+}
+
 /// `SweepJob`: at most `SWEEP_OPERATIONS_MAX` sub-operations of it.
-pub(crate) fn sweep(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<Swept> {
+pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) -> Outcome<Swept> {
     let record: Option<JobRecord> = load(&*tx, &keys::job(drive, job))?;
     let mut record = record.ok_or(&codes::JOB_NOT_FOUND)?;
     let work = Work::job(drive, job);
@@ -137,6 +145,10 @@ pub(crate) fn sweep(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<S
             (released < SWEEP_OPERATIONS_MAX, SWEEP_OPERATIONS_MAX - released)
         }
         JobKind::Trim => retention::trim(tx, drive, &mut after)?,
+        JobKind::Rewind => {
+            let (is_done, operations) = rewind::step(tx, now, drive, job)?;
+            (is_done, SWEEP_OPERATIONS_MAX.saturating_sub(operations))
+        }
     };
     let operations = SWEEP_OPERATIONS_MAX - left;
     record.operations = record.operations.saturating_add(operations as u64);

@@ -108,6 +108,12 @@ tables! {
     REQUEST_END = 0x63
     /// What a leader must come back for, by (drive, sweep, number).
     WAITING = 0x64
+    /// Rewinds by (drive, job).
+    REWIND = 0x65
+    /// What rewinds have listed, by (drive, job, index).
+    REWIND_ITEM = 0x66
+    /// Rewinds that have ended, by (drive, age at which they are forgotten, job).
+    REWIND_END = 0x67
     /// Of the whole group: its counter and the leader's time that it has seen.
     GROUP_AGE = 0x80
     /// Of the whole group: its settings.
@@ -426,6 +432,22 @@ pub(crate) fn feed_dropped(drive: DriveId, scope: u64) -> Bytes {
 
 pub(crate) fn job(drive: DriveId, job: u64) -> Bytes {
     Key::of_drive(drive, JOB).u64(job).done()
+}
+
+pub(crate) fn rewind(drive: DriveId, job: u64) -> Bytes {
+    Key::of_drive(drive, REWIND).u64(job).done()
+}
+
+pub(crate) fn rewind_items(drive: DriveId, job: u64) -> Key {
+    Key::of_drive(drive, REWIND_ITEM).u64(job)
+}
+
+pub(crate) fn rewind_item(drive: DriveId, job: u64, index: u64) -> Bytes {
+    rewind_items(drive, job).u64(index).done()
+}
+
+pub(crate) fn rewind_end(drive: DriveId, age_ms: u64, job: u64) -> Bytes {
+    Key::of_drive(drive, REWIND_END).u64(age_ms).u64(job).done()
 }
 
 pub(crate) fn request(slot: Slot, source: u64, id: u128) -> Bytes {

@@ -17,12 +17,14 @@ use crate::state::page;
 use crate::state::request;
 use crate::state::resumable;
 use crate::state::retention;
+use crate::state::rewind;
 use crate::state::session;
 use crate::state::staging;
 use crate::state::store::{Outcome, Stop, broken, list, require};
 use crate::state::stripe;
 use crate::state::stripe_counts;
 use crate::state::token;
+use crate::state::twins;
 use crate::state::usage;
 use crate::state::user;
 use crate::state::version;
@@ -199,6 +201,14 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
         DriveAsk::Feed { scope, after, limit } => {
             require(scope.drive == id, &codes::NOT_FOUND)?;
             feed::page(kv, &drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Feed)
+        }
+        DriveAsk::Rewind { job, first, limit } => {
+            let principal = query.principal.as_ref().ok_or(&codes::DENIED)?;
+            rewind::page(kv, principal, (id, *job), *first, limited(*limit)?).map(QueryAnswer::Rewind)
+        }
+        DriveAsk::Twins { folder, after, limit } => {
+            require(folder.drive == id, &codes::NOT_FOUND)?;
+            twins::page(kv, *folder, after.as_ref(), limited(*limit)?).map(QueryAnswer::Twins)
         }
         DriveAsk::Usage | DriveAsk::Facts => on_worker(kv, &drive, &query.ask),
         DriveAsk::Upload {

@@ -48,12 +48,14 @@ pub(crate) enum Sweep {
     Dropped = 7,
     /// Changes of the feed.
     Feed = 8,
+    /// Rewinds that have ended.
+    Rewinds = 9,
     /// Blocks without references.
     Blocks = 16,
 }
 
 /// All but `Blocks`, which `fill_idle` fills in, with the tables that they work off. Positions are stored.
-pub(crate) const SWEEPS: [(Sweep, u8); 8] = [
+pub(crate) const SWEEPS: [(Sweep, u8); 9] = [
     (Sweep::Job, keys::JOB),
     (Sweep::Pages, keys::PAGE_RELEASE),
     (Sweep::Trash, keys::TRASH),
@@ -62,6 +64,7 @@ pub(crate) const SWEEPS: [(Sweep, u8); 8] = [
     (Sweep::Versions, keys::OLD_VERSION),
     (Sweep::Dropped, keys::DROPPED_VERSION),
     (Sweep::Feed, keys::FEED_HOUR),
+    (Sweep::Rewinds, keys::REWIND_END),
 ];
 
 /// Every sweep, by its stored number.
@@ -425,7 +428,7 @@ pub(crate) fn due_of(sweep: Sweep, key: &[u8]) -> Age {
     match sweep {
         Sweep::Job | Sweep::Pages | Sweep::Dropped => AT_ONCE,
         Sweep::Trash => age.after(TRASH_AGE),
-        Sweep::Sessions | Sweep::Versions | Sweep::Blocks => age,
+        Sweep::Sessions | Sweep::Versions | Sweep::Rewinds | Sweep::Blocks => age,
         Sweep::Requests => requests_due(key),
         Sweep::Feed => age.after(HOUR).after(FEED_AGE),
     }

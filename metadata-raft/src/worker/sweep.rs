@@ -105,6 +105,7 @@ impl SweepWorker {
             Sweep::Dropped => ("dropped", Command::Drive(DriveCommand::SweepDropped { drive })),
             Sweep::Blocks => ("block", Command::Drive(DriveCommand::SweepBlocks { drive })),
             Sweep::Feed => ("change", Command::Drive(DriveCommand::SweepFeed { drive })),
+            Sweep::Rewinds => ("rewind", Command::Drive(DriveCommand::SweepRewinds { drive })),
         };
         match command(&self.group, self.clock.as_ref(), sweep).await {
             Ok(CommandAnswer::Swept(swept)) => {

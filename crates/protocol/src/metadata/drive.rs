@@ -4,6 +4,7 @@
 //! gateway, and a number that is taken is `Busy` (`id_taken`): draw again.
 //! Not here: contents (`upload`).
 
+use crate::metadata::rewind::RewindOrder;
 use model::authorize::Principal;
 use model::entry::Entry;
 use model::id::{DriveId, EntryId, Incarnation};
@@ -165,6 +166,29 @@ pub enum DriveCommand {
         /// In which drive.
         drive: DriveId,
     },
+    /// Begins a job that makes what lies in a folder, or a file, what it was at an instant. One a drive is under way at a time.
+    BeginRewind {
+        /// Who asks.
+        principal: Principal,
+        /// What is wanted.
+        order: RewindOrder,
+        /// A random number for the job.
+        job: u64,
+    },
+    /// Has a dry run's list carried out as it is.
+    RunRewind {
+        /// Who asks.
+        principal: Principal,
+        /// In which drive.
+        drive: DriveId,
+        /// Which dry run.
+        job: u64,
+    },
+    /// Forgets rewinds that ended long ago, by at most 1,000 sub-operations.
+    SweepRewinds {
+        /// In which drive.
+        drive: DriveId,
+    },
 }
 
 impl DriveCommand {
@@ -181,7 +205,10 @@ impl DriveCommand {
             | Self::SweepVersions { drive }
             | Self::SweepDropped { drive }
             | Self::SweepBlocks { drive }
-            | Self::SweepFeed { drive } => *drive,
+            | Self::SweepFeed { drive }
+            | Self::RunRewind { drive, .. }
+            | Self::SweepRewinds { drive } => *drive,
+            Self::BeginRewind { order, .. } => order.entry.drive,
             Self::PatchEntry { entry, .. }
             | Self::TrashEntry { entry, .. }
             | Self::RestoreEntry { entry, .. }

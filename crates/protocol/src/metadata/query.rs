@@ -227,6 +227,24 @@ pub enum DriveAsk {
         /// 1 to `ROWS_MAX`.
         limit: u16,
     },
+    /// A rewind of this principal with a part of its list.
+    Rewind {
+        /// Its job.
+        job: u64,
+        /// The index of the first item wanted.
+        first: u64,
+        /// 1 to `ROWS_MAX`.
+        limit: u16,
+    },
+    /// Entries of a folder whose names are equal but for case.
+    Twins {
+        /// The folder.
+        folder: EntryId,
+        /// Where the page before ended: a folded name and an entry's number.
+        after: Option<(String, u64)>,
+        /// Names looked at for this page, 1 to `ROWS_MAX`.
+        limit: u16,
+    },
 }
 
 /// A page of a folder.
@@ -238,6 +256,26 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// Where the next page begins; `None` when this is the last.
     pub next_page_token: Option<String>,
+}
+
+/// Entries of one folder whose folded names are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Twins {
+    /// The name in its case-folded form.
+    pub folded: String,
+    /// Two or more; fewer only where a page had to end between them.
+    pub entries: Vec<Entry>,
+}
+
+/// A page of a folder's twins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TwinListing {
+    /// The folder.
+    pub folder: EntryView,
+    /// In the order of folded names; may be empty although more follow.
+    pub twins: Vec<Twins>,
+    /// Where to go on; `None` when this is the last.
+    pub next: Option<(String, u64)>,
 }
 
 /// A page of the trash.

@@ -59,6 +59,7 @@ fn wanted(kv: &dyn KvRead, slot: Slot) -> Outcome<BTreeMap<Work, Age>> {
                 | Sweep::Versions
                 | Sweep::Dropped
                 | Sweep::Feed
+                | Sweep::Rewinds
                 | Sweep::Blocks => Work::of(drive, sweep),
             };
             let due = waiting::due_in(kv, drive, sweep, &key)?;

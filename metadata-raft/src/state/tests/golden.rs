@@ -102,6 +102,8 @@ fn stored_records_have_their_golden_bytes() {
     rows.extend(collection_rows());
     // The hours of the bench above are its own: those of an aged feed come behind them.
     rows.extend(super::feed::aged_rows());
+    // So are the jobs of the bench above.
+    rows.extend(super::rewinds::furnished());
     compare(&rows, |table| table < keys::CLUSTER, GOLDEN);
 }
 

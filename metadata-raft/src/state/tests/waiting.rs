@@ -38,6 +38,7 @@ fn command(work: Work, job: u64) -> Command {
         Sweep::Dropped => Command::Drive(DriveCommand::SweepDropped { drive }),
         Sweep::Blocks => Command::Drive(DriveCommand::SweepBlocks { drive }),
         Sweep::Feed => Command::Drive(DriveCommand::SweepFeed { drive }),
+        Sweep::Rewinds => Command::Drive(DriveCommand::SweepRewinds { drive }),
     }
 }
 
@@ -535,5 +536,5 @@ fn rows_of_waiting_work_have_their_golden_bytes() {
     check(record(AT_ONCE, b""), "000000");
     check(record(Age(300), b"name"), "00ac02046e616d65");
     let numbers: Vec<u8> = waiting::SWEEPS.iter().map(|(sweep, _)| *sweep as u8).collect();
-    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
 }

@@ -1,0 +1,159 @@
+//! Ten thousand files overwritten, as by something that encrypts them, and rewound: how long that takes, and every byte compared.
+//!
+//! Shows the scale of N6 that `make test` cannot afford. Passes when the rewind takes at most `REWIND_MAX` from its order to its end as
+//! a client sees it.
+//! Not here: what a rewind leaves alone and lists (tests/cluster), large files (a rewind moves no data, so they cost what small ones do).
+
+use crate::dev_cluster::DevCluster;
+use anyhow::{Context, ensure};
+use api::entry::Entry;
+use api::rewind::{CreatedSince, JobQuery, JobState, Rewind, RewindJob};
+use api::timestamp::Timestamp;
+use clap::Parser;
+use client_sdk::client::{Client, Target};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const FOLDER: &str = "/work";
+/// What N6 asks.
+const REWIND_MAX: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A rewind that takes as long is broken, not slow.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Arguments of the measurement.
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// The server binary.
+    #[arg(long, default_value = "target/release/holdfast")]
+    holdfast: PathBuf,
+    /// Where the cluster keeps its data; wiped before, and after a success.
+    #[arg(long, default_value = "target/rewind")]
+    data_dir: PathBuf,
+    /// How many files are overwritten.
+    #[arg(long, default_value_t = 10_000)]
+    files: u64,
+    /// How many of them are written at once.
+    #[arg(long, default_value_t = 64)]
+    at_once: usize,
+}
+
+/// Writes, overwrites, rewinds, compares and judges.
+pub async fn run() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    wipe(&arguments.data_dir)?;
+    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &[]).await?;
+    let client = cluster.client().await?;
+    let outcome = measure(&client, &arguments).await;
+    let stopped = cluster.stop();
+    outcome?;
+    stopped?;
+    // After a failure the data and the log stay for whoever looks.
+    wipe(&arguments.data_dir)
+}
+
+fn wipe(folder: &std::path::Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// Run by `make rewind`.
+///
+/// shows: N6
+async fn measure(client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let files = write(client, arguments, "precious", None).await?;
+    let then = instant(client).await?;
+    write(client, arguments, "scrambled", Some(1)).await?;
+    println!(
+        "{} files written and overwritten in {:.0} s",
+        arguments.files,
+        begun.elapsed().as_secs_f64()
+    );
+    let folder = client.list(FOLDER, 1, None).await?.entry;
+    let begun = Instant::now();
+    let job = rewind(client, &folder, then).await?;
+    let took = begun.elapsed();
+    println!(
+        "rewound in {:.2} s: {} looked at, {} listed, {} done, {} left",
+        took.as_secs_f64(),
+        job.looked_at,
+        job.listed,
+        job.done,
+        job.left
+    );
+    ensure!(
+        job.state == JobState::Done && job.done == arguments.files,
+        "not all was rewound: {job:?}"
+    );
+    let compare = async |(number, entry): (u64, Entry)| {
+        let bytes = client.get(&entry.id, None).await?.bytes().await?;
+        ensure!(bytes == content("precious", number), "file {number} came back altered");
+        Ok(())
+    };
+    let all = stream::iter(files).map(compare).buffer_unordered(arguments.at_once);
+    all.try_collect::<()>().await?;
+    ensure!(took <= REWIND_MAX, "the rewind took over {REWIND_MAX:?}");
+    println!("passed: every byte is back, within {REWIND_MAX:?}");
+    Ok(())
+}
+
+/// Of about a kilobyte.
+fn content(word: &str, number: u64) -> Vec<u8> {
+    format!("{word} {number}\n").repeat(64).into_bytes()
+}
+
+/// Writes every file; answers each with its number.
+async fn write(
+    client: &Client,
+    arguments: &Arguments,
+    word: &str,
+    base_version: Option<u64>,
+) -> anyhow::Result<Vec<(u64, Entry)>> {
+    let put = async |number: u64| {
+        let target = Target {
+            base_version,
+            ..Target::new_file(format!("{FOLDER}/{}/{number}", number % 100))
+        };
+        let put = client.put(&target, content(word, number).into()).await;
+        anyhow::Ok((number, put.with_context(|| format!("write file {number}"))?.entry))
+    };
+    let all = stream::iter(0..arguments.files).map(put);
+    all.buffer_unordered(arguments.at_once).try_collect().await
+}
+
+/// An instant behind all that was written: the clock has gone on when a folder made later shows it.
+async fn instant(client: &Client) -> anyhow::Result<Timestamp> {
+    let first = client.make_folder("/then").await?.created_at;
+    let mut again = 0;
+    while client.make_folder(&format!("/then {again}")).await?.created_at <= first {
+        again += 1;
+    }
+    Ok(first)
+}
+
+/// Rewinds and waits for the end.
+async fn rewind(client: &Client, folder: &Entry, to: Timestamp) -> anyhow::Result<RewindJob> {
+    let wanted = Rewind {
+        to,
+        created: CreatedSince::Keep,
+        dry_run: false,
+    };
+    let begun = Instant::now();
+    let id = client.rewind(&folder.id, &wanted).await?.id;
+    let query = JobQuery {
+        limit: Some(1),
+        page_token: None,
+    };
+    loop {
+        let job = client.job(&id, &query).await?.job;
+        if !matches!(job.state, JobState::Looking | JobState::Working) {
+            return Ok(job);
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the rewind does not end: {job:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
