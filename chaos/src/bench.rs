@@ -12,6 +12,7 @@ mod bound;
 mod calls;
 mod cores;
 mod figure;
+mod file_batches;
 mod goal;
 mod idle;
 mod limit;
@@ -146,6 +147,7 @@ async fn under_load(
         return Ok((idle, figures.into()));
     }
     let mut figures = load::run(&client, &watch, quick, seed).await?;
+    figures.push(file_batches::run(&client, &watch, quick, seed.wrapping_add(1 << 40)).await?);
     figures.extend(metadata::run(cluster, &client, &watch, quick).await?);
     figures.push(beside::run(&client, &watch, quick, seed).await?);
     if arguments.largest_upload {

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod client;
 pub mod delta;
 pub mod error;
+pub mod file_batch;
 pub mod http;
 pub mod rewind;
 pub mod versions;

@@ -51,6 +51,7 @@ codes! {
     RANGE_NOT_SATISFIABLE "range_not_satisfiable" Invalid "The range lies outside the content; see Content-Range."
     PRECONDITION_FAILED "precondition_failed" Conflict "The content or the entry is another by now; read it again and decide."
     BODY_TOO_LARGE "body_too_large" TooLarge "The body passes the limit of this call."
+    BATCH_TOO_LARGE "batch_too_large" TooLarge "A batch has at most 1,000 files and 12 MiB, and all or nothing what one command of 1 MiB names; send it in parts."
     BLOCK_TOO_LARGE "block_too_large" TooLarge "A block has at most 4 MiB; cut the content as the drive's parameters say."
     RATE_EXCEEDED "rate_exceeded" Exhausted "You have as much under way as is left for all others; go slower, and try again after Retry-After."
     TOO_BUSY "too_busy" Busy "Too much is under way at this gateway; try again after Retry-After."

@@ -11,6 +11,7 @@ pub mod content;
 pub mod drives;
 pub mod entries;
 pub mod extract;
+pub mod file_batch;
 pub mod incoming;
 pub mod metadata;
 pub mod multipart;
@@ -107,6 +108,7 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
     let admitted = middleware::from_fn_with_state(Arc::clone(app), admit::upload);
     let upload = Router::new()
         .route("/api/v1/files/upload", post(upload::upload))
+        .route("/api/v1/files/batch", post(file_batch::create))
         .route("/files/upload", post(resumable::start_alias))
         .route(
             "/upload/{key}",

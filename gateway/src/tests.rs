@@ -6,6 +6,7 @@
 mod admission;
 mod bodies;
 mod connections;
+mod file_batches;
 mod polls;
 mod refusals;
 mod sizes;

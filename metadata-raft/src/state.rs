@@ -23,6 +23,7 @@ mod drive;
 mod entry;
 mod erasure;
 mod feed;
+mod file_batch;
 pub(crate) mod job;
 mod manifest;
 mod page;

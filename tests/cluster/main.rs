@@ -25,6 +25,7 @@ mod doors;
 mod downloads;
 mod entries;
 mod feed;
+mod file_batches;
 mod followers;
 mod foreign_bytes;
 mod inside;

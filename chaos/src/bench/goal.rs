@@ -98,6 +98,14 @@ pub(super) fn of(figures: &[Figure], idle: &[Idle], bounds: Option<&Bounds>) -> 
             goals.push(Goal::at_least(name, "a second", figure.operations_per_s, asked));
         }
     }
+    if let Some(figure) = figure(super::file_batches::BATCHED) {
+        goals.push(Goal::at_least(
+            &figure.name,
+            "a second",
+            figure.operations_per_s,
+            3_000.0,
+        ));
+    }
     if let Some(figure) = figure("PUT 4.0 KiB") {
         goals.push(Goal::at_most("PUT 4.0 KiB p99", "ms", figure.p99_ms, 100.0));
     }

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod change;
 pub mod drive;
 pub mod entry;
+pub mod file_batch;
 pub mod google;
 pub mod me;
 pub mod metadata;

@@ -68,6 +68,10 @@ pub const PAGE_END_BITS: u32 = 7;
 pub const DIRECT_COMMIT_BYTES: usize = 12 << 20;
 /// See `DIRECT_COMMIT_BYTES`.
 pub const DIRECT_COMMIT_AFTER: Duration = Duration::from_secs(5);
+/// Files of one batch.
+pub const BATCH_FILES_MAX: usize = COMMAND_OPERATIONS_MAX;
+/// Bytes of all files of one batch together: what any upload keeps in memory until it is named.
+pub const BATCH_BYTES_MAX: usize = DIRECT_COMMIT_BYTES;
 /// A plain upload's session lives this long, in age, after its last command.
 pub const PLAIN_SESSION_AGE: Duration = Duration::from_secs(3600);
 /// A resumable upload's session lives this long, in age, after its last command.

@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod drive;
+pub mod file_batch;
 pub mod group;
 pub mod query;
 pub mod rewind;
@@ -231,6 +232,8 @@ pub enum CommandAnswer {
     Session(upload::SessionState),
     /// `BeginRewind`, `RunRewind`.
     Rewind(rewind::RewindFacts),
+    /// `CommitBatch`.
+    Batch(file_batch::BatchCommitted),
 }
 
 /// Every answer to a query, by what was asked.

@@ -15,9 +15,10 @@ use model::time::WallTime;
 use protocol::frame::{decode, encode};
 use protocol::metadata::control::{ControlCommand, NodeDisk};
 use protocol::metadata::drive::{DriveCommand, Place};
+use protocol::metadata::file_batch::{BatchedFile, FileBatch};
 use protocol::metadata::group::{ForgottenStripe, GroupCommand};
 use protocol::metadata::rewind::RewindOrder;
-use protocol::metadata::upload::{NewStripe, RowRun, Survival, Tail, UploadCommand};
+use protocol::metadata::upload::{NewStripe, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget};
 use protocol::metadata::user::{TokenHash, UserCommand};
 use protocol::metadata::{Command, Envelope};
 
@@ -326,6 +327,45 @@ fn rewind_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// Those of many files at once.
+fn batch_commands() -> Vec<(&'static str, Command)> {
+    let principal = Principal {
+        user: USER,
+        device: Some(DEVICE),
+        is_admin: false,
+    };
+    let row = BlockRow {
+        digest: Digest([6; 32]),
+        size: 9,
+    };
+    let batch = FileBatch {
+        principal,
+        drive: DRIVE,
+        is_atomic: true,
+        stripes: vec![stripe()],
+        files: vec![BatchedFile {
+            target: UploadTarget::Place {
+                place: Place::Path(DrivePath::parse("/a/b").unwrap()),
+                with_parents: true,
+            },
+            base_version: Some(7),
+            fresh: vec![300, 301],
+            size: 9,
+            digest: Digest([8; 32]),
+            pages: vec![PageRows {
+                digest: Digest([7; 32]),
+                rows: vec![row],
+            }],
+            content_type: Some("t".into()),
+        }],
+        survival: Survival {
+            survives: Domain::Zone,
+            is_degraded: true,
+        },
+    };
+    vec![("CommitBatch", Command::Upload(UploadCommand::CommitBatch(batch)))]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -339,7 +379,8 @@ fn commands_have_their_golden_bytes_and_read_back() {
         .chain(version_commands())
         .chain(collection_commands())
         .chain(feed_commands())
-        .chain(rewind_commands());
+        .chain(rewind_commands())
+        .chain(batch_commands());
     for (name, command) in all {
         let envelope = Envelope {
             request_id: None,

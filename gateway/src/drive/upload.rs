@@ -8,6 +8,7 @@
 //! Not here: what happens to one batch (`batch`), retries of commands (`metadata_client`).
 
 pub(in crate::drive) mod batch;
+pub mod file_batch;
 pub mod resume;
 mod session;
 pub mod single;

@@ -134,6 +134,7 @@ fn describe(status: &str, response: &mut Response) {
         super::admin::status,
         super::admin::stop_node,
         super::admin::start_node,
+        super::file_batch::create,
     )
 )]
 pub struct Document;

@@ -98,8 +98,9 @@ pub fn retry_after(failure: &Failure) -> Option<u64> {
     Some(least.unwrap_or(1_u64) + spread)
 }
 
-impl IntoResponse for HttpError {
-    fn into_response(self) -> Response<Body> {
+impl HttpError {
+    /// The body that tells of it.
+    pub fn into_problem(self) -> Problem {
         let status = status_of(&self.failure);
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(code = %self.failure.code, detail = %self.failure.detail, "request failed by our own fault");
@@ -116,7 +117,7 @@ impl IntoResponse for HttpError {
         if let Some(field) = fields.get_mut("retry_after_s") {
             *field = again.into();
         }
-        let problem = Problem {
+        Problem {
             problem_type: format!("urn:holdfast:error:{}", self.failure.code),
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
@@ -124,8 +125,15 @@ impl IntoResponse for HttpError {
             detail,
             request_id: super::trace::current_text(),
             fields,
-        };
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        }
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response<Body> {
+        let status = status_of(&self.failure);
+        let again = retry_after(&self.failure);
+        let body = serde_json::to_vec(&self.into_problem()).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -148,7 +148,8 @@ pub fn media(text: Option<&str>) -> Result<Option<String>, Failure> {
     }
 }
 
-fn incoming(request: Request) -> Body {
+/// The body as it comes in.
+pub fn incoming(request: Request) -> Body {
     let stream = request.into_body().into_data_stream();
     // hyper ends a body that is shorter than declared, or whose connection is cut, with an error.
     stream.map(|chunk| chunk.map_err(|error| body_failure(&error))).boxed()

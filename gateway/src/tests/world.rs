@@ -421,6 +421,7 @@ impl World {
             Command::Upload(UploadCommand::AppendRows { .. }) => "AppendRows",
             Command::Upload(UploadCommand::CommitSession { .. }) => "CommitSession",
             Command::Upload(UploadCommand::AbortSession { .. }) => "AbortSession",
+            Command::Upload(UploadCommand::CommitBatch(_)) => "CommitBatch",
             _ => "other",
         });
         names.collect()

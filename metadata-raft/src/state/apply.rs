@@ -12,6 +12,7 @@ use crate::state::copy::{self, CopyTo};
 use crate::state::drive;
 use crate::state::erasure;
 use crate::state::feed;
+use crate::state::file_batch;
 use crate::state::job;
 use crate::state::page;
 use crate::state::request;
@@ -204,6 +205,7 @@ fn asker(command: &Command) -> Option<(&Principal, DriveId)> {
             | UploadCommand::CommitSession { principal, .. }
             | UploadCommand::AbortSession { principal, .. }
             | UploadCommand::RestoreVersion { principal, .. } => Some((principal, command.drive())),
+            UploadCommand::CommitBatch(batch) => Some((&batch.principal, batch.drive)),
             _ => None,
         },
         Command::Control(_) | Command::Group(_) | Command::User(_) => None,
@@ -471,5 +473,6 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
             is_damaged,
         } => stripe::set(tx, *drive, (*profile, *stripe), *row_version, astray, *is_damaged)
             .map(|()| CommandAnswer::Done),
+        UploadCommand::CommitBatch(batch) => file_batch::commit(tx, now, batch).map(CommandAnswer::Batch),
     }
 }

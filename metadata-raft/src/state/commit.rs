@@ -24,7 +24,7 @@ use model::id::{DriveId, EntryId, ROOT_ENTRY};
 use model::limits::{COMMAND_OPERATIONS_MAX, CONTENT_TYPE_BYTES_MAX, FILE_BYTES_MAX};
 use protocol::codes;
 use protocol::metadata::query::ChangeType;
-use protocol::metadata::upload::{Committed, DirectContent, Survival, UploadTarget};
+use protocol::metadata::upload::{Committed, DirectContent, PageRows, Survival, UploadTarget};
 
 /// What a content becomes a version of.
 pub(crate) enum Goal {
@@ -46,7 +46,8 @@ pub(crate) struct Intent<'a> {
     pub(crate) digest: Digest,
 }
 
-fn require_content_type(content_type: Option<&str>) -> Outcome<()> {
+/// Refuses a content type that passes its limit.
+pub(crate) fn require_content_type(content_type: Option<&str>) -> Outcome<()> {
     require(
         content_type.is_none_or(|text| text.len() <= CONTENT_TYPE_BYTES_MAX),
         &codes::MALFORMED_COMMAND,
@@ -181,16 +182,22 @@ pub(crate) fn direct(
 }
 
 fn require_sums(content: &DirectContent) -> Outcome<()> {
-    require(content.size <= FILE_BYTES_MAX, &codes::FILE_TOO_LARGE)?;
-    let rows = content.pages.iter().flat_map(|page| &page.rows);
+    let rows = require_rows(content.size, &content.pages)?;
+    let blocks: usize = content.stripes.iter().map(|stripe| 1 + stripe.blocks.len()).sum();
+    let operations = blocks + rows + usize::from(content.inline.is_some());
+    require(operations <= COMMAND_OPERATIONS_MAX, &codes::COMMAND_TOO_LARGE)
+}
+
+/// Refuses rows that are not `size` bytes together; answers how many there are.
+pub(crate) fn require_rows(size: u64, pages: &[PageRows]) -> Outcome<usize> {
+    require(size <= FILE_BYTES_MAX, &codes::FILE_TOO_LARGE)?;
+    let rows = pages.iter().flat_map(|page| &page.rows);
     let bytes: u64 = rows.clone().map(|row| u64::from(row.size)).sum();
     require(
-        bytes == content.size && rows.clone().all(|row| row.size > 0),
+        bytes == size && rows.clone().all(|row| row.size > 0),
         &codes::SIZE_MISMATCH,
     )?;
-    let blocks: usize = content.stripes.iter().map(|stripe| 1 + stripe.blocks.len()).sum();
-    let operations = blocks + rows.count() + usize::from(content.inline.is_some());
-    require(operations <= COMMAND_OPERATIONS_MAX, &codes::COMMAND_TOO_LARGE)
+    Ok(rows.count())
 }
 
 /// The answer when the content is there already.

@@ -6,6 +6,7 @@ mod contents;
 mod control;
 mod copies;
 mod feed;
+mod file_batches;
 mod foreseen;
 mod golden;
 mod model_tree;

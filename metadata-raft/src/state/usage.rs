@@ -49,12 +49,24 @@ pub(crate) fn shift(counter: &mut u64, delta: i64) -> Option<()> {
 
 /// Refuses what took more than `before` when the quota does not hold it. Called when all of a command's bytes are entered.
 pub(crate) fn require_quota(kv: &dyn KvRead, drive: &DriveRecord, before: &UsageRecord) -> Outcome<()> {
-    let after = get(kv, drive.drive)?;
-    if after.charged_bytes <= before.charged_bytes || after.charged_bytes <= drive.quota_bytes {
+    require_quota_without(kv, drive, before, 0)
+}
+
+/// As `require_quota`, without `bytes` that are charged and that nobody has taken yet.
+pub(crate) fn require_quota_without(
+    kv: &dyn KvRead,
+    drive: &DriveRecord,
+    before: &UsageRecord,
+    bytes: u64,
+) -> Outcome<()> {
+    let charged = get(kv, drive.drive)?.charged_bytes;
+    let after = charged
+        .checked_sub(bytes)
+        .ok_or_else(|| broken("more waits to be taken than is charged"))?;
+    if after <= before.charged_bytes || after <= drive.quota_bytes {
         return Ok(());
     }
-    let wanted = after.charged_bytes - before.charged_bytes;
-    Err(exceeded(drive, before.charged_bytes, wanted))
+    Err(exceeded(drive, before.charged_bytes, after - before.charged_bytes))
 }
 
 /// Refuses a content whose declared length alone passes the whole quota. How much of it the drive has already is not known yet, so

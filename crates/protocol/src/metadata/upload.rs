@@ -6,6 +6,7 @@
 //! equal rows.
 
 use crate::metadata::drive::{EntryView, FeedPosition, Place};
+use crate::metadata::file_batch::FileBatch;
 use bytes::Bytes;
 use model::authorize::Principal;
 use model::digest::Digest;
@@ -292,6 +293,8 @@ pub enum UploadCommand {
         /// `None` for whatever is current.
         base_version: Option<u64>,
     },
+    /// Commits many small files at once, each a sub-operation with all of its records.
+    CommitBatch(FileBatch),
 }
 
 impl UploadCommand {
@@ -310,6 +313,7 @@ impl UploadCommand {
             | Self::AnnounceRows { upload, .. }
             | Self::StageStripes { upload, .. } => upload.drive,
             Self::RestoreVersion { entry, .. } => entry.drive,
+            Self::CommitBatch(batch) => batch.drive,
         }
     }
 }

@@ -103,12 +103,8 @@ impl Batch {
         count(&metrics::BLOCKS_KNOWN, known.len());
         count(&metrics::BLOCKS_NEW, plain.len() - known.len());
         let mut survival = core.found_survival(caller, facts, &found).await?;
-        let mut lacking: Vec<BlockRow> = Vec::new();
-        for row in &rows {
-            if !known.contains(&row.digest) && !lacking.contains(row) {
-                lacking.push(*row);
-            }
-        }
+        let mut seen = known;
+        let lacking: Vec<BlockRow> = rows.iter().filter(|row| seen.insert(row.digest)).copied().collect();
         let (stripes, written) = store_blocks(stage, time, &lacking, &plain).await?;
         survival = worse(survival, written);
         let plain_bytes = rows.iter().map(|row| row.size as usize).sum();
