@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload pauses crowd followers quorum sim wide-folder rewind largest-file tools clean
+.PHONY: build run test verify fix bench profile demo kills overload pauses crowd followers stale api-fuzz quorum sim wide-folder rewind largest-file tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -67,6 +67,16 @@ crowd: build
 # The followers of tests/cluster at their full scale: 100 drives, 10 followers each, 10,000 commits, and kills. About ten minutes.
 followers: build
 	HOLDFAST_FOLLOWERS=100x10x10000 $(CARGO) test --release --locked --test cluster -- --nocapture no_follower_misses_a_change
+
+# QAS-013 at its full scale: 100,000 writes at one of two gateways, each read at once at the other. About ten minutes.
+stale: build
+	$(CARGO) run --release --locked -p chaos --bin stale -- --holdfast $(HOLDFAST) $(ARGS)
+
+# Requests made up from the OpenAPI document to every operation, by schemathesis, which is installed beneath target/. About five minutes.
+SCHEMATHESIS ?= schemathesis==4.32.5
+api-fuzz: build
+	@test -x target/api-fuzz/venv/bin/schemathesis || { python3 -m venv target/api-fuzz/venv && target/api-fuzz/venv/bin/pip install -q $(SCHEMATHESIS); }
+	$(CARGO) run --release --locked -p chaos --bin api-fuzz -- --holdfast $(HOLDFAST) $(ARGS)
 
 # Three times the load that saturates the cluster: what is still done in time, and how soon all is as before. About four minutes.
 overload: build

@@ -85,6 +85,9 @@ pub struct DevArguments {
     /// Says that a proxy in front does TLS, so that an address other than loopback may be plain HTTP.
     #[arg(long)]
     pub behind_proxy: bool,
+    /// Bytes that each gateway keeps in memory of answers and opened blocks; 0 reads everything anew each time.
+    #[arg(long, value_name = "BYTES", default_value_t = gateway::config::CACHE_BYTES_DEFAULT)]
+    pub cache_bytes: u64,
     /// How log lines look, on standard error: human, or json with one object a line.
     #[arg(long, value_name = "human|json", default_value = "human")]
     pub log: LogFormat,

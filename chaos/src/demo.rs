@@ -111,9 +111,10 @@ pub async fn run() -> anyhow::Result<()> {
         std::fs::remove_dir_all(&arguments.data_dir)?;
     }
     check_space(&arguments, &input)?;
+    // Nothing is served from memory: what is read back must come from the disks that are left.
     let form: &[&str] = match arguments.one_process {
-        true => &[],
-        false => &["--processes", "--groups", "1"],
+        true => &["--cache-bytes", "0"],
+        false => &["--cache-bytes", "0", "--processes", "--groups", "1"],
     };
     let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, form).await?;
     let outcome = attack(&arguments, &input, &cluster).await;

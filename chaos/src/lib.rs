@@ -1,5 +1,6 @@
 //! What attacks Holdfast: the demo on real input, the bench beside the machine's limits, the simulated world and its oracles.
 
+pub mod api_fuzz;
 pub mod bench;
 pub mod content;
 pub mod demo;
@@ -13,6 +14,7 @@ pub mod overload;
 mod proc;
 pub mod process_attack;
 pub mod rewind;
+pub mod stale;
 pub mod table;
 pub mod tree;
 pub mod wide_folder;

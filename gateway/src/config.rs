@@ -22,6 +22,11 @@ const BUDGET_BYTES_UNKNOWN: u64 = 512 << 20;
 /// which have bounds of their own.
 const MEMORY_PARTS: u64 = 4;
 
+/// What answers and opened blocks may take in memory when nothing else was said. A guess: what a thousand people have open in a minute.
+pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
+/// One part in this many of it is for answers, which are small; the rest is for opened blocks.
+const CACHE_PARTS: u64 = 4;
+
 /// What uploads may hold when nothing else was said: a quarter of the memory, and never less than one upload needs.
 pub fn upload_budget_default() -> u64 {
     resources::memory_bytes().map_or(BUDGET_BYTES_UNKNOWN, |bytes| {
@@ -69,6 +74,7 @@ pub struct RawGateway {
     transfers_max: Option<usize>,
     #[serde(default)]
     metadata_reads: MetadataReads,
+    cache_bytes: Option<u64>,
 }
 
 /// Which replica of a group a gateway asks; each answers from a state that holds everything acknowledged before.
@@ -164,6 +170,26 @@ impl AdmissionLimits {
     }
 }
 
+/// What is kept in memory to be used again (decision 0043); nothing where it is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// Bytes of answers about drives.
+    pub answers_bytes: u64,
+    /// Bytes of opened blocks.
+    pub blocks_bytes: u64,
+}
+
+impl CacheLimits {
+    /// Both together take `bytes`.
+    pub fn of(bytes: u64) -> Self {
+        let answers_bytes = bytes / CACHE_PARTS;
+        Self {
+            answers_bytes,
+            blocks_bytes: bytes - answers_bytes,
+        }
+    }
+}
+
 /// What a client may do to a gateway. No configuration reaches these: the API promises them, and only tests are in more of a hurry.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -208,6 +234,8 @@ pub struct GatewayConfig {
     pub admission: AdmissionLimits,
     /// Which replicas answer queries.
     pub metadata_reads: MetadataReads,
+    /// What is kept to be used again.
+    pub cache: CacheLimits,
     /// What clients may do.
     pub limits: Limits,
 }
@@ -288,6 +316,7 @@ impl RawGateway {
                 upload_budget_bytes,
                 admission,
                 metadata_reads: self.metadata_reads,
+                cache: CacheLimits::of(self.cache_bytes.unwrap_or(CACHE_BYTES_DEFAULT)),
                 limits: Limits::default(),
             }),
             _ => Err(problems),

@@ -4,6 +4,7 @@
 //! only this folder names codec, placement and rpc.
 
 pub mod account;
+pub mod answers;
 pub mod budget;
 pub mod collector;
 pub mod cursor;
@@ -14,8 +15,10 @@ pub mod download;
 pub mod fanout;
 pub mod feed;
 pub mod gather;
+pub mod kept;
 pub mod metadata_client;
 pub mod notices;
+pub mod opened;
 pub mod poll;
 pub mod probe;
 pub mod readiness;
@@ -35,11 +38,13 @@ pub mod watching;
 
 use crate::auth::setup::SetupToken;
 use crate::config::Limits;
+use crate::drive::answers::Answers;
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
 use crate::drive::feed::SharedPages;
 use crate::drive::metadata_client::{MetadataClient, unexpected};
 use crate::drive::notices::Notices;
+use crate::drive::opened::Opened;
 use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
 use crate::drive::remembered::Remembered;
@@ -87,6 +92,10 @@ pub struct Core {
     pub turns: Arc<Turns>,
     /// Who waits for changes.
     pub notices: Arc<Notices>,
+    /// Answers that are used again once the drive's group has said that they hold.
+    pub answers: Arc<Answers>,
+    /// Opened blocks of small contents.
+    pub opened: Opened,
     /// Pages of feeds that several polls ask for at once.
     pub shared_pages: SharedPages,
     /// What the last look at the control group showed.
@@ -101,6 +110,16 @@ impl Core {
     /// Asks a drive's group in the name of the caller.
     pub async fn ask(&self, caller: &Caller, drive: DriveId, ask: DriveAsk) -> Result<QueryAnswer, Failure> {
         self.ask_with_time(caller, drive, ask).await.map(|(answer, _)| answer)
+    }
+
+    /// As `ask`, of what follows from the drive alone (decision 0043): an answer that is kept is used when the group says that it holds.
+    pub async fn ask_kept(&self, caller: &Caller, drive: DriveId, ask: DriveAsk) -> Result<QueryAnswer, Failure> {
+        let query = DriveQuery {
+            drive,
+            principal: Some(caller.principal),
+            ask,
+        };
+        self.answers.ask(query, caller.trace).await
     }
 
     /// As `ask`, with the time of the drive's slot as the answer told it.

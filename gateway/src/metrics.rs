@@ -164,6 +164,24 @@ pub const FEED_READS: Definition = Definition::counter(
     "Pages of feeds read for polls and lists, by whether a group was asked or another poll's page was shared.",
     &["kind"],
 );
+/// What is kept in memory to be used again.
+pub const KEPT_BYTES: Definition = Definition::gauge(
+    "gateway_kept_bytes",
+    "Bytes of answers about drives and of opened blocks that are kept in memory.",
+    &["what"],
+);
+/// Uses of what is kept.
+pub const KEPT_HITS: Definition = Definition::counter(
+    "gateway_kept_hits_total",
+    "Reads served from what is kept: answers that the group said hold, runs of blocks that were all there.",
+    &["what"],
+);
+/// Looks in vain.
+pub const KEPT_MISSES: Definition = Definition::counter(
+    "gateway_kept_misses_total",
+    "Reads for which nothing was kept that holds.",
+    &["what"],
+);
 
 /// All of them, for docs and tests.
 pub const ALL: &[Definition] = &[
@@ -200,4 +218,7 @@ pub const ALL: &[Definition] = &[
     WATCHED_SCOPES,
     FEED_WATCH_CALLS,
     FEED_READS,
+    KEPT_BYTES,
+    KEPT_HITS,
+    KEPT_MISSES,
 ];

@@ -10,11 +10,13 @@ use crate::config::{GatewayConfig, KekError, read_kek};
 use crate::connections::{Connections, Seat};
 use crate::drive::Core;
 use crate::drive::account::{DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX, TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX};
+use crate::drive::answers::Answers;
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
 use crate::drive::feed::SharedPages;
 use crate::drive::metadata_client::MetadataClient;
 use crate::drive::notices::Notices;
+use crate::drive::opened::Opened;
 use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
 use crate::drive::remembered::Remembered;
@@ -108,7 +110,10 @@ pub fn core(config: &GatewayConfig, place: &Place, seams: &Seams) -> Result<Arc<
     let (kek, text) = read_kek(&config.kek_file)?;
     let metadata = MetadataClient::new(seams.clone(), place.number, place.metadata.clone());
     let metadata = Arc::new(metadata.reading(config.metadata_reads));
+    let answers = Answers::new(Arc::clone(&metadata), seams, config.cache.answers_bytes);
     Ok(Arc::new(Core {
+        answers: Arc::new(answers),
+        opened: Opened::new(seams, config.cache.blocks_bytes),
         directory: Directory::new(Arc::clone(&metadata)),
         metadata,
         seals: Seals::new(kek, seams.random.clone(), Arc::clone(&seams.cipher)),
@@ -172,6 +177,7 @@ pub async fn start(
             () = core.keep_collecting() => {}
             () = core.keep_looking_for_orphans() => {}
             () = core.keep_watching() => {}
+            () = core.keep_letting_go() => {}
         }
     };
     Ok(Gateway {

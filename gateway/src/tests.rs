@@ -5,6 +5,7 @@
 
 mod admission;
 mod bodies;
+mod caches;
 mod connections;
 mod file_batches;
 mod polls;

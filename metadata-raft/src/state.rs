@@ -40,6 +40,7 @@ pub(crate) mod store;
 mod stripe;
 pub(crate) mod stripe_counts;
 mod token;
+mod touched;
 mod tree;
 mod twins;
 mod usage;

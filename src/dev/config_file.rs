@@ -160,7 +160,7 @@ fn gateway(config: &GatewayConfig, plan: &Plan) -> anyhow::Result<String> {
     let mut text = format!(
         "[gateway]\nlisten = \"{}\"\nkek_file = {}\nfunctions = [{}]\nupload_budget_bytes = {}\nbehind_proxy = {}\n\
          requests_in_service_max = {}\nrequests_held_max = {}\nrequest_wait_ms_max = {}\nrequest_target_ms = {}\ntransfers_max = {}\n\
-         metadata_reads = \"{}\"\n",
+         metadata_reads = \"{}\"\ncache_bytes = {}\n",
         config.listen,
         quoted(&config.kek_file)?,
         functions.join(", "),
@@ -175,6 +175,7 @@ fn gateway(config: &GatewayConfig, plan: &Plan) -> anyhow::Result<String> {
             MetadataReads::Leader => "leader",
             MetadataReads::Nearest => "nearest",
         },
+        config.cache.answers_bytes + config.cache.blocks_bytes,
     );
     if let Some((certificate, key)) = &config.tls {
         write!(

@@ -7,7 +7,7 @@ use crate::cli::DevArguments;
 use crate::registration::Site;
 use anyhow::{Context, ensure};
 use daemon::config::Problem;
-use gateway::config::{AdmissionLimits, Functions, GatewayConfig, Limits, MetadataReads};
+use gateway::config::{AdmissionLimits, CacheLimits, Functions, GatewayConfig, Limits, MetadataReads};
 use metadata_raft::config::{Config as MetadataConfig, ReplicaSite, Timing};
 use model::id::{DiskId, GroupId, NodeId, RaftId};
 use model::limits::{BIRTH_EPOCH_DEV, BLOCK_GRACE_DEV, QUOTA_BYTES_DEV};
@@ -198,6 +198,7 @@ impl Plan {
             upload_budget_bytes: UPLOAD_BUDGET_BYTES,
             admission: self.admission(),
             metadata_reads: MetadataReads::Leader,
+            cache: CacheLimits::of(self.arguments.cache_bytes),
             limits: Limits::default(),
         })
     }

@@ -68,7 +68,7 @@ fn admin(world: &World, words: &[&str]) -> (bool, String) {
 
 #[tokio::test]
 async fn killed_processes_stay_dead_until_they_are_started_again_and_none_outlives_the_cluster() {
-    let mut world = World::start_with(&["--processes", "--groups", "1"]).await;
+    let mut world = World::start_with(&["--processes", "--groups", "1", "--cache-bytes", "0"]).await;
     let facts = &world.cluster.facts;
     assert_eq!(facts.processes.len(), 10, "{facts:?}");
     check_pids(facts, world.cluster.pid());

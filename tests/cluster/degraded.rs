@@ -82,7 +82,7 @@ const SCATTERED: u64 = 30;
 /// shows: F28, FR-002
 #[tokio::test]
 async fn random_ranges_agree_with_the_model_whichever_single_fragment_is_missing() {
-    let world = World::start().await;
+    let world = World::start_uncached().await;
     let kept = put_all(&world).await;
     let mut scattered = Vec::new();
     for seed in 0..SCATTERED {
@@ -117,7 +117,7 @@ async fn random_ranges_agree_with_the_model_whichever_single_fragment_is_missing
 /// shows: US-1.3 scale=1/2, FR-002 scale=1/2
 #[tokio::test]
 async fn reads_survive_every_pair_of_missing_fragments() {
-    let world = World::start().await;
+    let world = World::start_uncached().await;
     let kept = put_all(&world).await;
     let mut dice = Dice::new(13);
     let nodes = world.nodes();
@@ -139,7 +139,7 @@ async fn reads_survive_every_pair_of_missing_fragments() {
 /// shows: US-1.3 scale=1/2
 #[tokio::test]
 async fn writes_hand_off_while_a_node_is_away_and_read_back_before_and_after_its_return() {
-    let world = World::start().await;
+    let world = World::start_uncached().await;
     let nodes = world.nodes();
     let mut kept = put_all(&world).await;
     let mut dice = Dice::new(5);
@@ -172,7 +172,7 @@ async fn writes_hand_off_while_a_node_is_away_and_read_back_before_and_after_its
 
 #[tokio::test]
 async fn what_is_beyond_the_promise_is_refused_by_type_and_is_whole_when_the_nodes_return() {
-    let mut world = World::start().await;
+    let mut world = World::start_uncached().await;
     let kept = put_all(&world).await;
     let (inline, coded) = (&kept[0], &kept[2..]);
     let nodes = world.nodes();

@@ -257,7 +257,7 @@ async fn a_download_that_was_cut_goes_on_where_it_ended() {
 /// shows: US-1.3
 #[tokio::test]
 async fn every_form_of_a_download_gives_the_same_bytes_while_two_fragments_of_each_stripe_are_missing() {
-    let world = World::start().await;
+    let world = World::start_uncached().await;
     let bytes = noise(3, LENGTH);
     let file = world.put("/file", &bytes).await.entry;
     let tag = tag_of(&file);

@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod caches;
 mod cancels;
 mod capacity;
 mod child_processes;

@@ -98,7 +98,7 @@ pub(crate) fn fragments(data_dir: &Path) -> Vec<OnDisk> {
 /// shows: QAS-016
 #[tokio::test]
 async fn tampered_fragments_are_read_elsewhere_counted_and_listed_and_too_many_are_refused() {
-    let mut world = World::start().await;
+    let mut world = World::start_uncached().await;
     let bytes = noise(1, 3 * MIB);
     let id = world.put("/kept", &bytes).await.entry.id;
     world.cluster.stop().unwrap();
@@ -173,7 +173,7 @@ async fn listed(world: &World) -> f64 {
 /// shows: QAS-016
 #[tokio::test]
 async fn each_single_forged_fragment_leaves_the_file_readable() {
-    let mut world = World::start().await;
+    let mut world = World::start_uncached().await;
     let bytes = noise(2, 3 * MIB);
     let id = world.put("/kept", &bytes).await.entry.id;
     world.cluster.stop().unwrap();

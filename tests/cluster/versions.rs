@@ -140,7 +140,7 @@ fn contents() -> Vec<Vec<u8>> {
 /// shows: US-3.1, FR-004, D-2.5 scale=1/2
 #[tokio::test]
 async fn every_version_reads_back_byte_for_byte_and_with_a_node_away_too() {
-    let world = World::start().await;
+    let world = World::start_uncached().await;
     let contents = contents();
     let id = history(&world.client, "/f", &contents).await;
     let many: Vec<Vec<u8>> = (0..100).map(|seed| noise(seed, 10 + seed as usize)).collect();
@@ -421,7 +421,7 @@ async fn a_purge_gives_back_what_all_versions_held() {
 /// shows: FR-007 scale=1/2
 #[tokio::test]
 async fn copies_are_whole_trees_that_move_no_data() {
-    let world = World::start().await;
+    let world = World::start_uncached().await;
     let long = noise(1, 9 * MIB);
     let folder = make_folder(&world, "/a").await.id;
     let file = world.put("/a/b/long", &long).await.entry;

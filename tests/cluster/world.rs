@@ -52,6 +52,11 @@ impl World {
         Self::start_with(&[]).await
     }
 
+    /// The same with gateways that keep nothing in memory: each read comes from the disks.
+    pub(crate) async fn start_uncached() -> Self {
+        Self::start_with(&["--cache-bytes", "0"]).await
+    }
+
     /// Starts `holdfast dev` with further arguments.
     pub(crate) async fn start_with(options: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();

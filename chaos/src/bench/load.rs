@@ -74,6 +74,15 @@ const QUICK: [Workload; 4] = [
         at_once: 64,
     },
 ];
+/// One file that many read at once: after the first of them it is read from what the gateway keeps.
+const HOT: Workload = Workload {
+    length_bytes: 4 << 10,
+    files: 1,
+    at_once: 64,
+};
+const HOT_FOLDER: &str = "/bench/hot";
+const HOT_READS: usize = 40_000;
+const QUICK_HOT_READS: usize = 4_000;
 const FULL_FOLDERS: usize = 20_000;
 const QUICK_FOLDERS: usize = 2_000;
 
@@ -105,6 +114,7 @@ pub(super) async fn run(client: &Client, watch: &ClusterWatch, quick: bool, seed
         let first_seed = seed.wrapping_add((number as u64) << 32);
         figures.extend(put_and_get(client, watch, workload, first_seed).await?);
     }
+    figures.push(hot(client, watch, if quick { QUICK_HOT_READS } else { HOT_READS }, seed).await?);
     figures.extend(make_and_list(client, watch, if quick { QUICK_FOLDERS } else { FULL_FOLDERS }).await?);
     Ok(figures)
 }
@@ -296,6 +306,27 @@ async fn get(client: Client, content: Content, id: String) -> anyhow::Result<Sam
         content.length_bytes
     );
     Ok(Sample { took, bytes, repeats })
+}
+
+/// One file, read over and over.
+async fn hot(client: &Client, watch: &ClusterWatch, reads: usize, seed: u64) -> anyhow::Result<Figure> {
+    client
+        .make_folder(HOT_FOLDER)
+        .await
+        .with_context(|| format!("make folder {HOT_FOLDER}"))?;
+    let made = contents(HOT_FOLDER, HOT, !seed).pop().context("one content")?;
+    let (stored, _) = put(client.clone(), made).await?;
+    let name = format!("GET {}, one file", table::bytes(HOT.length_bytes));
+    let counter = Counter::start(&name, reads);
+    let phase = Phase::begin(watch, name, Direction::Get, HOT.at_once)?;
+    let samples: Vec<Sample> = futures_util::stream::iter(0..reads)
+        .map(|_| spawned(get(client.clone(), stored.content.clone(), stored.id.clone()), &counter))
+        .buffer_unordered(HOT.at_once)
+        .try_collect()
+        .await?;
+    let figure = phase.end(&samples)?;
+    counter.stop(&figure);
+    Ok(figure)
 }
 
 async fn make_and_list(client: &Client, watch: &ClusterWatch, folders: usize) -> anyhow::Result<[Figure; 2]> {

@@ -19,7 +19,9 @@ use daemon::random::Random;
 use daemon::shutdown::Shutdown;
 use daemon::worker::Workers;
 use disk::DiskError;
-use gateway::config::{AdmissionLimits, Functions, GatewayConfig, Limits, MetadataReads, create_kek};
+use gateway::config::{
+    AdmissionLimits, CACHE_BYTES_DEFAULT, CacheLimits, Functions, GatewayConfig, Limits, MetadataReads, create_kek,
+};
 use gateway::drive::Core;
 use gateway::drive::metadata_client::MetadataClient;
 use gateway::seams::Seams as GatewaySeams;
@@ -274,6 +276,11 @@ pub async fn gateway(ground: &Ground, directory: &Path) -> Result<Arc<Core>, Box
         upload_budget_bytes: UPLOAD_BUDGET_BYTES,
         admission: AdmissionLimits::default(),
         metadata_reads: ground.reads,
+        // Contents are read from disks, so that what is lost is seen; answers are kept, so that a stale one is.
+        cache: CacheLimits {
+            blocks_bytes: 0,
+            ..CacheLimits::of(CACHE_BYTES_DEFAULT)
+        },
         limits: Limits::default(),
     };
     let place = Place {

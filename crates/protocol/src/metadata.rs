@@ -125,6 +125,9 @@ pub enum Query {
     Orphans(Vec<(ProfileId, StripeId)>),
     /// To a drive group as a whole: where the feeds of these scopes of its slots stand; at most `ROWS_MAX`.
     FeedEnds(Vec<EntryId>),
+    /// To the group of a drive's slot: the same as `Drive`, whose answer may be left out when the drive still has this mark. Of what a
+    /// user may ask only that which follows from the drive alone: one entry, a listing, a manifest, rows or versions of a file.
+    DriveSince(query::DriveQuery, Option<query::DriveMark>),
 }
 
 impl Query {
@@ -140,7 +143,7 @@ impl Query {
             | Self::FeedEnds(_) => None,
             Self::Slot(slot) => Some(*slot),
             Self::User(query) => Some(query.slot()),
-            Self::Drive(query) => Some(query.drive.slot()),
+            Self::Drive(query) | Self::DriveSince(query, _) => Some(query.drive.slot()),
         }
     }
 }
@@ -315,4 +318,7 @@ pub enum QueryAnswer {
     Rewind(rewind::RewindPage),
     /// `DriveAsk::Twins`.
     Twins(query::TwinListing),
+    /// `Query::DriveSince`: how far the drive has come, and the encoded answer; `None` when that is the mark that was asked with.
+    /// Encoded, so that no answer can hold answers without end.
+    Since(query::DriveMark, Option<Bytes>),
 }

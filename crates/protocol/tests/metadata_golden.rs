@@ -20,7 +20,7 @@ use protocol::frame::{decode, encode};
 use protocol::metadata::control::{ClusterSettings, ControlCommand, SlotRange};
 use protocol::metadata::drive::{DriveCommand, EntryRef, PatchTo, Place};
 use protocol::metadata::group::{AdoptedSlot, GroupCommand, GroupSettings};
-use protocol::metadata::query::{ControlQuery, DriveAsk, DriveQuery, UserQuery};
+use protocol::metadata::query::{ControlQuery, DriveAsk, DriveMark, DriveQuery, UserQuery};
 use protocol::metadata::upload::{
     DirectContent, InlineBlock, NewBlock, NewStripe, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget,
 };
@@ -414,6 +414,13 @@ fn queries() -> Vec<Query> {
     ]
 }
 
+fn since(seen: Option<DriveMark>) -> Query {
+    match drive(DriveAsk::Get(EntryRef::Id(ENTRY))) {
+        Query::Drive(query) => Query::DriveSince(query, seen),
+        other => other,
+    }
+}
+
 /// Those of old versions, of removal, of the feed, of rewinds and of twins.
 fn later_queries() -> Vec<Query> {
     vec![
@@ -441,6 +448,12 @@ fn later_queries() -> Vec<Query> {
             after: Some(("caf\u{e9}".to_owned(), 9)),
             limit: 100,
         }),
+        since(None),
+        since(Some(DriveMark {
+            incarnation: Incarnation(1),
+            group: GroupId(2),
+            index: 300,
+        })),
     ]
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants: no byte leaves that does not belong to a block whose digest was checked; a range moves at most the range and two
 //! blocks, unless fragments have to be rebuilt; memory is at most `READ_AHEAD` runs of a stripe each.
-//! Not here: headers and conditions (`http::content`).
+//! Not here: headers and conditions (`http::content`), what is kept for the next reader (`answers`, `opened`).
 
 use crate::codes;
 use crate::drive::stripe_reader::{Found, StripeReading};
@@ -24,6 +24,8 @@ use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+/// Blocks of a longer read are not kept when they were opened: one backup that is fetched would push out everything else.
+const KEPT_READ_BYTES_MAX: u64 = 4 << 20;
 /// Runs that are fetched beside the one that is being sent.
 const READ_AHEAD: usize = 2;
 
@@ -46,7 +48,7 @@ impl Core {
         range: Option<(u64, u64)>,
     ) -> Result<Manifest, Failure> {
         match self
-            .ask(caller, entry.drive, DriveAsk::ReadManifest { entry, version, range })
+            .ask_kept(caller, entry.drive, DriveAsk::ReadManifest { entry, version, range })
             .await?
         {
             QueryAnswer::Manifest(manifest) => Ok(manifest),
@@ -92,6 +94,7 @@ impl Core {
         };
         let stripes: BTreeMap<StripeId, PlacedStripe> =
             manifest.stripes.into_iter().map(|stripe| (stripe.id, stripe)).collect();
+        let (drive, is_kept) = (manifest.drive.drive, range.end - range.start <= KEPT_READ_BYTES_MAX);
         let (stripes, sent) = (
             Arc::new(stripes),
             self.seams.metrics.counter(&metrics::DOWNLOADED_BYTES),
@@ -101,7 +104,13 @@ impl Core {
             .map(move |run| {
                 let (core, stripes, seal) = (Arc::clone(&self), Arc::clone(&stripes), Arc::clone(&seal));
                 let read = async move {
+                    if let Some(plain) = core.find_opened(&caller, drive, is_kept, &run.blocks) {
+                        return Ok((run, plain));
+                    }
                     let plain = core.read_run(&caller, &run, &stripes, &seal).await?;
+                    if is_kept {
+                        core.opened.keep(caller.principal.user, drive, &run.blocks, &plain);
+                    }
                     Ok((run, plain))
                 };
                 // A task of its own goes on while the client is slow to take what is there; it ends with the download.

@@ -69,7 +69,7 @@ impl Core {
     /// One entry.
     pub async fn entry(&self, caller: &Caller, entry: EntryRef) -> Result<EntryView, Failure> {
         let drive = drive_of_ref(&entry, caller.home);
-        match self.ask(caller, drive, DriveAsk::Get(entry)).await? {
+        match self.ask_kept(caller, drive, DriveAsk::Get(entry)).await? {
             QueryAnswer::Entry(view) => Ok(view),
             _ => expect(None),
         }
@@ -95,7 +95,7 @@ impl Core {
             limit,
             page_token: last,
         };
-        let QueryAnswer::Listing(mut listing) = self.ask(caller, drive, ask).await? else {
+        let QueryAnswer::Listing(mut listing) = self.ask_kept(caller, drive, ask).await? else {
             return expect(None);
         };
         // A path may lead to another folder by now; its listing does not continue the one that was begun.

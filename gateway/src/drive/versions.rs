@@ -35,7 +35,7 @@ impl Core {
         let read = |token| read(token).ok_or_else(|| group_codes::BAD_PAGE_TOKEN.failure());
         let before = page_token.map(read).transpose()?;
         let ask = DriveAsk::ListVersions { entry, before, limit };
-        let QueryAnswer::Versions(mut versions) = self.ask(caller, entry.drive, ask).await? else {
+        let QueryAnswer::Versions(mut versions) = self.ask_kept(caller, entry.drive, ask).await? else {
             return expect(None);
         };
         let has_more = versions.len() > usize::from(limit);

@@ -5,7 +5,9 @@
 
 use super::wire::{Reply, exchange};
 use crate::auth::token;
-use crate::config::{AdmissionLimits, Functions, GatewayConfig, Limits, MetadataReads, create_kek};
+use crate::config::{
+    AdmissionLimits, CACHE_BYTES_DEFAULT, CacheLimits, Functions, GatewayConfig, Limits, MetadataReads, create_kek,
+};
 use crate::drive::account::NewUser;
 use crate::drive::{Caller, Core};
 use crate::seams::Seams;
@@ -47,6 +49,7 @@ use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
 use rpc::transport::{Handler, Peer};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -73,6 +76,7 @@ pub(super) struct Replica {
     /// What the group of drives tells of feeds that go on.
     pub(super) feed: FeedWatch,
     asked: Mutex<Vec<Method>>,
+    applied: AtomicU64,
     clock: ManualClock,
 }
 
@@ -83,7 +87,7 @@ impl Replica {
         let kv = &self.stores[group.0 as usize];
         let mut overlay = Overlay::new(kv);
         let reply = State::new(group)
-            .apply(&mut overlay, commands.len() as u64 + 1, envelope)
+            .apply(&mut overlay, self.applied.fetch_add(1, Ordering::Relaxed) + 1, envelope)
             .unwrap();
         let batch = overlay.into_batch();
         kv.write(batch).unwrap();
@@ -283,6 +287,7 @@ fn config(wishes: &Wishes, kek_file: PathBuf) -> GatewayConfig {
         upload_budget_bytes: wishes.upload_budget_bytes,
         admission: wishes.admission,
         metadata_reads: MetadataReads::Leader,
+        cache: CacheLimits::of(CACHE_BYTES_DEFAULT),
         limits: wishes.limits,
     }
 }
@@ -302,6 +307,7 @@ impl World {
             gate: RwLock::new(()),
             feed: FeedWatch::new(0),
             asked: Mutex::default(),
+            applied: AtomicU64::new(0),
             clock: clock.clone(),
         });
         let metadata = process(Role::Metadata, 1);

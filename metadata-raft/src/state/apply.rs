@@ -25,6 +25,7 @@ use crate::state::staging;
 use crate::state::store::{Outcome, Stop};
 use crate::state::stripe;
 use crate::state::token;
+use crate::state::touched;
 use crate::state::tree;
 use crate::state::user::{self, NewUser, Patch};
 use crate::state::waiting;
@@ -73,12 +74,12 @@ impl State {
         envelope: &[u8],
     ) -> Result<Applied, KvError> {
         let mut own = Overlay::new(&*tx);
-        let reply = match self.run(&mut own, times, envelope) {
-            Ok(reply) => reply,
-            Err(Stop::Refused(failure)) => Reply {
-                time: None,
-                result: Err(*failure),
-            },
+        let (reply, drive) = match self.run(&mut own, times, envelope) {
+            Ok(ran) => ran,
+            Err(Stop::Refused(failure)) => {
+                let result = Err(*failure);
+                (Reply { time: None, result }, None)
+            }
             Err(Stop::Store(error)) => return Err(error),
         };
         let changes = if reply.result.is_ok() {
@@ -86,6 +87,9 @@ impl State {
         } else {
             Vec::new()
         };
+        if let Some(drive) = drive.filter(|_| touched::is_touch(&changes)) {
+            touched::note(tx, drive, self.group, index)?;
+        }
         let mut enters_work = false;
         let mut moved = Vec::new();
         for change in changes {
@@ -110,7 +114,13 @@ impl State {
         })
     }
 
-    fn run(&self, tx: &mut Overlay<'_>, times: &mut Times, envelope: &[u8]) -> Outcome<Reply<CommandAnswer>> {
+    /// Also answers which drive the command touches, when it succeeds.
+    fn run(
+        &self,
+        tx: &mut Overlay<'_>,
+        times: &mut Times,
+        envelope: &[u8],
+    ) -> Outcome<(Reply<CommandAnswer>, Option<DriveId>)> {
         if envelope.len() > COMMAND_BYTES_MAX {
             return Err((&codes::COMMAND_TOO_LARGE).into());
         }
@@ -126,21 +136,18 @@ impl State {
                 Command::Group(command) => age::apply(tx, command).map(|()| CommandAnswer::Done)?,
                 _ => return Err(Failure::bug("a command has no slot").into()),
             };
-            return Ok(Reply {
-                time: None,
-                result: Ok(answer),
-            });
+            let result = Ok(answer);
+            return Ok((Reply { time: None, result }, None));
         };
         let now = times.now(&*tx, slot, envelope.wall)?;
+        let drive = touched::drive_of(&*tx, &envelope.command)?;
         let result = match in_slot(tx, &now, slot, &envelope) {
             Ok(answer) => Ok(answer),
             Err(Stop::Refused(failure)) => Err(*failure),
             Err(Stop::Store(error)) => return Err(Stop::Store(error)),
         };
-        Ok(Reply {
-            time: Some(now.time),
-            result,
-        })
+        let time = Some(now.time);
+        Ok((Reply { time, result }, drive))
     }
 }
 

@@ -114,6 +114,8 @@ tables! {
     REWIND_ITEM = 0x66
     /// Rewinds that have ended, by (drive, age at which they are forgotten, job).
     REWIND_END = 0x67
+    /// The last command that touched a drive, by drive.
+    TOUCHED = 0x68
     /// Of the whole group: its counter and the leader's time that it has seen.
     GROUP_AGE = 0x80
     /// Of the whole group: its settings.
@@ -248,6 +250,16 @@ pub const DRIVE_PREFIX_BYTES: usize = 2 + 1 + 8;
 
 pub(crate) fn drive(drive: DriveId) -> Bytes {
     Key::of_drive(drive, DRIVE).done()
+}
+
+pub(crate) fn touched(drive: DriveId) -> Bytes {
+    Key::of_drive(drive, TOUCHED).done()
+}
+
+/// Whether a key is a row of a request id or of what waits, which no answer to a user is read from.
+pub(crate) fn is_bookkeeping(key: &[u8]) -> bool {
+    let tables = [REQUEST, REQUEST_END, WAITING, DUE];
+    key.get(2).is_some_and(|table| tables.contains(table))
 }
 
 pub(crate) fn usage(drive: DriveId) -> Bytes {

@@ -24,6 +24,7 @@ use crate::state::store::{Outcome, Stop, broken, list, require};
 use crate::state::stripe;
 use crate::state::stripe_counts;
 use crate::state::token;
+use crate::state::touched;
 use crate::state::twins;
 use crate::state::usage;
 use crate::state::user;
@@ -41,8 +42,8 @@ use protocol::codes;
 use protocol::frame;
 use protocol::metadata::drive::EntryRef;
 use protocol::metadata::query::{
-    DriveAsk, DriveQuery, FIND_BLOCKS_MAX, FoundBlock, FoundBlocks, Listing, ROWS_MAX, TrashListing, Usage, UserQuery,
-    Waiting,
+    DriveAsk, DriveMark, DriveQuery, FIND_BLOCKS_MAX, FoundBlock, FoundBlocks, Listing, ROWS_MAX, TrashListing, Usage,
+    UserQuery, Waiting,
 };
 use protocol::metadata::upload::SessionState;
 use protocol::metadata::user::LoginFacts;
@@ -91,7 +92,8 @@ impl State {
         let now = times.now(kv, slot, WallTime(0))?;
         let answer = match &query {
             Query::User(query) => on_user(kv, query),
-            Query::Drive(query) => on_drive(kv, &now, query),
+            Query::Drive(query) => asked_drive(kv, query).and_then(|drive| on_drive(kv, &now, query, &drive)),
+            Query::DriveSince(query, seen) => self.since(kv, &now, query, *seen),
             Query::Slot(_)
             | Query::Control(_)
             | Query::Group
@@ -109,6 +111,29 @@ impl State {
             time: Some(now.time),
             result,
         })
+    }
+
+    /// Who asks is authorised first, whatever the mark is. The mark is read before the answer, so that it is never the newer one.
+    fn since(&self, kv: &dyn KvRead, now: &Now, query: &DriveQuery, seen: Option<DriveMark>) -> Outcome<QueryAnswer> {
+        require(
+            query.principal.is_some() && touched::is_covered(&query.ask),
+            &codes::DENIED,
+        )?;
+        let drive = asked_drive(kv, query)?;
+        let mark = touched::mark(kv, self.group, query.drive, drive.incarnation)?;
+        if seen == Some(mark) {
+            return Ok(QueryAnswer::Since(mark, None));
+        }
+        let answer = on_drive(kv, now, query, &drive)?;
+        Ok(QueryAnswer::Since(mark, Some(frame::encode(&answer)?)))
+    }
+}
+
+/// The drive, if whoever asks may ask that about it.
+fn asked_drive(kv: &dyn KvRead, query: &DriveQuery) -> Outcome<DriveRecord> {
+    match &query.principal {
+        Some(principal) => drive::authorised(kv, query.drive, principal, action(&query.ask)),
+        None => drive::get(kv, query.drive),
     }
 }
 
@@ -144,14 +169,10 @@ fn action(ask: &DriveAsk) -> Action {
 }
 
 /// A flat table from what is asked to the function that answers.
-fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnswer> {
-    let drive = match &query.principal {
-        Some(principal) => drive::authorised(kv, query.drive, principal, action(&query.ask))?,
-        None => drive::get(kv, query.drive)?,
-    };
+fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery, drive: &DriveRecord) -> Outcome<QueryAnswer> {
     let id = query.drive;
     if query.principal.is_none() {
-        return on_worker(kv, &drive, &query.ask);
+        return on_worker(kv, drive, &query.ask);
     }
     match &query.ask {
         DriveAsk::Get(entry) => Ok(QueryAnswer::Entry(entry::resolve(kv, id, entry)?.view())),
@@ -174,7 +195,7 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
         DriveAsk::FindBlocks(digests) => find_blocks(kv, id, digests).map(QueryAnswer::Blocks),
         DriveAsk::ReadManifest { entry, version, range } => {
             require(entry.drive == id, &codes::NOT_FOUND)?;
-            manifest::read(kv, &drive, *entry, *version, *range).map(QueryAnswer::Manifest)
+            manifest::read(kv, drive, *entry, *version, *range).map(QueryAnswer::Manifest)
         }
         DriveAsk::Session(upload) => session_of(kv, query, *upload),
         DriveAsk::Resumable(upload) => resumable_of(kv, query, *upload),
@@ -184,7 +205,7 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
             Ok(QueryAnswer::AnnouncedRows(rows, has_more))
         }
         DriveAsk::Staging { upload, row } => {
-            staging::facts(kv, &drive, query.principal.as_ref(), *upload, *row).map(QueryAnswer::Staging)
+            staging::facts(kv, drive, query.principal.as_ref(), *upload, *row).map(QueryAnswer::Staging)
         }
         DriveAsk::ReadRows { entry, version, first } => {
             require(entry.drive == id, &codes::NOT_FOUND)?;
@@ -196,11 +217,11 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
         }
         DriveAsk::ScopeChanges { scope, after, limit } => {
             require(scope.drive == id, &codes::NOT_FOUND)?;
-            change::by_scope(kv, &drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Changes)
+            change::by_scope(kv, drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Changes)
         }
         DriveAsk::Feed { scope, after, limit } => {
             require(scope.drive == id, &codes::NOT_FOUND)?;
-            feed::page(kv, &drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Feed)
+            feed::page(kv, drive, scope.number, *after, limited(*limit)?).map(QueryAnswer::Feed)
         }
         DriveAsk::Rewind { job, first, limit } => {
             let principal = query.principal.as_ref().ok_or(&codes::DENIED)?;
@@ -210,7 +231,7 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
             require(folder.drive == id, &codes::NOT_FOUND)?;
             twins::page(kv, *folder, after.as_ref(), limited(*limit)?).map(QueryAnswer::Twins)
         }
-        DriveAsk::Usage | DriveAsk::Facts => on_worker(kv, &drive, &query.ask),
+        DriveAsk::Usage | DriveAsk::Facts => on_worker(kv, drive, &query.ask),
         DriveAsk::Upload {
             target,
             base_version,
@@ -222,7 +243,7 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery) -> Outcome<QueryAnsw
                 None => false,
             };
             if !is_repeat {
-                commit::foresee(kv, &drive, target, *base_version, *declared_bytes)?;
+                commit::foresee(kv, drive, target, *base_version, *declared_bytes)?;
             }
             Ok(QueryAnswer::Drive(drive.facts()))
         }

@@ -15,6 +15,7 @@ mod pages;
 mod rewinds;
 mod sessions;
 mod staging;
+mod touched;
 mod tree;
 mod twins;
 mod users;

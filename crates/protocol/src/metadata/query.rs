@@ -11,7 +11,7 @@ use bytes::Bytes;
 use model::authorize::Principal;
 use model::digest::Digest;
 use model::entry::{BlockRow, Entry, EntryType, PlacedBlock, PlacedStripe, Version};
-use model::id::{DeviceId, DiskId, DriveId, EntryId, Incarnation, RowVersion, Slot, UploadId, UserId};
+use model::id::{DeviceId, DiskId, DriveId, EntryId, GroupId, Incarnation, RowVersion, Slot, UploadId, UserId};
 use model::name::Username;
 use model::profile::ProfileId;
 use model::stripe::{Astray, StripeForm, StripeId};
@@ -90,6 +90,17 @@ pub struct DriveQuery {
     pub principal: Option<Principal>,
     /// What.
     pub ask: DriveAsk,
+}
+
+/// How far a drive has come: what `Query::DriveSince` may ask has the same answer wherever the mark is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveMark {
+    /// The drive's incarnation: history of another one may have used the same indexes.
+    pub incarnation: Incarnation,
+    /// Whose log `index` is of: the group that applied the command.
+    pub group: GroupId,
+    /// The entry that touched the drive last; 0 before the first.
+    pub index: u64,
 }
 
 /// What is asked about a drive.

@@ -89,7 +89,7 @@ impl Core {
         first: u64,
     ) -> Result<VersionRows, Failure> {
         let ask = DriveAsk::ReadRows { entry, version, first };
-        match self.ask(caller, entry.drive, ask).await? {
+        match self.ask_kept(caller, entry.drive, ask).await? {
             QueryAnswer::VersionRows(rows) => Ok(rows),
             _ => expect(None),
         }

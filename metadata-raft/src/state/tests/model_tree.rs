@@ -1,5 +1,6 @@
 //! Thousands of random commands against a naive tree: the machine and the twin must say the same, and the state must stay sound.
 
+use super::touched::Keeper;
 use super::{Bench, row};
 use model::id::{EntryId, ROOT_ENTRY};
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
@@ -425,10 +426,12 @@ fn run(steps: &[Step], checks_each: bool) -> usize {
         jobs: Vec::new(),
         succeeded: 0,
     };
+    let mut keeper = Keeper::default();
     for step in steps {
         pair.step(step);
         if checks_each {
             pair.bench.sound();
+            keeper.look(&pair.bench);
         }
     }
     pair.bench.sound();

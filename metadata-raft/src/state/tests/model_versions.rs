@@ -4,6 +4,7 @@
 //! drive must be charged for exactly the blocks that the twin still names.
 
 use super::copies::copy;
+use super::touched::Keeper;
 use super::versions::{numbers, restore, retain, rows_of};
 use super::waiting::follow;
 use super::{Bench, row};
@@ -233,10 +234,18 @@ proptest! {
     #[test]
     fn versions_come_and_go_as_in_the_naive_twin(steps in proptest::collection::vec(step(), 1..100)) {
         let mut pair = Pair::new();
+        let mut keeper = Keeper::default();
         for step in &steps {
             pair.step(step);
+            keeper.look(&pair.bench);
+            // Nothing was done meanwhile.
+            let renewed = keeper.renewed;
+            keeper.look(&pair.bench);
+            assert_eq!(keeper.renewed, renewed);
         }
         pair.work();
         pair.bench.sound();
+        keeper.look(&pair.bench);
+        assert!(keeper.used > 0);
     }
 }

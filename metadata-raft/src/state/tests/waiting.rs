@@ -95,9 +95,10 @@ fn sweep_all(bench: &mut Bench) {
     }
 }
 
-/// Everything but the queue.
+/// Everything but the queue, and which of the commands was the last.
 fn rest(bench: &Bench) -> Vec<(Bytes, Bytes)> {
-    let is_queue = |key: &[u8]| [keys::WAITING, keys::DUE, keys::DUE_FILLED].contains(&key[2]);
+    let tables = [keys::WAITING, keys::DUE, keys::DUE_FILLED, keys::TOUCHED];
+    let is_queue = |key: &[u8]| tables.contains(&key[2]);
     let rows = bench.everything().into_iter();
     rows.filter(|(key, _)| !is_queue(key)).collect()
 }

@@ -1,0 +1,165 @@
+//! Answers about drives that are kept, and used again only when the drive's group has just said that they hold.
+//!
+//! Each question goes to the group, with the mark that the drive had when the answer was made; the group authorises whoever asks and
+//! answers in full, or says that the drive has this mark still (decision 0043). Who asks the same while such a call is under way waits
+//! for the next one and shares it: the present one may have looked before he came.
+//! Invariants: an answer is given only after a linearizable read that began after it was asked for; to nobody but the principal who
+//! may ask for it, device and all; no clock decides whether an answer holds.
+//! Not here: which questions a mark covers (`metadata-raft`), how much is kept (`kept`).
+
+use crate::drive::expect;
+use crate::drive::kept::{Kept, Shown};
+use crate::drive::metadata_client::MetadataClient;
+use crate::seams::Seams;
+use bytes::Bytes;
+use daemon::clock::Clock;
+use protocol::frame::{decode, encode};
+use protocol::metadata::query::{DriveMark, DriveQuery};
+use protocol::metadata::{Query, QueryAnswer};
+use protocol::wire_error::Failure;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+/// How long an answer is kept at most: it holds names, and what was removed must not stay in memory for long.
+pub const ANSWER_LIFE: Duration = Duration::from_secs(60);
+
+type Told = Result<Arc<QueryAnswer>, Failure>;
+
+/// Who waits for the next call about one question; a call is under way as long as there is an entry.
+type Waiting = BTreeMap<Bytes, Vec<oneshot::Sender<Told>>>;
+
+/// Should a call panic, whoever waits for the next one is told, and who comes then begins anew.
+struct Unwound<'a>(&'a Answers, &'a Bytes);
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.waiting().remove(self.1);
+        }
+    }
+}
+
+/// Returns once all of them have left.
+async fn gone(askers: &mut [oneshot::Sender<Told>]) {
+    for asker in askers {
+        asker.closed().await;
+    }
+}
+
+/// The answers of one gateway.
+pub struct Answers {
+    metadata: Arc<MetadataClient>,
+    clock: Arc<dyn Clock>,
+    kept: Kept<Bytes, (DriveMark, Arc<QueryAnswer>)>,
+    waiting: Mutex<Waiting>,
+}
+
+impl Answers {
+    /// Asks by `metadata` and keeps answers of `bytes_max`; 0 asks for each answer in full.
+    pub fn new(metadata: Arc<MetadataClient>, seams: &Seams, bytes_max: u64) -> Self {
+        let shown = Shown::new(&seams.metrics, "answers");
+        Self {
+            metadata,
+            clock: Arc::clone(&seams.clock),
+            kept: Kept::new(bytes_max, ANSWER_LIFE, shown),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// The answer to a question that a mark covers. May be dropped midway; others who ask the same do not notice.
+    ///
+    /// Errors: as `MetadataClient::query`.
+    pub async fn ask(self: &Arc<Self>, query: DriveQuery, trace: u128) -> Result<QueryAnswer, Failure> {
+        if !self.kept.is_on() {
+            return self
+                .metadata
+                .query(&Query::Drive(query), trace)
+                .await
+                .map(|told| told.0);
+        }
+        // The principal is in it.
+        let key = encode(&query)?;
+        let (sender, told) = oneshot::channel();
+        let begins = {
+            let mut waiting = self.waiting();
+            let is_under_way = waiting.contains_key(&key);
+            waiting.entry(key.clone()).or_default().push(sender);
+            !is_under_way
+        };
+        if begins {
+            // Its own task: who begins may be dropped, and others still wait.
+            tokio::spawn(Arc::clone(self).run(key, query, trace).in_current_span());
+        }
+        let told = told
+            .await
+            .map_err(|_| Failure::bug("a question ended without an answer"))?;
+        told.map(Arc::unwrap_or_clone)
+    }
+
+    /// Questions about which a call is under way, or about to be.
+    pub fn under_way(&self) -> usize {
+        self.waiting().len()
+    }
+
+    /// Lets go of what is too old.
+    pub fn let_go(&self) {
+        self.kept.let_go(self.clock.monotonic());
+    }
+
+    async fn run(self: Arc<Self>, key: Bytes, query: DriveQuery, trace: u128) {
+        let _unwound = Unwound(&self, &key);
+        while let Some(mut askers) = self.next(&key) {
+            let told = tokio::select! {
+                told = self.once(&key, &query, trace) => told,
+                // Nobody waits for it any more: whoever asks and leaves, over and over, has no more under way than the gates let in.
+                () = gone(&mut askers) => continue,
+            };
+            for asker in askers {
+                // Some may not wait any more.
+                drop(asker.send(told.clone()));
+            }
+        }
+    }
+
+    /// Those who came before this call begins; the calls rest when there are none.
+    fn next(&self, key: &Bytes) -> Option<Vec<oneshot::Sender<Told>>> {
+        let mut waiting = self.waiting();
+        let askers = waiting.get_mut(key).map(std::mem::take).unwrap_or_default();
+        if askers.is_empty() {
+            waiting.remove(key);
+            return None;
+        }
+        Some(askers)
+    }
+
+    async fn once(&self, key: &Bytes, query: &DriveQuery, trace: u128) -> Told {
+        let known = self.kept.get(key, self.clock.monotonic());
+        let seen = known.as_ref().map(|(mark, _)| *mark);
+        let told = self
+            .metadata
+            .query(&Query::DriveSince(query.clone(), seen), trace)
+            .await;
+        let QueryAnswer::Since(mark, answer) = told?.0 else {
+            return expect(None);
+        };
+        self.kept.count(answer.is_none());
+        let Some(bytes) = answer else {
+            let holds = known.filter(|(seen, _)| *seen == mark);
+            return expect(holds.map(|(_, answer)| answer));
+        };
+        let answer: Arc<QueryAnswer> = Arc::new(decode(&bytes)?);
+        // Decoded, names and digests lie in allocations of their own.
+        let cost = key.len() + 2 * bytes.len();
+        self.kept
+            .put(key.clone(), (mark, Arc::clone(&answer)), cost, self.clock.monotonic());
+        Ok(answer)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Each change under the lock is complete on its own, so a panic elsewhere leaves nothing half done.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
