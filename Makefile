@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload pauses crowd followers stale api-fuzz quorum sim wide-folder rewind largest-file tools clean
+.PHONY: build run test verify fix bench profile demo kills overload pauses crowd polls followers stale api-fuzz quorum sim wide-folder rewind largest-file tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -63,6 +63,10 @@ pauses: build
 # The crowd of tests/cluster at its full scale: 100,000 connections opened at a gateway and left.
 crowd: build
 	HOLDFAST_CROWD=100000 $(CARGO) test --release --locked --test cluster -- --nocapture a_crowd_that_opens_connections
+
+# NF-scale-3: 15,000 polls by HTTP/1.1 and 200,000 by HTTP/2 that wait at one gateway, and how soon polls are told. About twelve minutes.
+polls: build
+	$(CARGO) run --release --locked -p chaos --bin polls -- --holdfast $(HOLDFAST) $(ARGS)
 
 # The followers of tests/cluster at their full scale: 100 drives, 10 followers each, 10,000 commits, and kills. About ten minutes.
 followers: build

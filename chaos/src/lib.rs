@@ -11,6 +11,7 @@ pub mod long_pause;
 pub mod meter;
 pub mod oracle;
 pub mod overload;
+pub mod polls;
 mod proc;
 pub mod process_attack;
 pub mod rewind;

@@ -14,18 +14,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Most connections at once, whatever the descriptors allow. A silent one takes 6 KiB; with TLS several times that.
-pub const CONNECTIONS_MAX: usize = 10_000;
-/// Connections of clients may take one in so many of the process's descriptors: the rest is for disks, peers and logs.
-const DESCRIPTOR_PARTS: u64 = 2;
+/// Reckoned for a connection: more than one takes whose poll waits (docs/polls.md), less than one with TLS in the middle of a request.
+const CONNECTION_BYTES: u64 = 32 << 10;
+/// Connections of clients may take one in so many of the bytes of memory.
+const MEMORY_PARTS: u64 = 8;
+/// One in so many of the process's descriptors is left for disks, peers and logs.
+const DESCRIPTOR_PARTS: u64 = 5;
+/// Most connections where the kernel tells neither.
+const CONNECTIONS_UNKNOWN: u64 = 10_000;
 
-/// Most connections that this process should hold: as above, or what its descriptors allow.
+/// Most connections that this process should hold, by its memory and its descriptors.
 #[must_use]
 pub fn connections_max() -> usize {
-    let descriptors = resources::descriptors().map_or(u64::MAX, |descriptors| descriptors.max);
-    usize::try_from(descriptors / DESCRIPTOR_PARTS)
-        .unwrap_or(usize::MAX)
-        .clamp(1, CONNECTIONS_MAX)
+    let by_memory = resources::memory_bytes().map(|bytes| bytes / MEMORY_PARTS / CONNECTION_BYTES);
+    let by_descriptors = resources::descriptors()
+        .ok()
+        .map(|descriptors| descriptors.max - descriptors.max / DESCRIPTOR_PARTS);
+    let known = [by_memory, by_descriptors].into_iter().flatten().min();
+    usize::try_from(known.unwrap_or(CONNECTIONS_UNKNOWN)).map_or(usize::MAX, |most| most.max(1))
 }
 
 /// Who sits where, by number; one that was displaced stands nowhere any more.

@@ -325,10 +325,9 @@ impl MetadataClient {
             if left.is_zero() {
                 return Err(given_up(method, is_unknown));
             }
-            match self
-                .try_once::<T>(target, method, trace, &message, turn, left.min(CALL_DEADLINE))
-                .await
-            {
+            // Boxed: whoever calls, and may wait for long afterwards, is not as large as all that a try takes.
+            let outcome = Box::pin(self.try_once::<T>(target, method, trace, &message, turn, left.min(CALL_DEADLINE)));
+            match outcome.await {
                 Ok(reply) => return Ok(reply),
                 Err(Try::Final(failure)) => return Err(failure),
                 Err(Try::Busy(failure)) => {

@@ -116,8 +116,9 @@ async fn answer(
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
     let begun = app.core.seams.clock.monotonic();
     let wait = wait(wanted.timeout, headers)?;
-    let mut waiting = app.core.begin_poll(caller, wanted.cursor.as_deref()).await?;
-    drop(entered);
+    // What is done before and after the wait is boxed, so that a poll that waits takes no memory for it.
+    let mut waiting = Box::pin(app.core.begin_poll(caller, wanted.cursor.as_deref())).await?;
+    drop((wanted, entered));
     let outcome = until(app, caller, headers, &mut waiting, begun + wait, awaited).await;
     let word = match &outcome {
         Ok(Some(_)) => "changes",
@@ -152,13 +153,23 @@ async fn until(
         if !is_woken {
             return Ok(None);
         }
-        let _turn = app.core.notices.turn().await;
-        let (user, hash) = token::read(bearer(headers)?).ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
-        app.core.token_facts(user, hash, caller.trace).await?;
-        if let Some(read) = app.core.look(caller, waiting).await? {
+        if let Some(read) = Box::pin(look(app, caller, headers, waiting)).await? {
             return Ok(Some(read));
         }
     }
+}
+
+/// Looks whether the token still lives and what has come.
+async fn look(
+    app: &Arc<App>,
+    caller: &Caller,
+    headers: &HeaderMap,
+    waiting: &mut Waiting,
+) -> Result<Option<Read>, Failure> {
+    let _turn = app.core.notices.turn().await;
+    let (user, hash) = token::read(bearer(headers)?).ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
+    app.core.token_facts(user, hash, caller.trace).await?;
+    app.core.look(caller, waiting).await
 }
 
 fn told(app: &App, caller: &Caller, waiting: &Waiting, read: Option<Read>) -> PollAnswer {
