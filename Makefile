@@ -68,6 +68,17 @@ crowd: build
 polls: build
 	$(CARGO) run --release --locked -p chaos --bin polls -- --holdfast $(HOLDFAST) $(ARGS)
 
+.PHONY: install-snapshot purge
+
+# A replica that was away for a million entries is sent a snapshot under load, killed midway, and goes on. Some minutes and some
+# gigabytes of disk; ARGS=n for fewer entries.
+install-snapshot: tools
+	$(CARGO) run --release --locked -p metadata-raft --example install -- $(ARGS)
+
+# What others notice while a folder of a million entries is removed for good. Some minutes and some gigabytes of disk; ARGS=n for fewer.
+purge: tools
+	$(CARGO) run --release --locked -p metadata-raft --example purge -- $(ARGS)
+
 # The followers of tests/cluster at their full scale: 100 drives, 10 followers each, 10,000 commits, and kills. About ten minutes.
 followers: build
 	HOLDFAST_FOLLOWERS=100x10x10000 $(CARGO) test --release --locked --test cluster -- --nocapture no_follower_misses_a_change

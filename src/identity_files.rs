@@ -253,6 +253,7 @@ pub(crate) fn load_identity(directory: &Path, now: WallTime) -> anyhow::Result<I
 #[cfg(test)]
 mod tests {
     use super::{AuthorityFiles, load_identity, parse_process};
+    use crate::first_start::{Begin, check, done};
     use daemon::random::Random;
     use model::process::{ProcessId, Role};
     use model::time::WallTime;
@@ -292,5 +293,33 @@ mod tests {
             number: 9,
         };
         assert!(again.revoke(stranger).is_err());
+    }
+
+    /// A replica that was wiped could take part in elections anew: neither its renewed identity nor one that is issued again, after
+    /// the directory with the first was lost, lets it.
+    ///
+    /// shows: F6 scale=1/3
+    #[test]
+    fn only_the_first_identity_of_a_replica_may_begin_an_empty_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let (now, random) = (WallTime(1_800_000_000_000), Random::seeded(1));
+        let authority = AuthorityFiles::open_or_create(&folder.path().join("authority"), now, &random).unwrap();
+        let replica = |number| ProcessId {
+            role: Role::Metadata,
+            number,
+        };
+        let first = authority.issue(replica(1), now, &random).unwrap();
+        assert_eq!(check(&first, &data).unwrap(), Begin::First);
+        done(&first).unwrap();
+        let renewed = authority.issue(replica(1), now, &random).unwrap();
+        assert_eq!(renewed, first);
+        assert!(check(&renewed, &data).is_err(), "renewed");
+        std::fs::remove_dir_all(&renewed).unwrap();
+        authority.identity(replica(1), now, &random).unwrap();
+        assert!(check(&renewed, &data).is_err(), "issued again");
+        let other = authority.issue(replica(2), now, &random).unwrap();
+        assert_eq!(check(&other, &data).unwrap(), Begin::First, "another replica's first");
     }
 }

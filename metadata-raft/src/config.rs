@@ -247,3 +247,51 @@ impl RawMetadata {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Config, RawMetadata, Timing};
+    use daemon::config::{Problem, RawConfig, parse};
+    use serde::Deserialize;
+    use std::path::Path;
+
+    /// A file that says nothing else.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Section {
+        metadata: RawMetadata,
+    }
+
+    impl RawConfig for Section {
+        type Checked = Config;
+
+        fn check(self) -> Result<Config, Vec<Problem>> {
+            self.metadata.check()
+        }
+    }
+
+    /// What is read from the shortest section and `said`.
+    fn read(said: &str) -> Config {
+        let text = format!(
+            "[metadata]\nid = 1\ndata_dir = \"/data\"\n{said}\n\
+             [[metadata.replicas]]\nid = 1\naddress = \"127.0.0.1:7000\"\nregion = \"r1\"\n"
+        );
+        parse::<Section>(Path::new("metadata.toml"), &text).unwrap()
+    }
+
+    #[test]
+    fn leaders_answer_under_leases_only_where_the_file_says_so() {
+        assert!(!read("").lease_reads, "decision 0034");
+        assert!(!read("lease_reads = false").lease_reads);
+        assert!(read("lease_reads = true").lease_reads);
+    }
+
+    #[test]
+    fn what_the_file_leaves_out_is_as_documented() {
+        let read = read("");
+        assert_eq!((read.groups.len(), read.nodes_expected), (64, 3));
+        assert_eq!((read.timing, read.segment_bytes), (Timing::Lan, 256 << 20));
+        assert_eq!(read.sites[0].zone, "z1");
+        assert!(!read.require_encrypted_volume);
+    }
+}

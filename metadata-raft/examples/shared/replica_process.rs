@@ -4,6 +4,7 @@
 //! Not here: configuration files and roles (`src/serve.rs`); what a replica does (`metadata_raft`).
 
 use super::parts::{CLUSTER, DAY, Late, bind_quic, config};
+use async_trait::async_trait;
 use daemon::clock::{Clock, SystemClock};
 use daemon::metrics::Metrics;
 use daemon::random::Random;
@@ -11,18 +12,24 @@ use daemon::shutdown::Shutdown;
 use daemon::worker::Workers;
 use disk::RealDisk;
 use kv::rocks::{RocksBudget, RocksKv};
+use metadata_raft::raft::incoming::PartAnswer;
+use metadata_raft::raft::receiver::group_of;
 use metadata_raft::serve::{Seams, start};
-use model::id::GroupId;
+use model::id::{CONTROL_GROUP, GroupId};
 use model::process::{ProcessId, Role};
-use protocol::frame::{Method, encode};
-use protocol::metadata::{Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Reply};
+use protocol::frame::{Answer, Call, Method, decode, encode};
+use protocol::metadata::{
+    Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest, Reply,
+};
 use protocol::status::MetadataStatus;
+use protocol::wire_error::Failure;
 use rpc::authority::ClusterAuthority;
 use rpc::identity::IdentityPem;
-use rpc::transport::{Peer, Transport};
+use rpc::transport::{Handler, Peer, Transport};
 use rpc::typed::{CallOptions, ask};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -35,6 +42,58 @@ pub(crate) const REPLICA: &str = "replica";
 /// What a small production replica has; both bounds hold whatever is sent or received.
 const CACHE_BYTES: usize = 32 << 20;
 const WRITE_BUFFER_BYTES: usize = 32 << 20;
+
+/// Where a replica writes down the parts of snapshots that it has taken, for whoever measures it: a line each.
+const PARTS: &str = "parts";
+
+/// What a replica answered to a part of a drive group's snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PartTaken {
+    /// Nothing is here yet.
+    Begun,
+    /// The rows up to this key are here, in hex.
+    UpTo(String),
+    /// All are, and they are its state now.
+    Installed,
+}
+
+impl PartTaken {
+    fn line(answer: &PartAnswer) -> String {
+        match answer {
+            PartAnswer::Continue { after: None } => "begun".to_owned(),
+            PartAnswer::Continue { after: Some(after) } => after.iter().map(|byte| format!("{byte:02x}")).collect(),
+            PartAnswer::Installed(_) => "installed".to_owned(),
+        }
+    }
+
+    fn of(line: &str) -> Self {
+        match line {
+            "begun" => Self::Begun,
+            "installed" => Self::Installed,
+            key => Self::UpTo(key.to_owned()),
+        }
+    }
+}
+
+/// Hands calls on to a replica and writes down the parts of snapshots that it takes.
+struct Noting {
+    replica: Arc<Late>,
+    parts: PathBuf,
+}
+
+#[async_trait]
+impl Handler for Noting {
+    async fn handle(&self, caller: ProcessId, call: Call) -> Result<Answer, Failure> {
+        let is_part = call.method == Method::RaftSnapshot && group_of(&call)? != CONTROL_GROUP;
+        let answer = self.replica.handle(caller, call).await?;
+        if is_part {
+            let line = PartTaken::line(&decode(&answer.payload)?);
+            let mut parts = OpenOptions::new().create(true).append(true).open(&self.parts).unwrap();
+            parts.write_all(format!("{line}\n").as_bytes()).unwrap();
+        }
+        Ok(answer)
+    }
+}
 
 fn read_pem(dir: &Path) -> IdentityPem {
     let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
@@ -52,7 +111,11 @@ pub(crate) async fn run(arguments: &[String]) {
     let addresses = arguments[2..].iter().map(|text| text.parse().unwrap());
     let addresses: BTreeMap<u64, SocketAddr> = (1..).zip(addresses).collect();
     let handler = Arc::new(Late::default());
-    let (transport, _) = bind_quic(&read_pem(&dir), addresses[&number], handler.clone());
+    let noting = Noting {
+        replica: handler.clone(),
+        parts: dir.join(PARTS),
+    };
+    let (transport, _) = bind_quic(&read_pem(&dir), addresses[&number], Arc::new(noting));
     let budget = RocksBudget::new(CACHE_BYTES, WRITE_BUFFER_BYTES).unwrap();
     let (shutdown, clock): (_, Arc<dyn Clock>) = (Shutdown::new(), Arc::new(SystemClock::new()));
     let workers = Workers::new(clock.clone(), shutdown.clone());
@@ -116,7 +179,7 @@ impl Processes {
             dir,
             addresses,
             children: (0..replicas).map(|_| None).collect(),
-            transport: bind_quic(&client, ([127, 0, 0, 1], 0).into(), Arc::default()).0,
+            transport: bind_quic(&client, ([127, 0, 0, 1], 0).into(), Arc::new(Late::default())).0,
         }
     }
 
@@ -126,6 +189,13 @@ impl Processes {
 
     pub(crate) fn directory(&self, number: u64) -> PathBuf {
         self.dir.path().join(number.to_string())
+    }
+
+    /// What a replica took of snapshots of the drive group, in order.
+    pub(crate) fn parts_taken(&self, number: u64) -> Vec<PartTaken> {
+        // Not there before the first.
+        let text = fs::read_to_string(self.directory(number).join(PARTS)).unwrap_or_default();
+        text.lines().map(PartTaken::of).collect()
     }
 
     pub(crate) fn start(&mut self, number: u64) {
@@ -201,6 +271,26 @@ impl Client {
         let (peer, options) = (self.peer(number), CallOptions::within(Duration::from_secs(2)));
         let asked = ask::<MetadataStatus>(self.transport.as_ref(), &peer, Method::MetadataStatus, &(), options);
         asked.await.ok().map(|(status, _)| status)
+    }
+
+    /// Asks one replica until it answers.
+    pub(crate) async fn query(&self, number: u64, group: GroupId, query: &Query) -> QueryAnswer {
+        let query = encode(query).unwrap();
+        loop {
+            let request = QueryRequest {
+                group,
+                query: query.clone(),
+            };
+            let (peer, options) = (self.peer(number), CallOptions::within(Duration::from_secs(5)));
+            let asked = ask::<GroupReply>(self.transport.as_ref(), &peer, Method::QueryReplica, &request, options);
+            if let Ok((answer, _)) = asked.await {
+                match Reply::<QueryAnswer>::from_bytes(&answer.reply).unwrap().result {
+                    Ok(found) => return found,
+                    Err(failure) => assert!(failure.kind.is_retryable(), "{failure}"),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Proposes, beginning at the replica `at`, until one has done it; answers which.

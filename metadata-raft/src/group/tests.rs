@@ -1,6 +1,9 @@
 //! Three replicas in one process: elect, commit, survive the restart of one, lose power together, feed a fresh one by a snapshot.
 
+mod atomic;
+mod beats;
 mod damage;
+mod handover;
 mod installs;
 mod leases;
 mod ordering;

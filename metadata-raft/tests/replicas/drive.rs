@@ -97,10 +97,15 @@ impl Drive {
 
     /// The query for the first names of the root.
     pub(crate) fn listing(&self) -> Query {
+        self.page(self.drive.root(), None)
+    }
+
+    /// The query for the names of a folder from `page_token` on.
+    pub(crate) fn page(&self, folder: EntryId, page_token: Option<String>) -> Query {
         let ask = DriveAsk::List {
-            folder: EntryRef::Id(self.drive.root()),
+            folder: EntryRef::Id(folder),
             limit: 1000,
-            page_token: None,
+            page_token,
         };
         Query::Drive(DriveQuery {
             drive: self.drive,

@@ -41,7 +41,7 @@ async fn led(world: &World) -> BTreeMap<u64, usize> {
 ///
 /// shows: B-3 scale=1/2
 /// shows: CMP-shard scale=1/2
-/// shows: D-3.1 scale=1/2
+/// shows: D-3.1 side=one-slot
 #[tokio::test(flavor = "multi_thread")]
 async fn four_groups_share_a_journal_and_lose_nothing_when_all_processes_are_killed() {
     let mut world = World::new(Wires::memory(), 3, GROUPS);
@@ -70,8 +70,9 @@ async fn four_groups_share_a_journal_and_lose_nothing_when_all_processes_are_kil
     }
 }
 
+/// Each replica stands in a region of its own. Who leads at once after a planned stop is shown beside `Group` (`handover`).
 #[tokio::test(flavor = "multi_thread")]
-async fn leaders_spread_over_the_processes_and_a_planned_stop_hands_over() {
+async fn leaders_spread_over_processes_and_regions_and_again_when_one_stops() {
     let mut world = World::new(Wires::memory(), 3, GROUPS);
     let all = world.numbers();
     world.start(&all).await;
@@ -92,15 +93,14 @@ async fn leaders_spread_over_the_processes_and_a_planned_stop_hands_over() {
     // Five groups over three processes.
     spread(&world, 3, 2).await;
     world.stop(2).await;
-    let led_without = led(&world).await;
-    assert!(!led_without.contains_key(&2), "{led_without:?}");
     spread(&world, 2, 3).await;
     world.start(&[2]).await;
     spread(&world, 3, 2).await;
 }
 
-/// shows: CMP-replica scale=1/2
+/// shows: CMP-replica side=reads
 /// shows: SCL-1 scale=1/2
+/// shows: D-3.3 side=counted
 #[tokio::test(flavor = "multi_thread")]
 async fn any_replica_answers_a_query_with_what_was_acknowledged_and_counts_it() {
     let mut world = World::new(Wires::quic(), 3, GROUPS);
@@ -142,7 +142,7 @@ async fn any_replica_answers_a_query_with_what_was_acknowledged_and_counts_it() 
 
 /// Two of its three replicas stop; processes, journals and stores go on with the other groups.
 ///
-/// shows: D-3.9 scale=1/2
+/// shows: D-3.9 side=isolation
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_without_a_majority_costs_the_users_of_the_others_nothing() {
     let mut world = World::new(Wires::memory(), 3, GROUPS);

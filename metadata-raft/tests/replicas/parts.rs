@@ -50,7 +50,11 @@ impl Handler for Late {
 }
 
 /// A transport over QUIC.
-pub(crate) fn bind_quic(pem: &IdentityPem, listen: SocketAddr, handler: Arc<Late>) -> (Arc<dyn Transport>, SocketAddr) {
+pub(crate) fn bind_quic(
+    pem: &IdentityPem,
+    listen: SocketAddr,
+    handler: Arc<dyn Handler>,
+) -> (Arc<dyn Transport>, SocketAddr) {
     let options = QuicOptions {
         identity: Identity::from_pem(pem).unwrap(),
         listen,
@@ -65,8 +69,8 @@ pub(crate) fn bind_quic(pem: &IdentityPem, listen: SocketAddr, handler: Arc<Late
 
 /// A replica's configuration.
 pub(crate) fn config(number: u64, dir: PathBuf, addresses: &BTreeMap<u64, SocketAddr>, groups: u32) -> Config {
-    let site = |_: &u64| ReplicaSite {
-        region: "r1".to_owned(),
+    let site = |number: &u64| ReplicaSite {
+        region: format!("r{number}"),
         zone: "z1".to_owned(),
     };
     Config {

@@ -124,7 +124,7 @@ async fn cut_and_mend(register: Arc<Register>, is_over: Arc<AtomicBool>) -> u64 
 }
 
 /// shows: F9
-/// shows: F10 scale=1/2
+/// shows: F10 side=clocks
 /// shows: D-2.8 scale=1/2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_register_changed_under_partitions_and_wrong_clocks_is_linearizable() {

@@ -60,8 +60,6 @@ fn cut(world: &World, leader: &Group) {
 }
 
 /// Nobody can be asked, so every answer comes without a round trip.
-///
-/// shows: D-3.3 scale=1/2
 #[tokio::test]
 async fn a_leader_answers_under_its_lease_without_a_word_to_the_others_until_it_ends() {
     let (world, clock) = leased().await;

@@ -34,6 +34,9 @@ fn next(seed: &mut u64) -> u64 {
     *seed >> 33
 }
 
+/// Run by `make quorum` with sixty seeds.
+///
+/// shows: F1
 async fn check(replicas: u64, seed: u64) {
     let mut random = seed;
     let mut world = World::new(replicas);
@@ -120,6 +123,17 @@ async fn what_seven_voters_acknowledge_lies_on_the_disks_of_four() {
 /// shows: F3
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_that_arrives_after_its_follower_lost_power_was_true() {
+    // On a machine that is busy with other things another may come to lead meanwhile, and nothing is acknowledged.
+    for _ in 0..20 {
+        if late_acknowledgement().await {
+            return;
+        }
+    }
+    panic!("nothing was ever acknowledged");
+}
+
+/// Answers whether the command was acknowledged; then it lies on two disks and is there to the end.
+async fn late_acknowledgement() -> bool {
     let mut world = super::bootstrapped().await;
     world.put("first").await;
     let leader = linearized(&world).await;
@@ -144,9 +158,11 @@ async fn an_acknowledgement_that_arrives_after_its_follower_lost_power_was_true(
     let back = world.start(follower).await.unwrap();
     held.release();
     // The leader counts the late answer, or asks again and is answered anew; either way the entry is on two disks.
-    let answer = tokio::time::timeout(PATIENCE, put).await.unwrap().unwrap();
-    let index = back.status().last_index.unwrap();
-    assert!(holds(&world.machines[&follower], index, "late").await || answer.is_err());
+    let Ok(answer) = tokio::time::timeout(PATIENCE, put).await.unwrap().unwrap() else {
+        return false;
+    };
+    let index = u64::from_be_bytes(answer.as_ref().try_into().unwrap());
+    assert!(holds(&world.machines[&follower], index, "late").await);
     world.network.cut.lock().unwrap().remove(&away);
     drop((leader, back));
     super::installs::end(&mut world, id, true).await;
@@ -154,5 +170,6 @@ async fn an_acknowledgement_that_arrives_after_its_follower_lost_power_was_true(
     let leader = linearized(&world).await;
     let found = super::commands(&leader);
     let is_there = found.contains(&Bytes::from_static(b"late"));
-    assert!(is_there || answer.is_err(), "an acknowledged entry is gone");
+    assert!(is_there, "an acknowledged entry is gone");
+    true
 }

@@ -40,7 +40,7 @@ where
     (answers, stale)
 }
 
-/// shows: D-3.3 scale=1/2
+/// shows: D-3.3 side=linearizable
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_answers_with_everything_that_was_acknowledged() {
     let world = bootstrapped().await;

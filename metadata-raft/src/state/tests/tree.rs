@@ -361,7 +361,6 @@ fn a_listing_is_in_the_order_of_name_keys_page_by_page() {
     assert_eq!(code(bench.list("/", 5, Some("a/b".to_owned()))), "bad_page_token");
 }
 
-/// shows: QAS-015 scale=1/2
 #[test]
 fn a_refused_command_leaves_no_trace_and_any_bytes_are_refused() {
     let mut bench = Bench::new(1 << 30);
