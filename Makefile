@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload pauses crowd polls followers stale api-fuzz quorum sim wide-folder rewind largest-file tools clean
+.PHONY: build run test verify fix bench profile demo kills overload pauses crowd polls followers stale api-fuzz quorum sim histories wide-folder wide-folder-10m rewind largest-file tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -60,7 +60,8 @@ kills: build
 pauses: build
 	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) --data-dir target/pauses --kills 0 --pauses 0 --long-pause 60 $(ARGS)
 
-# The crowd of tests/cluster at its full scale: 100,000 connections opened at a gateway and left.
+# The crowd of tests/cluster at its full scale: 100,000 connections opened at a gateway and left, as many of them open as this process
+# may have descriptors (ulimit -Hn).
 crowd: build
 	HOLDFAST_CROWD=100000 $(CARGO) test --release --locked --test cluster -- --nocapture a_crowd_that_opens_connections
 
@@ -105,11 +106,20 @@ quorum: tools
 SEEDS ?= 100
 FIRST ?= 1
 sim: tools
-	$(CARGO) run --release --locked -q -p chaos --bin sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(if $(PLANT),--plant $(PLANT)) $(ARGS)
+	$(CARGO) run --release --locked -q -p chaos --bin sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(if $(PLANT),--plant $(PLANT)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(ARGS)
 
-# SC-in-3 at its full scale: a million children in one folder. About five minutes and two gigabytes of disk.
+# C-3 with histories as long as it asks for: twenty seeds of 2,000 operations (OPERATIONS=n for `make sim`). Some minutes.
+histories:
+	$(MAKE) sim SEEDS=20 OPERATIONS=2000
+
+# SC-in-3 and N12 at their full scale: a million children in one folder, then ten minutes at rest beside 150,000 files. About
+# seventeen minutes and four gigabytes of disk.
 wide-folder: build
 	$(CARGO) run --release --locked -p chaos --bin wide-folder -- --holdfast $(HOLDFAST) $(ARGS)
+
+# NF-scale-1 at its full scale: ten million children, for the linear model of docs/scale.md. About an hour and fifteen gigabytes of disk.
+wide-folder-10m: build
+	$(CARGO) run --release --locked -p chaos --bin wide-folder -- --holdfast $(HOLDFAST) --children 10000000 $(ARGS)
 
 # N6 at its full scale: ten thousand files overwritten and rewound. About a minute.
 rewind: build

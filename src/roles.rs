@@ -50,6 +50,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) const STORE_DIR: &str = "store";
 const INDEX_DIR: &str = "index";
 
+/// Puts something in front of a disk.
+pub type DiskFront = dyn Fn(Arc<dyn Disk>) -> Arc<dyn Disk> + Send + Sync;
+
 /// What all roles of a process share and stand on.
 #[derive(Clone)]
 pub struct Base {
@@ -65,6 +68,8 @@ pub struct Base {
     pub rocks: Arc<RocksBudget>,
     /// What the gateways seal content with. No configuration reaches it: only a test that plants another sets it.
     pub cipher: Arc<dyn Cipher>,
+    /// What stands in front of the disk of a metadata log. No configuration reaches it: only a test that shows other space sets it.
+    pub log_front: Arc<DiskFront>,
     /// Certificates that are refused.
     pub revocations: Revocations,
     /// Whether the network between the processes carries jumbo frames for certain.
@@ -87,6 +92,7 @@ impl Base {
             metrics: Metrics::new(),
             rocks: Arc::new(rocks),
             cipher: Arc::new(Aes256Gcm),
+            log_front: Arc::new(|disk: Arc<dyn Disk>| disk),
             revocations: Revocations::default(),
             has_jumbo_frames: false,
             watching: Watching::Apart(Ports::default()),
@@ -194,14 +200,20 @@ impl MetadataRole {
         let directory = &config.data_dir;
         let disk = RealDisk::open(&directory.join(first_start::LOG_DIR))
             .with_context(|| format!("open {}", directory.display()))?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
         // Whose it is, before the state's store is opened: that writes.
         let replica = config.replica;
-        metadata_raft::identity::check(&disk, bound.identity.cluster(), replica, metadata_raft::serve::LOG_DIR)?;
+        metadata_raft::identity::check(
+            disk.as_ref(),
+            bound.identity.cluster(),
+            replica,
+            metadata_raft::serve::LOG_DIR,
+        )?;
         let kv = RocksKv::open(&directory.join("state"), &base.rocks)
             .with_context(|| format!("open {}", directory.display()))?;
         let seams = MetadataSeams {
             cluster: bound.identity.cluster(),
-            disk: Arc::new(disk),
+            disk: (base.log_front)(disk),
             kv: Arc::new(kv),
             transport: Arc::clone(&bound.transport) as Arc<dyn Transport>,
             clock: Arc::clone(&base.clock),

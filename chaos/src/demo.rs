@@ -31,6 +31,8 @@ const TREE_FILES_MIN: usize = 10_000;
 const TREE_BYTES_MIN: u64 = 500_000_000;
 const NODES_AT_PERCENT: [u64; 2] = [30, 60];
 const LEADER_AT_PERCENT: u64 = 45;
+/// A blow that falls later than this after its mark shows another moment than the one that was asked for.
+const LATE_PERCENT_MAX: u64 = 10;
 /// Stored bytes for each byte in profile dev, hand-offs included, in percent.
 const STORED_PERCENT: u64 = 160;
 /// What journals, logs and segments take beside.
@@ -248,6 +250,7 @@ fn victims(cluster: &DevCluster) -> anyhow::Result<Vec<String>> {
 /// Something that was taken away, and when.
 struct Blow {
     victim: String,
+    mark_percent: u64,
     at_percent: u64,
     /// Who led after it, where a leader was killed.
     successor: Option<String>,
@@ -293,11 +296,26 @@ async fn strike(cluster: &DevCluster, one_process: bool, progress: &Progress) ->
         println!("\n{victim} lost at {at_percent} % of the bytes{after}");
         blows.push(Blow {
             victim,
+            mark_percent: percent,
             at_percent,
             successor,
         });
     }
+    in_time(&blows)?;
     Ok(blows)
+}
+
+/// Each blow fell while the bytes of its mark were on their way.
+fn in_time(blows: &[Blow]) -> anyhow::Result<()> {
+    for blow in blows {
+        let (mark, at) = (blow.mark_percent, blow.at_percent);
+        ensure!(
+            (mark..=mark + LATE_PERCENT_MAX).contains(&at),
+            "{} was lost at {at} % of the bytes, not at {mark}; a longer --big-bytes leaves more time",
+            blow.victim
+        );
+    }
+    Ok(())
 }
 
 /// What was killed must not have come back before everything was read.
@@ -484,5 +502,28 @@ async fn show(what: &str, progress: Arc<Progress>) {
         // A terminal that is gone is no reason to fail.
         drop(std::io::stdout().flush());
         tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Blow, in_time};
+
+    #[test]
+    fn a_blow_that_falls_long_after_its_mark_fails_the_demo() {
+        let check = |at: [u64; 3]| {
+            let marks = [30, 45, 60].into_iter().zip(at);
+            let blows: Vec<Blow> = marks
+                .map(|(mark_percent, at_percent)| Blow {
+                    victim: "node-1".to_owned(),
+                    mark_percent,
+                    at_percent,
+                    successor: None,
+                })
+                .collect();
+            in_time(&blows).is_ok()
+        };
+        assert!(check([30, 45, 60]) && check([40, 55, 70]));
+        assert!(!check([41, 45, 60]) && !check([30, 56, 60]) && !check([30, 45, 95]) && !check([29, 45, 60]));
     }
 }

@@ -331,7 +331,7 @@ fn sorted(rounds: &[Round], blow: Blow) -> Vec<Duration> {
     times
 }
 
-/// shows: QAS-005
+/// shows: QAS-005, CMP-replica side=failover
 fn judge(rounds: &[Round], allowed: Allowed) -> anyhow::Result<()> {
     let (kills, pauses) = (sorted(rounds, Blow::Kill), sorted(rounds, Blow::Pause));
     let slow = kills.iter().filter(|time| **time > allowed.kill_mostly).count();

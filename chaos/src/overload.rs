@@ -4,8 +4,9 @@
 //! fresh one is a third quicker than ever after; 2. a second ascent from half of that: the saturating load; 3. three phases around it;
 //! the best since the second ascent began is the peak; 4. half of it, to know what normal is; 5. three times of it; 6. half of it again.
 //! The load maker has no cores of its own: what it takes is measured and told, and a peak is found under the same conditions.
-//! Invariant: it fails when less than 90 % of the peak is done in time under three times the load, when it takes longer than ten
-//! seconds until all is as before, or when a refusal does not say when to come again.
+//! Invariant: it fails when less than 90 % of the peak is done in time under three times the load, when more than one in a hundred of
+//! the rest is left without a timely refusal, when it takes longer than ten seconds until all is as before, or when a refusal does not
+//! say when to come again.
 //! Not here: figures for comparing releases (`bench`).
 
 mod line;
@@ -40,6 +41,9 @@ const OVERLOAD_TIMES: f64 = 3.0;
 /// QAS-006.
 const GOODPUT_MIN: f64 = 0.9;
 const RECOVERY_MAX_S: u64 = 10;
+/// The excess is refused: so much of what is offered may end late or with its connection all the same. A guess; 0.02 to 0.05 % were
+/// measured on two cores.
+const UNANSWERED_MAX: f64 = 0.01;
 const BAR_WIDTH: f64 = 24.0;
 const PASSWORD: &str = "as good as any other";
 
@@ -81,6 +85,8 @@ struct Report {
     saturating_per_s: f64,
     peak_per_s: f64,
     overload_share_of_peak: f64,
+    /// Of what was offered at three times the load: late, or with a broken connection.
+    overload_unanswered_share: f64,
     recovery_s: Option<u64>,
     peaks_are_of_their_phase: bool,
     phases: Vec<Phase>,
@@ -159,6 +165,7 @@ async fn attack(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<R
         saturating_per_s: saturating,
         peak_per_s: peak,
         overload_share_of_peak: overload.goodput_per_s / peak.max(f64::EPSILON),
+        overload_unanswered_share: overload.unanswered_share(),
         recovery_s: recovery_s(&shots, &before, step * 3),
         peaks_are_of_their_phase: attack.peaks_are_of_their_phase,
         phases: attack.phases,
@@ -261,16 +268,19 @@ fn rows(report: &Report) -> Vec<Vec<String>> {
 fn summary(report: &Report) -> String {
     let recovery = report.recovery_s;
     format!(
-        "Saturating {:.0}/s, peak {:.0}/s; at {OVERLOAD_TIMES} times the load {:.0} % of the peak; as before again: {}.\n\
+        "Saturating {:.0}/s, peak {:.0}/s; at {OVERLOAD_TIMES} times the load {:.0} % of the peak and {:.2} % late or broken; as before \
+         again: {}.\n\
          The load maker shares the cluster's cores; what it took stands beside what was left. Deadline {} ms a request.",
         report.saturating_per_s,
         report.peak_per_s,
         report.overload_share_of_peak * 100.0,
+        report.overload_unanswered_share * 100.0,
         recovery.map_or("never".to_owned(), |seconds| format!("after {seconds} s")),
         open_loop::DEADLINE.as_millis()
     )
 }
 
+/// shows: QAS-006 side=overload
 fn judge(report: &Report) -> anyhow::Result<()> {
     for phase in &report.phases {
         let (name, silent) = (&phase.name, phase.refused_without_retry_after);
@@ -288,10 +298,99 @@ fn judge(report: &Report) -> anyhow::Result<()> {
         share * 100.0,
         GOODPUT_MIN * 100.0
     );
+    let unanswered = report.overload_unanswered_share;
+    ensure!(
+        unanswered <= UNANSWERED_MAX,
+        "{:.2} % end late or broken at {OVERLOAD_TIMES} times the load instead of being refused; {:.0} % may",
+        unanswered * 100.0,
+        UNANSWERED_MAX * 100.0
+    );
     let recovery = report.recovery_s.context("it never was as before again")?;
     ensure!(
         recovery <= RECOVERY_MAX_S,
         "it took {recovery} s until all was as before; {RECOVERY_MAX_S} may"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::open_loop::{End, Shot};
+    use super::phase::Phase;
+    use super::usage::Cores;
+    use super::{Report, judge};
+    use std::time::Duration;
+
+    const SECONDS: u64 = 10;
+    const SHOTS: usize = 1_000;
+    const REFUSED: End = End::Refused {
+        status: 503,
+        says_when: true,
+    };
+
+    /// A thousand requests in ten seconds: what `ends` says of each, and a refusal of the others.
+    fn phase(ends: &[(End, usize)]) -> Phase {
+        let ends = ends.iter().flat_map(|(end, count)| std::iter::repeat_n(*end, *count));
+        let ends = ends.chain(std::iter::repeat(REFUSED)).take(SHOTS);
+        let shots: Vec<Shot> = ends
+            .map(|end| Shot {
+                due: Duration::ZERO,
+                took: Duration::from_millis(10),
+                end,
+            })
+            .collect();
+        let cores = Cores {
+            cluster: 0.0,
+            load: 0.0,
+        };
+        Phase::of("x", 100.0, Duration::from_secs(SECONDS), &shots, cores, 0)
+    }
+
+    /// What a run tells whose peak is forty a second.
+    fn report(ends: &[(End, usize)], recovery_s: Option<u64>) -> Report {
+        let (peak_per_s, overload) = (40.0, phase(ends));
+        Report {
+            at_unix_s: 0,
+            cluster: Vec::new(),
+            users: 1,
+            saturating_per_s: peak_per_s,
+            peak_per_s,
+            overload_share_of_peak: overload.goodput_per_s / peak_per_s,
+            overload_unanswered_share: overload.unanswered_share(),
+            recovery_s,
+            peaks_are_of_their_phase: true,
+            phases: vec![overload],
+        }
+    }
+
+    #[test]
+    fn each_limit_of_an_overload_is_judged_and_none_is_judged_too_early() {
+        let check = |ends: &[(End, usize)], recovery_s: Option<u64>, expected: &str| {
+            let judged = judge(&report(ends, recovery_s));
+            match expected {
+                "" => assert!(judged.is_ok(), "{judged:?}"),
+                expected => assert!(judged.unwrap_err().to_string().contains(expected), "{expected}"),
+            }
+        };
+        check(&[(End::Good, 400)], Some(0), "");
+        check(&[(End::Good, 360), (End::Late, 7), (End::Broken, 3)], Some(10), "");
+        check(&[(End::Good, 359)], Some(0), "of the peak");
+        check(&[(End::Good, 400)], Some(11), "it took 11 s");
+        check(&[(End::Good, 400)], None, "never was as before");
+        for lost in [End::Late, End::Broken] {
+            check(&[(End::Good, 400), (lost, 11)], Some(0), "late or broken");
+            // All of the excess: what is done in time alone would pass.
+            check(&[(End::Good, 400), (lost, 600)], Some(0), "late or broken");
+        }
+        check(
+            &[(End::Good, 400), (End::Wrong(500), 1)],
+            Some(0),
+            "answers of other kinds",
+        );
+        let silent = End::Refused {
+            status: 429,
+            says_when: false,
+        };
+        check(&[(End::Good, 400), (silent, 1)], Some(0), "when to come again");
+    }
 }

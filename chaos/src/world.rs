@@ -52,6 +52,8 @@ const LATENCY_MIN: Duration = Duration::from_millis(1);
 const LATENCY_MAX: Duration = Duration::from_millis(20);
 /// How long the nemesis works, in the world's time.
 const FAULTS_LAST: Duration = Duration::from_secs(40);
+/// The same where a number of operations ends it: five times what 2,000 of them take on average.
+const FAULTS_LONGEST: Duration = Duration::from_secs(2_400);
 /// Far more than any phase may take.
 const WORLD_MAX: Duration = Duration::from_secs(400);
 
@@ -64,6 +66,8 @@ pub struct Orders {
     pub plant: Option<Plant>,
     /// No faults: the cluster is left in peace.
     pub is_calm: bool,
+    /// The nemesis works until users were answered so often, and not for its usual time.
+    pub operations: Option<usize>,
     /// Where every line of the trace goes too.
     pub trace_file: Option<std::path::PathBuf>,
 }
@@ -99,7 +103,7 @@ pub fn run(orders: &Orders) -> anyhow::Result<Report> {
     let mut sim = Builder::new()
         .rng_seed(seed.u64())
         .tick_duration(TICK)
-        .simulation_duration(WORLD_MAX)
+        .simulation_duration(WORLD_MAX + orders.operations.map_or(Duration::ZERO, |_| FAULTS_LONGEST))
         .min_message_latency(LATENCY_MIN)
         .max_message_latency(LATENCY_MAX)
         .udp_capacity(1 << 16)
@@ -123,7 +127,7 @@ pub fn run(orders: &Orders) -> anyhow::Result<Report> {
         Ok(())
     });
     let nemesis = Nemesis::new(ground.clone(), Random::seeded(seed.u64()));
-    drive(&mut sim, &ground, &phases, nemesis, orders.is_calm)?;
+    drive(&mut sim, &ground, &phases, nemesis, (orders, &history))?;
     let found = left.lock().unwrap_or_else(PoisonError::into_inner).found.take();
     let simulated = sim.elapsed();
     drop(sim);
@@ -171,20 +175,24 @@ fn drive(
     ground: &Ground,
     phases: &Phases,
     mut nemesis: Nemesis,
-    is_calm: bool,
+    (orders, history): (&Orders, &History),
 ) -> anyhow::Result<()> {
-    let mut faults_end = None;
+    let mut faults_began = None;
     loop {
         let is_over = sim
             .step()
             .map_err(|error| anyhow::anyhow!("the world ended: {error}"))?;
         let elected = look(ground);
         if phases.now() == Phase::Faults {
-            let end = *faults_end.get_or_insert(sim.elapsed() + FAULTS_LAST);
-            if sim.elapsed() >= end {
+            let lasted = sim.elapsed() - *faults_began.get_or_insert(sim.elapsed());
+            let is_enough = match orders.operations {
+                None => lasted >= FAULTS_LAST,
+                Some(operations) => history.answered() >= operations || lasted >= FAULTS_LONGEST,
+            };
+            if is_enough {
                 nemesis.end_all(sim);
                 phases.enter(Phase::Peace);
-            } else if !is_calm {
+            } else if !orders.is_calm {
                 nemesis.step(sim, &elected);
             }
         }
@@ -224,6 +232,13 @@ fn judge(orders: &Orders, ground: &Ground, history: &History, found: Option<Read
     }
     violations.extend(names::violations(&done, &workload::folders()));
     violations.extend(entries::violations(&done));
+    let asked = orders.operations.unwrap_or(0);
+    if done.len() < asked {
+        violations.push(format!(
+            "{} operations were answered in all the time, {asked} were asked for",
+            done.len()
+        ));
+    }
     let (trace_hash, counts) = ground.trace.read();
     let (terms, compared) = ground.raft.seen();
     let unknown = done.iter().filter(|event| event.returned.is_none()).count();

@@ -207,7 +207,7 @@ async fn gateways_of_one_process_serve_the_functions_that_they_were_given() {
 
 /// Contents go in and out with a token that was given before, while the process that serves the rest of the API is dead.
 ///
-/// shows: D-0.1 scale=1/2
+/// shows: D-0.1 side=functions
 #[tokio::test]
 async fn contents_go_in_and_out_while_the_process_of_the_api_is_dead() {
     let world = World::start_with(&[&["--processes"][..], &FUNCTIONS].concat()).await;
@@ -225,7 +225,7 @@ async fn contents_go_in_and_out_while_the_process_of_the_api_is_dead() {
 /// Uploads that were begun go on without the process that began them: blocks by ticket and by token, and what is read; the commit
 /// waits for it.
 ///
-/// shows: IF-1 scale=1/2, D-0.1, H-P5
+/// shows: IF-1 side=blocks, D-0.1 side=sessions, H-P5
 #[tokio::test]
 async fn blocks_of_an_upload_that_was_begun_go_in_while_the_process_of_the_api_is_dead() {
     let world = World::start_with(&[&["--processes"][..], &FUNCTIONS].concat()).await;
@@ -280,7 +280,7 @@ async fn blocks_of_an_upload_that_was_begun_go_in_while_the_process_of_the_api_i
 
 /// Polls are answered by a process that serves nothing else. While it is dead commits go on, and what they changed is told behind it.
 ///
-/// shows: IF-1, D-2.4
+/// shows: IF-1 side=notify, D-2.4
 #[tokio::test]
 async fn commits_go_on_while_the_process_that_notifies_is_dead_and_nothing_is_missed() {
     let functions = ["--functions", "api,block", "--functions", "notify"];
@@ -315,4 +315,72 @@ async fn commits_go_on_while_the_process_that_notifies_is_dead_and_nothing_is_mi
         .iter()
         .map(|event| event.entry.as_ref().unwrap().name.as_str());
     assert_eq!(names.collect::<Vec<_>>(), ["0", "1", "2", "3", "4"]);
+}
+
+const EACH_ITS_OWN: [&str; 11] = [
+    "--processes",
+    "--groups",
+    "1",
+    "--gateways",
+    "3",
+    "--functions",
+    "api",
+    "--functions",
+    "block",
+    "--functions",
+    "notify",
+];
+
+/// Three processes of one function each: every one of them is dead once, and the two others go on.
+///
+/// shows: IF-1 side=notify, D-0.1 side=functions
+#[tokio::test]
+async fn api_blocks_and_notifications_run_in_processes_of_their_own_and_miss_no_other() {
+    let world = World::start_with(&EACH_ITS_OWN).await;
+    check_pids(&world.cluster.facts, world.cluster.pid());
+    let token = world.client.token().unwrap().to_owned();
+    let [at_block, notifier] = [2, 3].map(|number| Client::new(&url(&world, number)).unwrap().with_token(&token));
+    for (path, function) in [
+        ("/api/v1/metadata?path=/", "api"),
+        ("/api/v1/files/0/content", "block"),
+        ("/api/v1/notifications/poll?timeout=1", "notify"),
+    ] {
+        for (own, client) in [("api", &world.client), ("block", &at_block), ("notify", &notifier)] {
+            let answered = answer(client.request(Method::GET, path)).await;
+            if own == function {
+                assert_ne!(answered.status, 421, "{path} at {own}");
+            } else {
+                let refused = answered.refused(421, "function_off");
+                assert_eq!(refused.fields["function"], function, "{path} at {own}");
+            }
+        }
+    }
+    let wait = Duration::from_secs(60);
+    let start = world.client.changes(None, 100, false).await.unwrap().cursor;
+
+    process_attack::kill(&world.cluster, "gateway-1").await.unwrap();
+    let (told, file) = tokio::join!(notifier.poll(&start, wait), put(&at_block, "/file", 1, 2 << 20));
+    let told = told.unwrap();
+    assert!(told.events.iter().any(|change| change.file_id == file.0), "{told:?}");
+    check_files(&at_block, std::slice::from_ref(&file)).await;
+    process_attack::start(&world.cluster, "gateway-1").await.unwrap();
+    assert_eq!(world.tree().await, ["/file"]);
+
+    process_attack::kill(&world.cluster, "gateway-2").await.unwrap();
+    let (told, made) = tokio::join!(notifier.poll(&told.cursor, wait), world.client.make_folder("/folder"));
+    let (told, made) = (told.unwrap(), made.unwrap());
+    assert!(told.events.iter().any(|change| change.file_id == made.id), "{told:?}");
+    process_attack::start(&world.cluster, "gateway-2").await.unwrap();
+    check_files(&at_block, std::slice::from_ref(&file)).await;
+
+    process_attack::kill(&world.cluster, "gateway-3").await.unwrap();
+    world.client.make_folder("/more").await.unwrap();
+    put(&at_block, "/other", 2, 3 << 20).await;
+    process_attack::start(&world.cluster, "gateway-3").await.unwrap();
+    let missed = eventually("poll", async || notifier.poll(&told.cursor, wait).await).await;
+    let names = missed
+        .events
+        .iter()
+        .map(|event| event.entry.as_ref().unwrap().name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["more", "other"]);
 }

@@ -1,6 +1,7 @@
-//! A dev cluster in the test's own process, on the cipher that the test gives: the one thing that no command line can choose.
+//! A dev cluster in the test's own process, on the cipher or the disks of metadata logs that the test gives, which no command line can
+//! choose.
 //!
-//! The same assembly as `holdfast dev` (QUIC on loopback, real files), so what is planted is the cipher and nothing else.
+//! The same assembly as `holdfast dev` (QUIC on loopback, real files), so what is planted is that and nothing else.
 //! Not here: expectations; what a child process can show as well (`world`).
 
 use clap::Parser;
@@ -9,6 +10,7 @@ use codec::cipher::{Aes256Gcm, Cipher, NONCE_BYTES, TAG_BYTES};
 use gateway::drive::{Caller, Core};
 use holdfast::cli::{Command, CommandLine};
 use holdfast::dev::cluster::{DevCluster, base};
+use holdfast::roles::Base;
 use model::authorize::Principal;
 use model::id::UploadId;
 use model::name::{DrivePath, Username};
@@ -36,6 +38,11 @@ pub(crate) struct Inside {
 impl Inside {
     /// Starts a cluster whose gateway seals with `cipher`.
     pub(crate) async fn start(cipher: Arc<dyn Cipher>) -> Self {
+        Self::start_on(|base| base.cipher = cipher).await
+    }
+
+    /// Starts a cluster on a base in which `plant` has changed something.
+    pub(crate) async fn start_on(plant: impl FnOnce(&mut Base)) -> Self {
         let directory = TempDir::new().unwrap();
         let data_dir = directory.path().join("data");
         let line = [
@@ -52,7 +59,7 @@ impl Inside {
             panic!("the command is `dev`");
         };
         let mut base = base().unwrap();
-        base.cipher = cipher;
+        plant(&mut base);
         let cluster = DevCluster::start_on(&arguments, base).await.unwrap();
         let facts = cluster.facts();
         let client = Client::new(&facts.url).unwrap();

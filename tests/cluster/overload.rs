@@ -76,7 +76,7 @@ fn seconds(refused: &Answer) -> u64 {
     refused.header("retry-after").unwrap().parse().unwrap()
 }
 
-/// shows: QAS-006 scale=1/480
+/// shows: QAS-006 side=overload scale=1/480
 #[tokio::test]
 async fn beyond_what_is_held_all_are_told_when_to_come_again_health_answers_and_later_all_are_served() {
     let world = world("1", "4").await;
@@ -124,7 +124,7 @@ async fn beyond_what_is_held_all_are_told_when_to_come_again_health_answers_and_
     assert_eq!(world.metric(WAITING).await, 0.0);
 }
 
-/// shows: QAS-006 scale=1/480
+/// shows: QAS-006 side=overload scale=1/480
 #[tokio::test]
 async fn who_asks_for_everything_at_once_is_told_to_go_slower_while_others_are_served() {
     let world = world("2", "6").await;

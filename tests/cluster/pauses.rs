@@ -11,7 +11,7 @@ const SPAN: Duration = Duration::from_secs(12);
 
 /// A gateway, the leader of the drive's group and a node at once: the other gateway serves everybody who works there.
 ///
-/// shows: D-3.4 scale=1/2, F30
+/// shows: D-3.4 scale=1/2, F30 scale=1/2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_paused_in_the_middle_of_commits_leave_nothing_half_and_lose_nothing() {
     let world = World::start_with(&["--processes", "--gateways", "2", "--groups", "1"]).await;

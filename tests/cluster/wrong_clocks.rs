@@ -105,7 +105,7 @@ async fn turn_in_trash(client: &Client, id: &str) {
 }
 
 /// shows: D-2.2 scale=1/2
-/// shows: F10 scale=1/2
+/// shows: F10 side=clocks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_wrong_by_days_destroy_nothing_and_change_no_order() {
     let mut cluster = Cluster::of(Plan::make());

@@ -3,7 +3,7 @@
 //! Not here: the checks of shape (`main`).
 
 use crate::tree::{self, Fault, Source};
-use crate::{architecture, decisions, lists, metrics, services};
+use crate::{architecture, decisions, lists, metrics, requirements, services};
 use decisions::Record;
 
 fn told(faults: &[Fault]) -> Vec<String> {
@@ -204,4 +204,95 @@ fn a_list_that_is_loosened_and_a_machine_that_waits_are_found() {
         check("gateway/src/drive/upload.rs", "fn f() { tokio::spawn(g()); }\n"),
         0
     );
+}
+
+/// A source whose tests carry these marks, one each.
+fn marked(marks: &[&str]) -> Source {
+    let test = |(number, mark): (usize, &&str)| {
+        format!(
+            "/// {}{mark}\n#[test]\nfn test_{number}() {{}}\n",
+            concat!("sho", "ws: ")
+        )
+    };
+    source("node/src/a.rs", &marks.iter().enumerate().map(test).collect::<String>())
+}
+
+#[test]
+fn a_row_is_shown_when_each_of_its_sides_is_shown_whole() {
+    let rows = requirements::rows("A\tlater\tone thing\nB\tlater\ttwo things\tleft,right\n");
+    let state = |marks: &[&str]| {
+        let (shown, faults) = requirements::marks(&[marked(marks)]);
+        assert_eq!(told(&faults), Vec::<String>::new());
+        assert_eq!(told(&requirements::unknown(&rows, &shown)), Vec::<String>::new());
+        let page = requirements::render(&rows, &shown);
+        ["| A |", "| B |"].map(|start| {
+            let line = page.lines().find(|line| line.starts_with(start)).unwrap();
+            line.split(" | ").nth(2).unwrap().to_owned()
+        })
+    };
+    assert_eq!(state(&[]), ["open: later", "open: later"]);
+    assert_eq!(state(&["A", "B side=left", "B side=right"]), ["shown", "shown"]);
+    assert_eq!(state(&["A, B side=left, B side=right"]), ["shown", "shown"]);
+    for (marks, of_a, of_b) in [
+        (&["A scale=1/2", "B side=left"][..], "partial", "lacks right"),
+        (
+            &["A scale=1/2, B side=right", "A scale=1/2, B side=right"][..],
+            "partial",
+            "lacks left",
+        ),
+        (
+            &["A scale=59/60, B side=left", "B side=right scale=1/2"][..],
+            "partial",
+            "lacks right",
+        ),
+        (
+            &["A scale=1/2, B scale=1/3 side=left", "A"][..],
+            "shown",
+            "lacks left, right",
+        ),
+    ] {
+        assert_eq!(state(marks), [of_a.to_owned(), format!("partial: {of_b}")], "{marks:?}");
+    }
+    let (shown, _) = requirements::marks(&[marked(&["B side=left scale=1/3, A"])]);
+    let page = requirements::render(&rows, &shown);
+    for name in [
+        "| `node/src/a.rs::test_0` |",
+        "| `node/src/a.rs::test_0` (side left, 1/3) |",
+    ] {
+        assert!(page.contains(name), "{page}");
+    }
+}
+
+#[test]
+fn a_mark_that_the_list_does_not_allow_is_found() {
+    let rows = requirements::rows("A\tlater\tone thing\nB\tlater\ttwo things\tleft,right\n");
+    let check = |mark: &str| {
+        let (shown, faults) = requirements::marks(&[marked(&[mark])]);
+        told(&faults).len() + requirements::unknown(&rows, &shown).len()
+    };
+    for good in ["A", "A scale=1/2", "B side=left", "B side=right scale=1/2, A"] {
+        assert_eq!(check(good), 0, "{good}");
+    }
+    for wrong in [
+        "C",
+        "A side=left",
+        "B",
+        "B scale=1/2",
+        "B side=middle",
+        "B side=left side=right",
+        "A part=1/2",
+        "A half",
+        "A scale=abc",
+        "A scale=60/60",
+        "A scale=0/60",
+        "A scale=2/1",
+        "A scale=1/2 scale=1/3",
+    ] {
+        assert_eq!(check(wrong), 1, "{wrong}");
+    }
+    let above_nothing = source(
+        "node/src/a.rs",
+        &format!("/// {}A\nstruct S;\n", concat!("sho", "ws: ")),
+    );
+    assert_eq!(requirements::marks(&[above_nothing]).1.len(), 1);
 }

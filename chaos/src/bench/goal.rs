@@ -124,6 +124,13 @@ pub(super) fn of(figures: &[Figure], idle: &[Idle], bounds: Option<&Bounds>) -> 
             100.0,
         ));
     }
+    // Three replicas on the cores of one: reading at a follower is to cost no more.
+    if let Some(leader) = figure(super::metadata::READS_AT_LEADER)
+        && let Some(nearest) = figure(super::metadata::READS_AT_NEAREST)
+    {
+        let (rate, asked) = (nearest.operations_per_s, leader.operations_per_s);
+        goals.push(Goal::at_least(&nearest.name, "a second", rate, asked));
+    }
     let largest = figures.iter().filter(|figure| figure.name.starts_with("PUT "));
     if let Some(upload) = largest.max_by_key(|figure| figure.bytes / figure.operations.max(1) as u64)
         && let Some(gateway) = upload.roles.iter().find(|cost| cost.role == "gateway")
@@ -136,17 +143,20 @@ pub(super) fn of(figures: &[Figure], idle: &[Idle], bounds: Option<&Bounds>) -> 
             150.0,
         ));
     }
-    for idle in idle {
-        let megabytes = idle.resident_bytes as f64 / 1e6;
-        if idle.form == ONE_PROCESS {
-            goals.push(Goal::at_most("idle in one process, memory", "MB", megabytes, 400.0));
-            let percent = idle.percent_of_core;
-            goals.push(Goal::at_most("idle in one process, of a core", "%", percent, 2.0));
-        } else if idle.form == PROCESSES {
-            goals.push(Goal::at_most("idle as processes, memory", "MB", megabytes, 700.0));
-        }
-    }
+    goals.extend(idle.iter().flat_map(of_idle));
     goals
+}
+
+fn of_idle(idle: &Idle) -> Vec<Goal> {
+    let megabytes = idle.resident_bytes as f64 / 1e6;
+    match idle.form {
+        ONE_PROCESS => vec![
+            Goal::at_most("idle in one process, memory", "MB", megabytes, 400.0),
+            Goal::at_most("idle in one process, of a core", "%", idle.percent_of_core, 2.0),
+        ],
+        PROCESSES => vec![Goal::at_most("idle as processes, memory", "MB", megabytes, 700.0)],
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ use std::time::Instant;
 
 /// The row that the goal of a commit is held against.
 pub(super) const COMMIT_ALONE: &str = "commit, 1 writer";
+/// Reads by many, at the leader and at a replica that follows.
+pub(super) const READS_AT_LEADER: &str = "linearizable read, 64 readers";
+pub(super) const READS_AT_NEAREST: &str = "linearizable read, 64 readers, nearest replica";
 const AT_ONCE: usize = 64;
 const FOLDERS: &str = "/bench/commits";
 const GATEWAY: &str = "gateway-1";
@@ -121,7 +124,7 @@ pub(super) async fn run(
     }
     for (name, reads, at_once) in [
         ("linearizable read, 1 reader", counts.reads_alone, 1),
-        ("linearizable read, 64 readers", counts.reads, AT_ONCE),
+        (READS_AT_LEADER, counts.reads, AT_ONCE),
     ] {
         figures.push(read(cluster, client, watch, name, reads, at_once, counts.commits).await?);
     }
@@ -133,8 +136,8 @@ pub(super) async fn run_nearest(cluster: &DevCluster, client: &Client, quick: bo
     let counts = if quick { QUICK } else { FULL };
     read_from_nearest(cluster).await?;
     let watch = ClusterWatch::of(&cluster.facts_now()?, cluster.pid());
-    let name = "linearizable read, 64 readers, nearest replica";
-    read(cluster, client, &watch, name, counts.reads, AT_ONCE, counts.commits).await
+    let (name, reads) = (READS_AT_NEAREST, counts.reads);
+    read(cluster, client, &watch, name, reads, AT_ONCE, counts.commits).await
 }
 
 /// Changes the gateway's configuration and starts it again; and the replica of its region, which hands over what it leads when it

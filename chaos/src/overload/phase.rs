@@ -91,6 +91,12 @@ impl Phase {
     pub(super) fn share(&self) -> f64 {
         self.goodput_per_s / self.offered_per_s.max(f64::EPSILON)
     }
+
+    /// Late ones and broken ones of those that were offered: their senders learned nothing in time.
+    pub(super) fn unanswered_share(&self) -> f64 {
+        let offered = self.offered_per_s * self.span_s;
+        (self.late + self.broken) as f64 / offered.max(f64::EPSILON)
+    }
 }
 
 fn is_good(end: End) -> bool {

@@ -26,7 +26,7 @@ struct Timed {
 
 /// Does everything [`TURNS`] times, and leaves the folder where it was, under its name. Gives the rows of a table.
 ///
-/// shows: N5 scale=3/4
+/// shows: N5 side=moves, TST-4 side=in-time
 pub(super) async fn measure(client: &Client, folder: &Entry) -> anyhow::Result<Vec<Vec<String>>> {
     let root = folder.parent.as_ref().context("the folder has no parent")?;
     let other = client.make_folder("/other").await?;

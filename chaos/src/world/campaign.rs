@@ -19,16 +19,21 @@ pub struct Campaign {
     pub seeds: Vec<u64>,
     /// A bug in every world.
     pub plant: Option<Plant>,
+    /// How many operations each world lasts, where it is not its usual time.
+    pub operations: Option<usize>,
 }
 
 /// Runs one seed in a process of its own.
 ///
 /// Errors: the process does not start, or ends without a report, as by a panic; what it said is in the error.
-pub fn run_one(binary: &Path, seed: u64, plant: Option<Plant>) -> anyhow::Result<Report> {
+pub fn run_one(binary: &Path, seed: u64, plant: Option<Plant>, operations: Option<usize>) -> anyhow::Result<Report> {
     let mut command = Command::new(binary);
     command.args(["--json", "--seed", &seed.to_string()]);
     if let Some(plant) = plant {
         command.args(["--plant", plant.as_str()]);
+    }
+    if let Some(operations) = operations {
+        command.args(["--operations", &operations.to_string()]);
     }
     let ended = command
         .stdin(Stdio::null())
@@ -57,7 +62,7 @@ impl Campaign {
                     loop {
                         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some(seed) = next else { return };
-                        let report = run_one(&self.binary, seed, self.plant);
+                        let report = run_one(&self.binary, seed, self.plant, self.operations);
                         if sender.send((seed, report)).is_err() {
                             return;
                         }
@@ -79,9 +84,8 @@ impl Campaign {
 
 /// The command that runs a seed again.
 #[must_use]
-pub fn replay(seed: u64, plant: Option<Plant>) -> String {
-    match plant {
-        None => format!("make sim SEED={seed}"),
-        Some(plant) => format!("make sim SEED={seed} PLANT={}", plant.as_str()),
-    }
+pub fn replay(seed: u64, plant: Option<Plant>, operations: Option<usize>) -> String {
+    let plant = plant.map_or_else(String::new, |plant| format!(" PLANT={}", plant.as_str()));
+    let operations = operations.map_or_else(String::new, |operations| format!(" OPERATIONS={operations}"));
+    format!("make sim SEED={seed}{plant}{operations}")
 }

@@ -126,6 +126,12 @@ impl History {
         inner.done.push(operation);
     }
 
+    /// How many operations have returned.
+    #[must_use]
+    pub fn answered(&self) -> usize {
+        self.inner().done.len()
+    }
+
     /// Something that must never be was answered.
     pub fn accuse(&self, violation: String) {
         self.inner().violations.push(violation);

@@ -1,7 +1,10 @@
 //! Disks under logs that fill up and are given room again while the replicas run.
 //!
 //! What a disk shows as free is the test's to say; writing works all the same, so that a replica which wrote on in spite of it
-//! would be seen by its applied index. Not here: a write that fails for want of space, which ends its replicas as any failure does.
+//! would be seen by its applied index. A replica keeps what it shows as free above what it may write before its next look, so with
+//! room again it goes on by itself, and that is shown here. Not here: a write that fails all the same, since something else took the last
+//! bytes: that ends the process's replicas as any failure does, and it is started again with room (docs/operations/full-disk.md); what
+//! somebody sees of full disks over HTTP (`tests/cluster/metadata_full.rs`).
 
 use crate::drive::{Drive, GROUP, names};
 use crate::world::{PATIENCE, Wires, World, call};

@@ -231,7 +231,10 @@ fn a_node_that_is_away_is_replaced_by_hand_offs() {
     assert!(durable.survival.is_degraded);
 }
 
-/// Another disk of the same node would cost the same wait once more, in this write and in the next.
+/// Another disk of the same node would cost the same wait once more, in this write and in the next. Who accepts and never answers
+/// is silent here.
+///
+/// shows: F30
 #[test]
 fn a_silent_node_costs_one_wait_and_is_told_with_all_of_its_disks() {
     let mut fanout = Fanout::new(

@@ -72,7 +72,7 @@ fn a_tree_is_a_hundred_deep_and_no_deeper() {
 }
 
 /// shows: FR-003
-/// shows: TST-4
+/// shows: TST-4 side=one-change
 #[test]
 fn a_folder_moves_by_the_same_few_writes_whatever_lies_below() {
     let mut bench = Bench::new(1 << 30);

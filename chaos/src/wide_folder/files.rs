@@ -1,0 +1,75 @@
+//! Small files beside a wide folder: what a cluster has to keep, and to scrub, while nobody asks for anything.
+//!
+//! Invariant: every result of every batch is looked at, so a cluster that rests because the files never came is not measured.
+//! Not here: how quickly batches go in (the bench).
+
+use super::{FIRST_PAUSE, LONGEST_PAUSE, PATIENCE};
+use crate::content::SeededContent;
+use anyhow::{Context, ensure};
+use api::file_batch::{BatchFile, FileResult};
+use bytes::Bytes;
+use client_sdk::client::Client;
+use std::time::Instant;
+
+/// They lie in stripes, as a batch stores them.
+const FILE_BYTES: u64 = 4 << 10;
+const BATCH_FILES: usize = 1_000;
+const FOLDER: &str = "/files";
+/// Decides the contents.
+const SEED: u64 = 12;
+
+/// Puts `count` files, a thousand in each folder.
+pub(super) async fn put(client: &Client, count: usize) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    for first in (0..count).step_by(BATCH_FILES) {
+        let batch = tokio::task::spawn_blocking(move || batch(first, BATCH_FILES.min(count - first))).await?;
+        for result in put_batch(client, &batch).await? {
+            let is_there = match &result {
+                FileResult::Stored(stored) => stored.entry.size == FILE_BYTES,
+                // A try before was applied though its answer did not come.
+                FileResult::Refused(refused) => refused.problem.code == "name_taken",
+            };
+            ensure!(is_there, "a file of a batch is not there: {result:?}");
+        }
+    }
+    println!(
+        "{count} files of {FILE_BYTES} bytes in {:.0} s",
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn batch(first: usize, count: usize) -> Vec<(BatchFile, Bytes)> {
+    let file = |number: usize| {
+        let content = SeededContent::new(SEED.wrapping_add(number as u64), FILE_BYTES).next_part();
+        let file = BatchFile {
+            path: Some(format!("{FOLDER}/{:04}/{number:08}", first / BATCH_FILES)),
+            parents: true,
+            ..BatchFile::default()
+        };
+        (file, content.unwrap_or_default())
+    };
+    (first..first + count).map(file).collect()
+}
+
+async fn put_batch(client: &Client, batch: &[(BatchFile, Bytes)]) -> anyhow::Result<Vec<FileResult>> {
+    let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+    loop {
+        match client.create_batch(batch, false).await {
+            Ok(results) => {
+                ensure!(
+                    results.len() == batch.len(),
+                    "{} of {} results",
+                    results.len(),
+                    batch.len()
+                );
+                return Ok(results);
+            }
+            Err(error) if error.is_retryable() && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(error).context("put a batch"),
+        }
+    }
+}
