@@ -26,9 +26,10 @@ use crate::metrics;
 use crate::seams::Seams;
 use daemon::secret::{self, SecretError};
 use daemon::shutdown::Shutdown;
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use model::limits::HEADER_BYTES_MAX;
@@ -51,6 +52,10 @@ const REFRESH_EVERY: Duration = Duration::from_secs(5);
 const REFRESH_AGAIN: Duration = Duration::from_millis(200);
 /// Pause after a connection that could not be accepted: without descriptors the next one cannot either.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
+/// What a client that speaks HTTP/2 without TLS says first; no request of HTTP/1.1 has this method (RFC 9113, 3.4).
+const HTTP2_METHOD: &[u8] = b"PRI ";
+/// HTTP/2 as clients with TLS ask for it.
+const HTTP2_NAME: &[u8] = b"h2";
 
 /// Why a gateway did not start; its text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +173,7 @@ pub async fn start(
         tls,
         router,
         head_patience: config.limits.head_patience,
+        shutdown: shutdown.clone(),
     };
     let work = async move {
         tokio::select! {
@@ -219,6 +225,7 @@ struct Front {
     tls: Option<TlsAcceptor>,
     router: axum::Router,
     head_patience: Duration,
+    shutdown: Shutdown,
 }
 
 /// Sockets are real, so the pause between two looks at one is.
@@ -267,10 +274,35 @@ async fn accept(listener: TcpListener, connections: &Arc<Connections>, front: Fr
 impl Front {
     async fn served(&self, stream: TcpStream, watcher: Watcher, seat: Arc<Seat>) -> Result<(), axum::BoxError> {
         let from = ClientAddress(stream.peer_addr()?.ip());
-        match self.secured(stream).await? {
-            Stream::Plain(stream) => self.connection(TokioIo::new(stream), from, watcher, seat).await,
-            Stream::Secured(stream) => self.connection(TokioIo::new(stream), from, watcher, seat).await,
+        let greeted = tokio::select! {
+            greeted = Box::pin(tokio::time::timeout(self.head_patience, self.greeted(stream))) => greeted,
+            // Who has said nothing yet is waited for by nobody at a stop.
+            () = self.shutdown.requested() => return Ok(()),
+        };
+        let Ok(greeted) = greeted else {
+            return Ok(());
+        };
+        match greeted? {
+            (Stream::Plain(stream), language) => {
+                let stream = TokioIo::new(stream);
+                self.connection(language, stream, from, watcher, seat).await
+            }
+            (Stream::Secured(stream), language) => {
+                let stream = TokioIo::new(stream);
+                self.connection(language, stream, from, watcher, seat).await
+            }
         }
+    }
+
+    /// A connection of which is known what it speaks.
+    async fn greeted(&self, stream: TcpStream) -> std::io::Result<(Stream, Language)> {
+        let stream = self.secured(stream).await?;
+        let language = match &stream {
+            Stream::Plain(stream) => language(stream).await?,
+            Stream::Secured(stream) if stream.get_ref().1.alpn_protocol() == Some(HTTP2_NAME) => Language::Http2,
+            Stream::Secured(_) => Language::Http1,
+        };
+        Ok((stream, language))
     }
 
     async fn secured(&self, stream: TcpStream) -> std::io::Result<Stream> {
@@ -278,18 +310,19 @@ impl Front {
         match &self.tls {
             None => Ok(Stream::Plain(stream)),
             Some(acceptor) => {
-                let accepted = tokio::time::timeout(self.head_patience, acceptor.accept(stream)).await;
-                accepted
-                    .map_err(std::io::Error::other)?
-                    .map(|stream| Stream::Secured(Box::new(stream)))
+                let stream = acceptor.accept(stream).await?;
+                Ok(Stream::Secured(Box::new(stream)))
             }
         }
     }
 
-    /// Serves a connection to its end. One whose first request does not come in time is closed: hyper's own patience begins only
-    /// once it knows the version of HTTP, so a silent connection would stay for ever.
+    /// Serves a connection to its end. One whose first request does not come in time is closed, in HTTP/2 too, of which hyper awaits
+    /// only answers to its pings.
+    ///
+    /// What the connection needs is boxed: the task is no larger than that, and not as large as the larger of both languages.
     async fn connection<S>(
         &self,
+        language: Language,
         stream: TokioIo<S>,
         from: ClientAddress,
         watcher: Watcher,
@@ -308,8 +341,16 @@ impl Front {
                 inner.call(request)
             })
         };
-        let builder = self.builder();
-        let served = watcher.watch(builder.serve_connection(stream, service));
+        let served = match language {
+            Language::Http1 => watcher
+                .watch(self.http1().serve_connection(stream, service))
+                .err_into()
+                .boxed(),
+            Language::Http2 => watcher
+                .watch(self.http2().serve_connection(stream, service))
+                .err_into()
+                .boxed(),
+        };
         let never_asked = async {
             if tokio::time::timeout(self.head_patience, asked.notified()).await.is_ok() {
                 std::future::pending::<()>().await;
@@ -321,20 +362,47 @@ impl Front {
         }
     }
 
-    fn builder(&self) -> Builder<TokioExecutor> {
-        let mut builder = Builder::new(TokioExecutor::new());
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
         builder
-            .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_patience)
             .max_buf_size(HEADER_BYTES_MAX);
-        let headers_max = HEADER_BYTES_MAX as u32;
         builder
-            .http2()
+    }
+
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
+        let headers_max = HEADER_BYTES_MAX as u32;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .max_header_list_size(headers_max)
             .keep_alive_interval(self.head_patience);
         builder
+    }
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy)]
+enum Language {
+    Http1,
+    Http2,
+}
+
+/// The language of a client without TLS, by its first bytes, which stay where they are. hyper-util's own look takes them, and has
+/// a buffer of twice the size for each connection of HTTP/1.1 from then on.
+async fn language(stream: &TcpStream) -> std::io::Result<Language> {
+    let mut first = [0; HTTP2_METHOD.len()];
+    loop {
+        let said = stream.peek(&mut first).await?;
+        if said == 0 || !HTTP2_METHOD.starts_with(&first[..said]) {
+            return Ok(Language::Http1);
+        }
+        if said == HTTP2_METHOD.len() {
+            return Ok(Language::Http2);
+        }
+        // Nothing tells when more has come than was looked at already.
+        pause().await;
     }
 }
 
@@ -357,6 +425,6 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, StartError> {
         .with_no_client_auth()
         .with_single_cert(chain, private)
         .map_err(|error| wrong(certificate, &error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2_NAME.to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -21,7 +21,9 @@ use api::change::{PollAnswer, PollRequest};
 use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use model::id::UserId;
 use model::limits::{POLL_WAIT, POLL_WAIT_MAX, POLL_WAIT_MIN};
+use protocol::metadata::user::TokenHash;
 use protocol::wire_error::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +43,7 @@ pub async fn poll(
     Query(query): Query<PollRequest>,
     headers: HeaderMap,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
-    answer(&app, entered, &caller, &awaited, &headers, query).await
+    answer(&app, entered, &caller, &awaited, headers, query).await
 }
 
 /// The same with cursor and time in the body.
@@ -59,7 +61,7 @@ pub async fn poll_by_body(
         cursor: query.cursor.or(body.cursor),
         timeout: query.timeout.or(body.timeout),
     };
-    answer(&app, entered, &caller, &awaited, &headers, wanted).await
+    answer(&app, entered, &caller, &awaited, headers, wanted).await
 }
 
 /// The other name of the poll.
@@ -111,15 +113,17 @@ async fn answer(
     entered: Entered,
     caller: &Caller,
     awaited: &Awaited,
-    headers: &HeaderMap,
+    headers: HeaderMap,
     wanted: PollRequest,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
     let begun = app.core.seams.clock.monotonic();
-    let wait = wait(wanted.timeout, headers)?;
+    let wait = wait(wanted.timeout, &headers)?;
+    let token = token::read(bearer(&headers)?).ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
     // What is done before and after the wait is boxed, so that a poll that waits takes no memory for it.
     let mut waiting = Box::pin(app.core.begin_poll(caller, wanted.cursor.as_deref())).await?;
-    drop((wanted, entered));
-    let outcome = until(app, caller, headers, &mut waiting, begun + wait, awaited).await;
+    // The smallest header keeps the buffer of a whole head of a request.
+    drop((wanted, entered, headers));
+    let outcome = until(app, caller, token, &mut waiting, begun + wait, awaited).await;
     let word = match &outcome {
         Ok(Some(_)) => "changes",
         Ok(None) => "silence",
@@ -135,7 +139,7 @@ async fn answer(
 async fn until(
     app: &Arc<App>,
     caller: &Caller,
-    headers: &HeaderMap,
+    token: (UserId, TokenHash),
     waiting: &mut Waiting,
     end: Duration,
     awaited: &Awaited,
@@ -153,7 +157,7 @@ async fn until(
         if !is_woken {
             return Ok(None);
         }
-        if let Some(read) = Box::pin(look(app, caller, headers, waiting)).await? {
+        if let Some(read) = Box::pin(look(app, caller, token, waiting)).await? {
             return Ok(Some(read));
         }
     }
@@ -163,11 +167,10 @@ async fn until(
 async fn look(
     app: &Arc<App>,
     caller: &Caller,
-    headers: &HeaderMap,
+    (user, hash): (UserId, TokenHash),
     waiting: &mut Waiting,
 ) -> Result<Option<Read>, Failure> {
     let _turn = app.core.notices.turn().await;
-    let (user, hash) = token::read(bearer(headers)?).ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
     app.core.token_facts(user, hash, caller.trace).await?;
     app.core.look(caller, waiting).await
 }
