@@ -75,6 +75,8 @@ pub struct RawGateway {
     #[serde(default)]
     metadata_reads: MetadataReads,
     cache_bytes: Option<u64>,
+    #[serde(default)]
+    browser_origins: Vec<String>,
 }
 
 /// Which replica of a group a gateway asks; each answers from a state that holds everything acknowledged before.
@@ -238,6 +240,8 @@ pub struct GatewayConfig {
     pub cache: CacheLimits,
     /// What clients may do.
     pub limits: Limits,
+    /// Origins whose pages may call from a browser.
+    pub browser_origins: Vec<String>,
 }
 
 impl RawGateway {
@@ -307,6 +311,7 @@ impl RawGateway {
             ));
         }
         problems.extend(admission.problems());
+        problems.extend(origin_problem(&self.browser_origins));
         match listen {
             Some(listen) if problems.is_empty() => Ok(GatewayConfig {
                 listen,
@@ -318,10 +323,27 @@ impl RawGateway {
                 metadata_reads: self.metadata_reads,
                 cache: CacheLimits::of(self.cache_bytes.unwrap_or(CACHE_BYTES_DEFAULT)),
                 limits: Limits::default(),
+                browser_origins: self.browser_origins,
             }),
             _ => Err(problems),
         }
     }
+}
+
+/// What is wrong with origins that are not as browsers write them: scheme, host and port in lower case, and no wildcard.
+fn origin_problem(origins: &[String]) -> Option<Problem> {
+    let is_of_host = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b':' | b'[' | b']');
+    let is_origin = |text: &String| {
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        host.is_some_and(|host| !host.is_empty() && host.bytes().all(is_of_host))
+    };
+    (!origins.iter().all(is_origin)).then(|| {
+        Problem::new(
+            "gateway.browser_origins",
+            "names what is no origin",
+            "write each as https://drive.example.org, with a port that is not the usual one, and nothing behind it",
+        )
+    })
 }
 
 impl Functions {
@@ -460,6 +482,28 @@ mod tests {
         }
         let large = r#"{"listen":"127.0.0.1:0","kek_file":"k","upload_budget_bytes":1073741824}"#;
         assert_eq!(check(large).unwrap().admission.transfers_max, 256);
+    }
+
+    #[test]
+    fn no_origin_is_let_in_unless_it_is_named_whole() {
+        let check = |origins: &str| {
+            let json = format!(r#"{{"listen":"127.0.0.1:0","kek_file":"k","browser_origins":{origins}}}"#);
+            check(&json).map(|config| config.browser_origins.len())
+        };
+        assert_eq!(check("[]").unwrap(), 0);
+        assert_eq!(check(r#"["https://a.example","http://[::1]:8080"]"#).unwrap(), 2);
+        for wrong in [
+            "*",
+            "null",
+            "a.example",
+            "https://",
+            "https://*.example",
+            "https://a.example/",
+            "https://A.example",
+        ] {
+            let problems = check(&format!(r#"["https://a.example","{wrong}"]"#)).unwrap_err();
+            assert_eq!(problems[0].key, "gateway.browser_origins", "{wrong}");
+        }
     }
 
     /// shows: F39

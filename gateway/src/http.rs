@@ -1,13 +1,14 @@
 //! The HTTP front: routes, and what all of them share.
 //!
-//! Invariants: a route lies in exactly one file; every route of the API passes `admit`, and what watches the gateway does not; fronts call `drive` and name no rpc, codec or placement; no CORS header is ever
-//! sent and no connection is ever upgraded; every answer carries a request id.
+//! Invariants: a route lies in exactly one file; every route of the API passes `admit`, and what watches the gateway does not; fronts call `drive` and name no rpc, codec or placement; no CORS
+//! header is sent unless the configuration names origins, and no connection is ever upgraded; every answer carries a request id.
 
 pub mod admin;
 pub mod admit;
 pub mod blocks;
 pub mod changes;
 pub mod content;
+pub mod cors;
 pub mod drives;
 pub mod entries;
 pub mod extract;
@@ -70,6 +71,8 @@ pub struct App {
     pub shutdown: Shutdown,
     /// Whether clients speak TLS with this gateway itself.
     pub has_tls: bool,
+    /// Origins whose pages may call from a browser.
+    pub browser_origins: Vec<String>,
 }
 
 /// All routes: those of functions that are off refuse, so that a client learns that it asked the wrong gateway and not that there is
@@ -81,12 +84,19 @@ pub fn router(app: Arc<App>, functions: Functions) -> Router {
         .route("/readyz", get(page::readyz))
         .route("/metrics", get(page::metrics))
         .route("/api/v1/openapi.json", get(openapi::document));
-    own.merge(served("api", functions.api, api_routes(&app)))
+    let routes = own
+        .merge(served("api", functions.api, api_routes(&app)))
         .merge(served("block", functions.block, block_routes(&app)))
         .merge(served("notify", functions.notify, notify_routes()))
         .fallback(async || HttpError::from(codes::ROUTE_NOT_FOUND.failure()))
         .method_not_allowed_fallback(async || HttpError::from(codes::METHOD_NOT_ALLOWED.failure()))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), incoming::layer))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), incoming::layer));
+    let routes = if app.browser_origins.is_empty() {
+        routes
+    } else {
+        routes.layer(middleware::from_fn_with_state(Arc::clone(&app), cors::layer))
+    };
+    routes
         .layer(middleware::from_fn_with_state(Arc::clone(&app), trace::layer))
         .with_state(app)
 }

@@ -165,6 +165,7 @@ pub async fn start(
         nodes: place.nodes,
         shutdown: shutdown.clone(),
         has_tls: config.tls.is_some(),
+        browser_origins: config.browser_origins,
     });
     let router = http::router(Arc::clone(&app), config.functions);
     let connections = Connections::new(config.limits.connections_max, &app.core.seams.metrics);

@@ -12,6 +12,7 @@ mod polls;
 mod refusals;
 mod sizes;
 mod tickets;
+mod tus;
 mod watching;
 mod wire;
 mod world;

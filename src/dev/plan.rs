@@ -200,6 +200,7 @@ impl Plan {
             metadata_reads: MetadataReads::Leader,
             cache: CacheLimits::of(self.arguments.cache_bytes),
             limits: Limits::default(),
+            browser_origins: Vec::new(),
         })
     }
 

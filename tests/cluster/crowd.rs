@@ -1,6 +1,6 @@
 //! A crowd that opens connections to a gateway and leaves them: it costs bounded memory and keeps nobody else out.
 //!
-//! Left open at this side are the last ones opened: four thousand, which are more than the gateway holds, and under `make crowd` as many
+//! Left open at this side are the last ones opened: six thousand, which are more than the gateway holds, and under `make crowd` as many
 //! as this process may have descriptors. Those before them are closed here, long after the gateway gave their places to others.
 //! Not here: how long a silent connection lives (the gateway's own tests), requests that dawdle (`refusals`).
 
@@ -21,14 +21,14 @@ use tokio::net::{TcpSocket, TcpStream};
 /// Opened when nothing else is said; `make crowd` says the full number.
 const CROWD: u32 = 20_000;
 /// Those opened last stay open at this side: so many, since other tests may run in this process.
-const HELD: u64 = 4_000;
+const HELD: u64 = 6_000;
 /// Descriptors of this process for anything else.
 const SPARED: u64 = 1_000;
-/// Descriptors of the cluster: its gateway takes half of them for connections.
+/// Descriptors of the cluster: its gateway takes four fifths of them for connections.
 const DESCRIPTORS: u64 = 5_000;
 /// What the whole process of ten roles may hold more than before: its bound of connections at 40 KiB, and what it does for others
 /// meanwhile.
-const GROWTH_BYTES_MAX: u64 = 200 << 20;
+const GROWTH_BYTES_MAX: u64 = 250 << 20;
 
 fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -114,7 +114,7 @@ async fn a_crowd_that_opens_connections_and_leaves_them_keeps_nobody_out() {
         }
     }
     let open = metric(&client, "gateway_connections").await;
-    assert!((1_000.0..=DESCRIPTORS as f64 / 2.0).contains(&open), "{open} are left");
+    assert!((1_000.0..=DESCRIPTORS as f64 * 0.8).contains(&open), "{open} are left");
     let displaced = metric(&client, "gateway_connections_turned_away_total{kind=\"silent\"}").await;
     assert!(displaced > 0.0, "nobody of the crowd had to go");
     drop(held);

@@ -265,6 +265,17 @@ async fn lengths_of_every_edge_commit_and_lies_about_them_do_not() {
     sent.put("bytes 0-1999/*", &noise(1, 2000))
         .await
         .refused(400, "bad_content_range");
+    // A total that is told with a chunk stands from then on.
+    let content = noise(2, 300);
+    let sent = Sent::start(&world, &json!({"name": "told later"})).await;
+    stored(&sent.put("bytes 0-99/300", &content[..100]).await, 100);
+    assert_eq!(sent.call(Method::GET).await.json()["total"], 300);
+    sent.put("bytes 100-199/200", &content[100..200])
+        .await
+        .refused(400, "bad_content_range");
+    let answer = sent.put("bytes 100-299/*", &content[100..]).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    assert!(world.content(&uploaded(&answer).entry.id, &[]).await.body == content);
     let named = world
         .client
         .request(Method::POST, START)

@@ -123,8 +123,13 @@ async fn an_upload_goes_through_every_step_of_the_protocol() {
     let (upload, _) = Upload::create(&world, &headers, b"").await;
     assert_eq!(upload.patch(0, b"first ").await, 6);
     assert_eq!(upload.head().await, (6, None));
-    let last = upload.request(6, "second").header("upload-length", 12);
-    assert_eq!(Upload::taken(&answer(last).await), 12);
+    let with_length =
+        |offset, body: &'static str, length: u64| upload.request(offset, body).header("upload-length", length);
+    assert_eq!(Upload::taken(&answer(with_length(6, "sec", 12)).await), 9);
+    assert_eq!(upload.head().await, (9, Some(12)));
+    answer(with_length(9, "ond", 13)).await.refused(400, "bad_header");
+    assert_eq!(upload.patch(9, b"ond").await, 12);
+    assert_eq!(upload.head().await, (12, Some(12)));
     assert_eq!(content_at(&world, "/later").await, b"first second");
     let metadata = named(&[("path", "/at-once")]);
     let headers = [

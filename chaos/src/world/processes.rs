@@ -282,6 +282,7 @@ pub async fn gateway(ground: &Ground, directory: &Path) -> Result<Arc<Core>, Box
             ..CacheLimits::of(CACHE_BYTES_DEFAULT)
         },
         limits: Limits::default(),
+        browser_origins: Vec::new(),
     };
     let place = Place {
         number: GATEWAY.number,

@@ -51,6 +51,17 @@ impl<'a> Overlay<'a> {
         self.masked.push((from, to));
     }
 
+    /// Makes the changes of an overlay over this one, as its `into_batch` gives them.
+    pub fn absorb(&mut self, changes: Batch) {
+        for change in changes {
+            match change {
+                Change::Put(key, value) => self.put(key, value),
+                Change::Delete(key) => self.delete(key),
+                Change::DeleteRange(from, to) => self.delete_range(from, to),
+            }
+        }
+    }
+
     /// Whether nothing was changed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -216,13 +227,15 @@ mod tests {
             }
             store.write(base).unwrap();
             let mut overlay = Overlay::new(&store);
-            for change in own {
-                change_model(&mut model, &change);
-                match change {
-                    Change::Put(key, value) => overlay.put(key, value),
-                    Change::Delete(key) => overlay.delete(key),
-                    Change::DeleteRange(from, to) => overlay.delete_range(from, to),
+            // Part of them by way of overlays over this one.
+            for part in own.chunks(7) {
+                for change in part {
+                    change_model(&mut model, change);
                 }
+                let mut above = Overlay::new(&overlay);
+                above.absorb(part.to_vec());
+                let changes = above.into_batch();
+                overlay.absorb(changes);
             }
             let scan = Scan { from, to, is_reverse, rows_max };
             let mut expected: Vec<_> = model.iter().filter(|(key, _)| scan.contains(key))

@@ -57,6 +57,9 @@ pub const BLOCK_BYTES_AVG: usize = 1 << 20;
 pub const BLOCK_BYTES_MAX: usize = 4 << 20;
 /// Blocks of a file: as many as the largest has when each is as short as the cutter makes them.
 pub const FILE_BLOCKS_MAX: usize = FILE_BYTES_MAX as usize / BLOCK_BYTES_MIN + 1;
+/// Rows of all lists of blocks that are announced for the uploads of one drive: 25 of the longest, or a TiB of ordinary blocks. They
+/// take about 36 MiB of the metadata. A guess.
+pub const DRIVE_LISTED_ROWS_MAX: u64 = 1 << 20;
 /// A page of a manifest may end once it has this many blocks.
 pub const PAGE_BLOCKS_MIN: usize = 32;
 /// A page of a manifest ends at this many blocks.

@@ -366,6 +366,21 @@ fn batch_commands() -> Vec<(&'static str, Command)> {
     vec![("CommitBatch", Command::Upload(UploadCommand::CommitBatch(batch)))]
 }
 
+/// Those of lengths that are told late.
+fn length_commands() -> Vec<(&'static str, Command)> {
+    let principal = Principal {
+        user: USER,
+        device: Some(DEVICE),
+        is_admin: false,
+    };
+    let command = UploadCommand::DeclareLength {
+        principal,
+        upload: UPLOAD,
+        bytes: 700,
+    };
+    vec![("DeclareLength", Command::Upload(command))]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -380,7 +395,8 @@ fn commands_have_their_golden_bytes_and_read_back() {
         .chain(collection_commands())
         .chain(feed_commands())
         .chain(rewind_commands())
-        .chain(batch_commands());
+        .chain(batch_commands())
+        .chain(length_commands());
     for (name, command) in all {
         let envelope = Envelope {
             request_id: None,

@@ -68,7 +68,18 @@ impl Budget {
                 .saturating_add(SMALL_SHARE_BYTES)
                 .min(STRIPE_SHARE_BYTES)
         });
-        self.take(needed).ok_or_else(|| {
+        self.first(needed)
+    }
+
+    /// The first share of an upload of which `bytes` are held before the first of them goes in; `too_busy` when there is none. What
+    /// its first stripe does not hold of them comes on top.
+    pub fn admit_held(&self, bytes: u64) -> Result<Share, Failure> {
+        let beside = bytes.saturating_sub(model::stripe::STRIPE_BYTES_MAX as u64);
+        self.first(STRIPE_SHARE_BYTES.saturating_add(beside))
+    }
+
+    fn first(&self, bytes: u64) -> Result<Share, Failure> {
+        self.take(bytes).ok_or_else(|| {
             self.inner.refused.inc();
             codes::TOO_BUSY.failure().with("retry_after_s", 1)
         })
@@ -114,5 +125,18 @@ mod tests {
         let small = budget.admit(Some(1000)).ok().unwrap();
         drop((first, small));
         assert!(budget.admit(Some(10 << 30)).is_ok());
+    }
+
+    #[test]
+    fn what_is_held_beside_the_first_stripe_comes_on_top() {
+        let budget = Budget::new(STRIPE_SHARE_BYTES + (1 << 20), &Metrics::new());
+        let most = STRIPE_SHARE_BYTES / 3 + (1 << 20);
+        drop(budget.admit_held(most).unwrap());
+        assert_eq!(budget.admit_held(most + 1).err().unwrap().code, "too_busy");
+        assert_eq!(budget.admit_held(u64::MAX).err().unwrap().code, "too_busy");
+        let short = budget.admit_held(1).unwrap();
+        assert_eq!(budget.admit_held(0).err().unwrap().code, "too_busy");
+        drop(short);
+        assert!(budget.admit(None).is_ok());
     }
 }

@@ -13,6 +13,7 @@ use crate::codes;
 use crate::drive::account::CUT;
 use crate::drive::tree::drive_of;
 use crate::drive::upload::batch::NOTHING_LOST;
+use crate::drive::upload::session::end;
 use crate::drive::upload::single::require_block_size;
 use crate::drive::upload::worse;
 use crate::drive::{Caller, Core, expect};
@@ -125,7 +126,7 @@ impl Core {
     /// Begins an upload and says which blocks it lacks.
     ///
     /// Errors: what the commit would surely refuse (`version_conflict` as soon as the base version has passed, whatever the content),
-    /// `bad_splices`, `size_mismatch`, `file_too_large`, `quota_exceeded`.
+    /// `bad_splices`, `size_mismatch`, `file_too_large`, `quota_exceeded`, `lists_full`.
     pub async fn sync(&self, caller: &Caller, order: SyncOrder) -> Result<Synced, Failure> {
         let drive = match &order.target {
             UploadTarget::Entry(entry) => entry.drive,
@@ -152,6 +153,7 @@ impl Core {
             is_resumable: true,
             content_type: order.content_type,
         };
+        let may_repeat = order.key.is_some();
         let opened = match self.command(caller, Command::Upload(opening), order.key).await? {
             // A repeat is answered with the upload that the first request opened.
             CommandAnswer::Session(state) => state.upload,
@@ -160,6 +162,11 @@ impl Core {
         match self.announce(caller, opened, &rows).await {
             // The first request's upload was committed meanwhile: a repeated commit gets its answer.
             Err(failure) if opened != upload && group_codes::SESSION_NOT_FOUND.is(&failure) => {}
+            Err(failure) if group_codes::LISTS_FULL.is(&failure) && !may_repeat => {
+                // Nobody knows this upload, and the part of its list that went in would take room from others for its age.
+                end(self, caller, opened).await;
+                return Err(failure);
+            }
             done => done?,
         }
         Ok(Synced {

@@ -10,7 +10,7 @@
 pub(in crate::drive) mod batch;
 pub mod file_batch;
 pub mod resume;
-mod session;
+pub(in crate::drive) mod session;
 pub mod single;
 pub mod turns;
 
@@ -102,6 +102,13 @@ impl Core {
     /// Errors: `too_busy` for want of budget.
     pub fn admit(&self, bytes_max: Option<u64>) -> Result<Admitted, Failure> {
         self.budget.admit(bytes_max).map(Admitted)
+    }
+
+    /// As `admit`, for an upload of which `bytes` are held before the first of them goes in.
+    ///
+    /// Errors: `too_busy` for want of budget.
+    pub fn admit_held(&self, bytes: u64) -> Result<Admitted, Failure> {
+        self.budget.admit_held(bytes).map(Admitted)
     }
 
     /// Takes the body in and commits it. Dropped midway it commits nothing and its session is ended behind it.

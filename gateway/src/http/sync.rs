@@ -10,6 +10,7 @@ use super::problem::HttpError;
 use super::upload::{media, uploaded};
 use crate::codes;
 use crate::drive::delta::{self, SyncOrder, Synced};
+use crate::drive::upload::Admitted;
 use crate::drive::{Caller, tree};
 use api::sync::{BlockList, BlocksQuery, CommitRequest, SyncAnswer, SyncRequest};
 use axum::extract::{FromRequest, Request, State};
@@ -42,7 +43,7 @@ pub async fn sync(
     request: Request,
 ) -> Result<axum::Json<SyncAnswer>, HttpError> {
     let headers = request.headers().clone();
-    let body = list::<SyncRequest>(&app, request).await?;
+    let (_admitted, body) = list::<SyncRequest>(&app, request).await?;
     let begun = begin(&app, &caller, &id, &headers, &body.value, &body.raw).await?;
     Ok(axum::Json(SyncAnswer {
         status: "ok".to_owned(),
@@ -63,7 +64,7 @@ pub async fn commit(
     request: Request,
 ) -> Result<Response, HttpError> {
     let headers = request.headers().clone();
-    let body = list::<CommitRequest>(&app, request).await?;
+    let (_admitted, body) = list::<CommitRequest>(&app, request).await?;
     let upload = match &body.value {
         CommitRequest::Begun(begun) => upload_id(&begun.upload_id)?,
         CommitRequest::List(wanted) => begin(&app, &caller, &id, &headers, wanted, &body.raw).await?.upload,
@@ -93,14 +94,16 @@ pub fn upload_id(text: &str) -> Result<UploadId, Failure> {
     UploadId::parse(text).ok_or_else(|| codes::BAD_ID.failure())
 }
 
-/// Reads a body that may hold a long list, under the byte budget: what it becomes in memory is no more than three times as long.
-async fn list<T: DeserializeOwned>(app: &Arc<App>, request: Request) -> Result<Listed<T>, HttpError> {
+/// Reads a body that may hold a long list, under the byte budget, which is held for as long as the list is: what it becomes in memory
+/// is no more than three times as long.
+async fn list<T: DeserializeOwned>(app: &Arc<App>, request: Request) -> Result<(Admitted, Listed<T>), HttpError> {
     let length = super::extract::declared_length(request.headers())?;
     let longest = SYNC_JSON_BYTES_MAX as u64;
-    let _admitted = app
+    let admitted = app
         .core
         .admit(Some(length.map_or(longest, |bytes| bytes.min(longest))))?;
-    Listed::<T>::from_request(request, app).await
+    let listed = Listed::<T>::from_request(request, app).await?;
+    Ok((admitted, listed))
 }
 
 async fn begin(

@@ -1,14 +1,15 @@
 //! Resumable uploads in the shape of tus 1.0.0 (https://tus.io/protocols/resumable-upload), over the same sessions as `resumable`.
 //!
 //! Of its extensions: creation, creation-with-upload, creation-defer-length, expiration, checksum (SHA-1) and termination.
-//! Invariants: every answer but to OPTIONS says the version; an offset is told only when what lies before it is durable; a chunk with
-//! a checksum is held whole, and nothing of it is kept when it does not fit.
+//! Invariants: every answer but to OPTIONS says the version; an offset is told only when what lies before it is durable; a length that
+//! came late is told from then on; a chunk with a checksum is held whole, under the byte budget, and nothing of it is kept when it
+//! does not fit.
 //! Not here: what is kept of a chunk and when (`drive::upload::resume`), whose an address is (`resumable::Holder`).
 
 use super::App;
 use super::extract::{Authenticated, NoQuery, declared_length, read_all};
 use super::incoming::body_failure;
-use super::metadata::enrich;
+use super::metadata::{client_key, enrich};
 use super::problem::HttpError;
 use super::resumable::{Holder, origin};
 use super::upload::media;
@@ -26,6 +27,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt, stream};
 use model::id::UploadId;
 use model::limits::RESUMABLE_SESSION_AGE;
+use protocol::frame::encode;
 use protocol::metadata::upload::UploadTarget;
 use protocol::wire_error::Failure;
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ const METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 const CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
 const OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
 const CHUNK_TYPE: &str = "application/offset+octet-stream";
-/// A chunk with a checksum is held until all of it is there.
+/// A chunk with a checksum is held until all of it is there, so it takes as much of the byte budget before its body is read.
 const CHECKED_BYTES_MAX: usize = 16 << 20;
 
 /// Says our version in every answer, and in the refusal of another all that we know.
@@ -103,6 +105,7 @@ pub async fn options(State(app): State<Arc<App>>) -> Response {
 /// Begins an upload, with its first bytes if they come along.
 #[utoipa::path(post, path = "/api/v1/tus", operation_id = "tus_create", security(("bearer" = [])),
     params(("Tus-Resumable" = String, Header, description = "1.0.0"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key begins no second upload."),
         ("Upload-Length" = Option<u64>, Header, description = "Bytes of the whole content."),
         ("Upload-Defer-Length" = Option<u64>, Header, description = "1 when the length comes later."),
         ("Upload-Metadata" = Option<String>, Header,
@@ -125,7 +128,7 @@ pub async fn create(
             .into());
     }
     app.core.require_file_size(declared_bytes)?;
-    let order = order(&parts.headers, declared_bytes)?;
+    let order = order(&app, &caller, &parts.headers, declared_bytes)?;
     let upload = match app.core.open_resumable(&caller, order).await {
         Ok(upload) => upload,
         Err(failure) => return Err(enrich(&app, &caller, failure).await),
@@ -145,8 +148,7 @@ pub async fn create(
             Some(0)
         };
         let chunk = chunk(0, length, declared_bytes)?;
-        let body = checked(&parts.headers, body).await?;
-        let offset = bring(&app, &caller, upload, chunk, body).await?;
+        let offset = bring(&app, (&caller, upload), chunk, &parts.headers, body).await?;
         headers.push((OFFSET, HeaderValue::from(offset)));
     }
     let mut response = StatusCode::CREATED.into_response();
@@ -211,8 +213,7 @@ pub async fn append(
         return Err(codes::OFFSET_CONFLICT.failure().with("offset", stored).into());
     }
     let chunk = chunk(first, declared_length(&parts.headers)?, declared.or(said))?;
-    let body = checked(&parts.headers, body).await?;
-    let offset = bring(&app, &holder.caller, holder.upload, chunk, body).await?;
+    let offset = bring(&app, (&holder.caller, holder.upload), chunk, &parts.headers, body).await?;
     let headers = [(OFFSET, HeaderValue::from(offset)), (EXPIRES, expires(&app))];
     Ok((StatusCode::NO_CONTENT, headers).into_response())
 }
@@ -265,8 +266,29 @@ async fn standing(app: &Arc<App>, holder: &Holder) -> Result<(u64, Option<u64>),
 }
 
 /// Takes a chunk in; the offset behind it.
-async fn bring(app: &Arc<App>, caller: &Caller, upload: UploadId, chunk: Chunk, body: Body) -> Result<u64, HttpError> {
-    let admitted = app.core.admit(None)?;
+async fn bring(
+    app: &Arc<App>,
+    (caller, upload): (&Caller, UploadId),
+    chunk: Chunk,
+    headers: &HeaderMap,
+    body: axum::body::Body,
+) -> Result<u64, HttpError> {
+    // Before any byte of the body is read.
+    let (admitted, body) = match checksum(headers)? {
+        None => {
+            let stream = body.into_data_stream();
+            let body: Body = stream.map(|part| part.map_err(|error| body_failure(&error))).boxed();
+            (app.core.admit(None)?, body)
+        }
+        Some(wanted) => {
+            let bytes_max = CHECKED_BYTES_MAX as u64;
+            let bytes = chunk.declared_bytes.unwrap_or(bytes_max);
+            if bytes > bytes_max {
+                return Err(codes::BODY_TOO_LARGE.failure().into());
+            }
+            (app.core.admit_held(bytes)?, checked(&wanted, body).await?)
+        }
+    };
     match app.core.resume(caller, admitted, upload, chunk, body).await {
         Ok(Standing::Open { stored_bytes, .. }) => Ok(stored_bytes),
         Ok(Standing::Finished(done)) => Ok(done.committed.version.size),
@@ -286,16 +308,21 @@ fn chunk(first: u64, length: Option<u64>, whole: Option<u64>) -> Result<Chunk, F
     })
 }
 
-/// The body, or, where it comes with a checksum, the body that fits it.
-async fn checked(headers: &HeaderMap, body: axum::body::Body) -> Result<Body, Failure> {
+/// The SHA-1 that the bytes must have, where one is named.
+fn checksum(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Failure> {
     let Some(value) = headers.get(CHECKSUM) else {
-        let stream = body.into_data_stream();
-        return Ok(stream.map(|part| part.map_err(|error| body_failure(&error))).boxed());
+        return Ok(None);
     };
     let wanted = value.to_str().ok().and_then(|text| text.split_once(' '));
     let wanted = wanted.filter(|(algorithm, _)| *algorithm == "sha1");
     let wanted = wanted.and_then(|(_, digest)| STANDARD.decode(digest.trim()).ok());
-    let wanted = wanted.ok_or_else(|| codes::BAD_HEADER.because("write Upload-Checksum as `sha1` and its Base64"))?;
+    wanted
+        .map(Some)
+        .ok_or_else(|| codes::BAD_HEADER.because("write Upload-Checksum as `sha1` and its Base64"))
+}
+
+/// The whole body, if it fits.
+async fn checked(wanted: &[u8], body: axum::body::Body) -> Result<Body, Failure> {
     let whole = read_all(body, CHECKED_BYTES_MAX).await?;
     // The checksum guards against accidents on the way; what is stored has digests of its own.
     let found = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &whole);
@@ -319,7 +346,7 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Failure
         .ok_or_else(|| codes::BAD_HEADER.because(format!("{name} is no number of bytes")))
 }
 
-fn order(headers: &HeaderMap, declared_bytes: Option<u64>) -> Result<UploadOrder, Failure> {
+fn order(app: &App, caller: &Caller, headers: &HeaderMap, declared_bytes: Option<u64>) -> Result<UploadOrder, Failure> {
     let named = read_metadata(headers)?;
     let text = |name: &str| named.get(name).map(String::as_str);
     let filename = text("filename").or(text("name"));
@@ -335,7 +362,7 @@ fn order(headers: &HeaderMap, declared_bytes: Option<u64>) -> Result<UploadOrder
     };
     let base_version = text("base_version").map(str::parse::<u64>).transpose();
     let base_version = base_version.map_err(|_| codes::BAD_HEADER.because("base_version is no number"))?;
-    Ok(UploadOrder {
+    let mut order = UploadOrder {
         target: UploadTarget::Place {
             place,
             with_parents: text("parents") == Some("true"),
@@ -345,7 +372,11 @@ fn order(headers: &HeaderMap, declared_bytes: Option<u64>) -> Result<UploadOrder
         is_body_held_back: true,
         content_type: media(text("filetype").or(text("type")))?,
         key: None,
-    })
+    };
+    let described = (order.declared_bytes, &order.content_type);
+    let asked = encode(&("tus", &order.target, order.base_version, described))?;
+    order.key = client_key(app, caller, headers, &asked)?;
+    Ok(order)
 }
 
 /// `key base64, key base64`; a key alone has an empty value.

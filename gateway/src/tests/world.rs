@@ -289,6 +289,7 @@ fn config(wishes: &Wishes, kek_file: PathBuf) -> GatewayConfig {
         metadata_reads: MetadataReads::Leader,
         cache: CacheLimits::of(CACHE_BYTES_DEFAULT),
         limits: wishes.limits,
+        browser_origins: vec!["https://app.example".to_owned()],
     }
 }
 

@@ -92,17 +92,13 @@ impl State {
         }
         let mut enters_work = false;
         let mut moved = Vec::new();
-        for change in changes {
-            match change {
-                Change::Put(key, value) => {
-                    enters_work |= waiting::is_due_key(&key);
-                    moved.extend(feed::moved(&key, &value)?);
-                    tx.put(key, value);
-                }
-                Change::Delete(key) => tx.delete(key),
-                Change::DeleteRange(from, to) => tx.delete_range(from, to),
+        for change in &changes {
+            if let Change::Put(key, value) = change {
+                enters_work |= waiting::is_due_key(key);
+                moved.extend(feed::moved(key, value)?);
             }
         }
+        tx.absorb(changes);
         let reply = Reply {
             result: reply.result.map_err(|failure| at_index(failure, index)),
             ..reply
@@ -211,7 +207,8 @@ fn asker(command: &Command) -> Option<(&Principal, DriveId)> {
             | UploadCommand::OpenSession { principal, .. }
             | UploadCommand::CommitSession { principal, .. }
             | UploadCommand::AbortSession { principal, .. }
-            | UploadCommand::RestoreVersion { principal, .. } => Some((principal, command.drive())),
+            | UploadCommand::RestoreVersion { principal, .. }
+            | UploadCommand::DeclareLength { principal, .. } => Some((principal, command.drive())),
             UploadCommand::CommitBatch(batch) => Some((&batch.principal, batch.drive)),
             _ => None,
         },
@@ -481,5 +478,10 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
         } => stripe::set(tx, *drive, (*profile, *stripe), *row_version, astray, *is_damaged)
             .map(|()| CommandAnswer::Done),
         UploadCommand::CommitBatch(batch) => file_batch::commit(tx, now, batch).map(CommandAnswer::Batch),
+        UploadCommand::DeclareLength {
+            principal,
+            upload,
+            bytes,
+        } => resumable::declare(tx, Actor { principal, now }, *upload, *bytes).map(|()| CommandAnswer::Done),
     }
 }

@@ -16,7 +16,6 @@ use crate::state::store::{Outcome, Stop, broken, require};
 use crate::state::stripe;
 use crate::state::usage::{self, UsageRecord};
 use kv::overlay::Overlay;
-use kv::seam::{Batch, Change};
 use model::authorize::Action;
 use model::digest::Digest;
 use model::error_kind::ErrorKind;
@@ -203,7 +202,7 @@ impl Turn<'_> {
             made,
             answer_bytes,
         } = self.place(&mut own, &mut own_drive, file)?;
-        absorb(tx, own.into_batch());
+        tx.absorb(own.into_batch());
         *drive = own_drive;
         self.made += made;
         self.answer_bytes += answer_bytes;
@@ -310,16 +309,5 @@ impl Turn<'_> {
             number: entry.id.number,
             folder,
         })
-    }
-}
-
-/// Makes the changes of a file the command's.
-fn absorb(tx: &mut Overlay<'_>, changes: Batch) {
-    for change in changes {
-        match change {
-            Change::Put(key, value) => tx.put(key, value),
-            Change::Delete(key) => tx.delete(key),
-            Change::DeleteRange(from, to) => tx.delete_range(from, to),
-        }
     }
 }

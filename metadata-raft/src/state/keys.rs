@@ -88,6 +88,10 @@ tables! {
     SESSION_LIST = 0x44
     /// What is kept beside resumable sessions by (drive, number), and after their commit.
     SESSION_RESUMABLE = 0x45
+    /// How many rows were announced for a session, by (drive, session).
+    SESSION_LISTED = 0x46
+    /// How many rows were announced for all sessions of a drive, by drive.
+    LISTED = 0x47
     /// Changes by (drive, sequence).
     CHANGE = 0x50
     /// Changes by (drive, scope, scope sequence).
@@ -416,6 +420,14 @@ pub(crate) fn session_resumable(drive: DriveId, upload: u64) -> Bytes {
 
 pub(crate) fn session_lists(drive: DriveId, upload: u64) -> Key {
     Key::of_drive(drive, SESSION_LIST).u64(upload)
+}
+
+pub(crate) fn session_listed(drive: DriveId, upload: u64) -> Bytes {
+    Key::of_drive(drive, SESSION_LISTED).u64(upload).done()
+}
+
+pub(crate) fn listed(drive: DriveId) -> Bytes {
+    Key::of_drive(drive, LISTED).done()
 }
 
 pub(crate) fn session_end(drive: DriveId, age_ms: u64, upload: u64) -> Bytes {

@@ -1,11 +1,12 @@
 //! Resumable sessions: what is kept of them beside the session itself, and after its commit.
 //!
 //! Invariants: a tail is how the block behind the last row begins, so the command that names that row drops it; the answer to a commit
-//! stays for the age of a resumable session, under its number.
+//! stays for the age of a resumable session, under its number; a length that was declared stays as it is.
 //! Not here: rows, pages and tails themselves (`session`).
 
 use crate::state::age::Now;
 use crate::state::change::Actor;
+use crate::state::drive;
 use crate::state::keys;
 use crate::state::session;
 use crate::state::store::{Outcome, load, require, save};
@@ -15,9 +16,9 @@ use crate::state::waiting::{self, Sweep, Work};
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::KvRead;
-use model::authorize::Principal;
+use model::authorize::{Action, Principal};
 use model::id::{UploadId, UserId};
-use model::limits::RESUMABLE_SESSION_AGE;
+use model::limits::{FILE_BYTES_MAX, RESUMABLE_SESSION_AGE};
 use model::time::Age;
 use protocol::codes;
 use protocol::metadata::upload::{Committed, NewStripe, ResumableState, RowRun, SessionState, Survival, Tail};
@@ -110,6 +111,36 @@ pub(crate) fn keep_tail(
 ) -> Outcome<SessionState> {
     session::get(&*tx, upload)?.require_position(position)?;
     session::set_tail(tx, now, upload, Some(tail))
+}
+
+/// `DeclareLength`.
+pub(crate) fn declare(tx: &mut Overlay<'_>, actor: Actor<'_>, upload: UploadId, bytes: u64) -> Outcome<()> {
+    let drive = drive::authorised(&*tx, upload.drive, actor.principal, Action::Write)?;
+    if let Some(committed) = get(&*tx, upload)?.committed {
+        let is_own = committed.principal.user == actor.principal.user;
+        require(is_own, &codes::SESSION_NOT_FOUND)?;
+        return require_length(committed.answer.version.size, bytes);
+    }
+    let mut record = session::get(&*tx, upload)?;
+    let is_own = record.principal.user == actor.principal.user && record.is_resumable;
+    require(is_own, &codes::SESSION_NOT_FOUND)?;
+    match record.declared_bytes {
+        Some(declared) => require_length(declared, bytes)?,
+        None => {
+            require(bytes <= FILE_BYTES_MAX, &codes::FILE_TOO_LARGE)?;
+            usage::require_declared(&*tx, &drive, bytes)?;
+            require(bytes >= record.stored_bytes(), &codes::SIZE_MISMATCH)?;
+        }
+    }
+    record.declared_bytes = Some(bytes);
+    session::put(tx, actor.now, upload, &mut record)
+}
+
+fn require_length(declared: u64, bytes: u64) -> Outcome<()> {
+    match declared == bytes {
+        true => Ok(()),
+        false => Err(codes::LENGTH_DECLARED.failure().with("declared_bytes", declared).into()),
+    }
 }
 
 /// Whoever lost the answer to the commit of a resumable session asks for it by the session.

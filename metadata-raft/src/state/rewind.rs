@@ -376,12 +376,6 @@ fn attempt(
         Err(Stop::Refused(failure)) => return Ok(Err(failure)),
         Err(stop @ Stop::Store(_)) => return Err(stop),
     }
-    for change in own.into_batch() {
-        match change {
-            kv::seam::Change::Put(key, value) => tx.put(key, value),
-            kv::seam::Change::Delete(key) => tx.delete(key),
-            kv::seam::Change::DeleteRange(from, to) => tx.delete_range(from, to),
-        }
-    }
+    tx.absorb(own.into_batch());
     Ok(Ok(()))
 }

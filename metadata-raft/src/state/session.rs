@@ -55,6 +55,12 @@ pub(crate) struct SessionRecord {
 }
 
 impl SessionRecord {
+    /// Bytes of the content that need not be sent again.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let tail = self.tail.as_ref().map_or(0, |(_, tail)| u64::from(tail.plain_bytes));
+        self.row_bytes.saturating_add(tail)
+    }
+
     /// Refuses who goes on behind another row than the last: `wrong_position` with the true one.
     pub(crate) fn require_position(&self, position: u64) -> Outcome<()> {
         match position == self.rows {
@@ -72,7 +78,8 @@ pub(crate) fn get(kv: &dyn KvRead, upload: UploadId) -> Outcome<SessionRecord> {
     find(kv, upload)?.ok_or_else(|| (&codes::SESSION_NOT_FOUND).into())
 }
 
-fn put(tx: &mut Overlay<'_>, now: &Now, upload: UploadId, record: &mut SessionRecord) -> Outcome<()> {
+/// Keeps a session as it is now; it lives on from now.
+pub(crate) fn put(tx: &mut Overlay<'_>, now: &Now, upload: UploadId, record: &mut SessionRecord) -> Outcome<()> {
     tx.delete(keys::session_end(upload.drive, record.ends_at.0, upload.number));
     let life = if record.is_resumable {
         RESUMABLE_SESSION_AGE
@@ -324,11 +331,11 @@ pub(crate) fn drop_tail(tx: &mut Overlay<'_>, drive: DriveId, record: &mut Sessi
     })
 }
 
-fn forget(tx: &mut Overlay<'_>, upload: UploadId, record: &SessionRecord) {
+fn forget(tx: &mut Overlay<'_>, upload: UploadId, record: &SessionRecord) -> Outcome<()> {
     tx.delete(keys::session_end(upload.drive, record.ends_at.0, upload.number));
     tx.delete(keys::session(upload.drive, upload.number));
     resumable::forget(tx, upload);
-    staging::forget(tx, upload);
+    staging::forget(tx, upload)
 }
 
 /// What a session's commit says of the content.
@@ -388,7 +395,7 @@ pub(crate) fn commit(
         .map(|(_, page)| page)
         .collect();
     drop_tail(tx, upload.drive, &mut record)?;
-    forget(tx, upload, &record);
+    forget(tx, upload, &record)?;
     let prefix = keys::session_pages(upload.drive, upload.number).done();
     if let Some(behind) = prefix_end(&prefix) {
         tx.delete_range(prefix, behind);
@@ -417,7 +424,7 @@ pub(crate) fn end(tx: &mut Overlay<'_>, now: &Now, upload: UploadId) -> Outcome<
         operations += 1;
     }
     drop_tail(tx, upload.drive, &mut record)?;
-    forget(tx, upload, &record);
+    forget(tx, upload, &record)?;
     if record.pages > PAGES_AT_ONCE {
         job::begin_pages(tx, upload)?;
     } else {

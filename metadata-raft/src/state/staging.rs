@@ -1,7 +1,8 @@
 //! Delta uploads: the list of blocks that a session's content will consist of, and blocks that are sent singly.
 //!
-//! Invariants: a list lies in parts without holes and goes with its session; it takes no references, so what it names may be gone by
-//! the commit, which then asks for it (`need_blocks`); a block that was sent singly has no reference and its grace runs.
+//! Invariants: a list lies in parts without holes and goes with its session; all lists of a drive together are bounded; a list takes no
+//! references, so what it names may be gone by the commit, which then asks for it (`need_blocks`); a block that was sent singly has no
+//! reference and its grace runs.
 //! Not here: the rows that a commit takes from the list (`session`).
 
 use crate::state::age::Now;
@@ -9,7 +10,7 @@ use crate::state::block;
 use crate::state::drive::{self, DriveRecord};
 use crate::state::keys;
 use crate::state::session;
-use crate::state::store::{Outcome, list, load, require, save};
+use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::stripe;
 use crate::state::usage;
 use bytes::Bytes;
@@ -17,8 +18,8 @@ use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan, prefix_end};
 use model::authorize::Principal;
 use model::entry::BlockRow;
-use model::id::UploadId;
-use model::limits::{BLOCK_BYTES_MAX, COMMAND_OPERATIONS_MAX, FILE_BLOCKS_MAX};
+use model::id::{DriveId, UploadId};
+use model::limits::{BLOCK_BYTES_MAX, COMMAND_OPERATIONS_MAX, DRIVE_LISTED_ROWS_MAX, FILE_BLOCKS_MAX};
 use protocol::codes;
 use protocol::metadata::query::Staging;
 use protocol::metadata::upload::{ANNOUNCED_ROWS_MAX, NewStripe, SessionState};
@@ -54,17 +55,45 @@ pub(crate) fn announce(
     }
     let is_short = before.saturating_add(rows.len() as u64) <= FILE_BLOCKS_MAX as u64;
     require(is_short, &codes::FILE_TOO_LARGE)?;
+    count(tx, upload, before, rows.len() as u64)?;
     let key = keys::session_lists(upload.drive, upload.number).u64(position).done();
     save(tx, key, &rows.to_vec())?;
     session::state(&*tx, upload, false)
 }
 
+/// Counts rows behind the first `before` of a session's list; refuses those that the drive's lists have no room for.
+fn count(tx: &mut Overlay<'_>, upload: UploadId, before: u64, rows: u64) -> Outcome<()> {
+    let key = keys::session_listed(upload.drive, upload.number);
+    // A list that an earlier release began is counted from its start.
+    let counted: u64 = load(&*tx, &key)?.unwrap_or_default();
+    let of_session = before.saturating_add(rows);
+    let of_drive = listed(&*tx, upload.drive)?.saturating_add(of_session.saturating_sub(counted));
+    require(of_drive <= DRIVE_LISTED_ROWS_MAX, &codes::LISTS_FULL)?;
+    save(tx, key, &of_session)?;
+    save(tx, keys::listed(upload.drive), &of_drive)
+}
+
+/// Rows of all lists of a drive; of an earlier release's lists, none.
+fn listed(kv: &dyn KvRead, drive: DriveId) -> Outcome<u64> {
+    Ok(load(kv, &keys::listed(drive))?.unwrap_or_default())
+}
+
 /// Forgets the list of a session that ends.
-pub(crate) fn forget(tx: &mut Overlay<'_>, upload: UploadId) {
+pub(crate) fn forget(tx: &mut Overlay<'_>, upload: UploadId) -> Outcome<()> {
+    let key = keys::session_listed(upload.drive, upload.number);
+    if let Some(of_session) = load::<u64>(&*tx, &key)? {
+        tx.delete(key);
+        let left = listed(&*tx, upload.drive)?.checked_sub(of_session);
+        match left.ok_or_else(|| broken("a drive's lists have fewer rows than one of them"))? {
+            0 => tx.delete(keys::listed(upload.drive)),
+            left => save(tx, keys::listed(upload.drive), &left)?,
+        }
+    }
     let prefix = keys::session_lists(upload.drive, upload.number).done();
     if let Some(behind) = prefix_end(&prefix) {
         tx.delete_range(prefix, behind);
     }
+    Ok(())
 }
 
 /// The part of a session's list that holds the row `first`, from that row on, and whether more follows.

@@ -103,6 +103,14 @@ struct Filled {
     drive: u64,
 }
 
+/// How far the dying stripes of a slot were queued, where one command could not take them all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FilledStripes {
+    slot: u16,
+    /// The end of the last one's key.
+    after: Bytes,
+}
+
 impl Work {
     pub(crate) fn job(drive: DriveId, number: u64) -> Self {
         Self {
@@ -285,6 +293,11 @@ fn idle_filled_key() -> Bytes {
     Key::of_group(keys::COLLECTION_FILLED).done()
 }
 
+/// How far the dying stripes of the slot at which that stands.
+fn stripes_filled_key() -> Bytes {
+    Key::of_group(keys::COLLECTION_FILLED).u8(1).done()
+}
+
 fn filled(kv: &dyn KvRead, key: &[u8]) -> Outcome<Filled> {
     let start = Filled {
         slot: 0,
@@ -302,9 +315,10 @@ pub(crate) fn is_filled(kv: &dyn KvRead) -> Outcome<bool> {
 /// Has the rows of idle blocks made anew: with another grace they are due at another age.
 pub(crate) fn fill_idle_again(tx: &mut Overlay<'_>) {
     tx.delete(idle_filled_key());
+    tx.delete(stripes_filled_key());
 }
 
-/// Makes the rows of idle blocks and dying stripes that have none, of a bounded number of drives a command.
+/// Makes the rows of idle blocks and dying stripes that have none, of a bounded number of drives and stripes a command.
 fn fill_idle(tx: &mut Overlay<'_>) -> Outcome<()> {
     let mut at = filled(&*tx, &idle_filled_key())?;
     if at == FILLED {
@@ -333,15 +347,34 @@ fn fill_idle(tx: &mut Overlay<'_>) -> Outcome<()> {
                 None => break,
             }
         }
-        for (key, _) in tx.scan(&Scan::prefix(
-            &Key::of_slot(slot, keys::STRIPE_DYING).done(),
-            usize::MAX,
-        ))? {
-            let name = stripe::name_at_end(&key).ok_or_else(|| broken("a dying stripe has no name"))?;
-            collection::queue(tx, name.0, name.1)?;
+        match queue_dying(tx, slot, left)? {
+            Some(rest) => left = rest,
+            None => return save(tx, idle_filled_key(), &at),
         }
     }
+    tx.delete(stripes_filled_key());
     save(tx, idle_filled_key(), &FILLED)
+}
+
+/// Queues at most `stripes_max` dying stripes of a slot, behind those that earlier commands queued. Answers how many more it might
+/// have queued, or nothing when some are left.
+fn queue_dying(tx: &mut Overlay<'_>, slot: Slot, stripes_max: usize) -> Outcome<Option<usize>> {
+    let known: Option<FilledStripes> = load(&*tx, &stripes_filled_key())?;
+    let known = known.filter(|known| known.slot == slot.number());
+    let mut after = known.map(|known| known.after).unwrap_or_default();
+    let prefix = Key::of_slot(slot, keys::STRIPE_DYING).done();
+    let rows = tx.scan(&behind(&prefix, &after, stripes_max.saturating_add(1)))?;
+    for (key, _) in rows.iter().take(stripes_max) {
+        let name = stripe::name_at_end(key).ok_or_else(|| broken("a dying stripe has no name"))?;
+        collection::queue(tx, name.0, name.1)?;
+        after = key.slice(prefix.len()..);
+    }
+    if let Some(rest) = stripes_max.checked_sub(rows.len()) {
+        return Ok(Some(rest));
+    }
+    let slot = slot.number();
+    save(tx, stripes_filled_key(), &FilledStripes { slot, after })?;
+    Ok(None)
 }
 
 /// Makes rows for what an earlier release left, a bounded part of it; nothing once all have theirs.

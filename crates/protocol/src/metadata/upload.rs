@@ -295,6 +295,16 @@ pub enum UploadCommand {
     },
     /// Commits many small files at once, each a sub-operation with all of its records.
     CommitBatch(FileBatch),
+    /// Says how long the content of a resumable session will be, for one that was opened without a length. It is said once and for
+    /// all: the same again gives the same answer, behind the commit too, and another length is `length_declared`.
+    DeclareLength {
+        /// Who asks: the one who opened it.
+        principal: Principal,
+        /// Which session.
+        upload: UploadId,
+        /// Plain bytes.
+        bytes: u64,
+    },
 }
 
 impl UploadCommand {
@@ -311,7 +321,8 @@ impl UploadCommand {
             | Self::NameRows { upload, .. }
             | Self::KeepTail { upload, .. }
             | Self::AnnounceRows { upload, .. }
-            | Self::StageStripes { upload, .. } => upload.drive,
+            | Self::StageStripes { upload, .. }
+            | Self::DeclareLength { upload, .. } => upload.drive,
             Self::RestoreVersion { entry, .. } => entry.drive,
             Self::CommitBatch(batch) => batch.drive,
         }

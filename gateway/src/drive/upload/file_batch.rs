@@ -12,7 +12,7 @@ mod plan;
 use crate::codes;
 use crate::drive::tree::{drive_of, entries_made};
 use crate::drive::upload::batch::{Batch, Done};
-use crate::drive::upload::file_batch::plan::{at_item, commands_of};
+use crate::drive::upload::file_batch::plan::commands_of;
 use crate::drive::upload::session::Unnamed;
 use crate::drive::upload::{Admitted, Body, Stage, UploadDone, landed};
 use crate::drive::{Caller, Core, expect};
@@ -154,7 +154,7 @@ fn require_whole(files: &[WantedFile], commands: &[Range<usize>]) -> Result<(), 
         .enumerate()
         .find_map(|(at, file)| Some((at, file.target.as_ref().err()?)));
     if let Some((at, failure)) = refused {
-        return Err(at_item(failure.clone(), at));
+        return Err(failure.clone().with("item", at));
     }
     if commands.len() > 1 {
         let detail =

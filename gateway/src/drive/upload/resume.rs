@@ -18,7 +18,7 @@ use crate::drive::{Caller, Core, expect};
 use bytes::Bytes;
 use codec::seal::RecordId;
 use daemon::pool::Urgency;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use model::entry::PlacedStripe;
 use model::error_kind::ErrorKind;
 use model::id::UploadId;
@@ -174,7 +174,7 @@ impl Core {
         chunk: Chunk,
         body: Body,
     ) -> Result<Standing, Failure> {
-        let (session, survival, tail) = match self.resumable(caller, turn.upload()).await? {
+        let (mut session, survival, tail) = match self.resumable(caller, turn.upload()).await? {
             ResumableState::Open {
                 session,
                 survival,
@@ -183,11 +183,19 @@ impl Core {
             ResumableState::Committed(_) => return self.standing(caller, turn.upload()).await,
         };
         let total = total_of(&session, chunk.total)?;
+        if let (None, Some(bytes)) = (session.declared_bytes, total) {
+            self.declare_length(caller, session.upload, bytes).await?;
+            session.declared_bytes = total;
+        }
         let stored = session.stored_bytes();
         let first = chunk.first.unwrap_or(stored);
         let is_whole = total == Some(stored);
         if first > stored || (chunk.first.is_none() && !is_whole) {
             return Ok(open(&session));
+        }
+        let is_past = |(total, bytes): (u64, u64)| first.saturating_add(bytes) > total;
+        if total.zip(chunk.declared_bytes).is_some_and(is_past) {
+            return Err(too_long());
         }
         let facts = self.drive_facts(caller, session.upload.drive).await?;
         let stage = self.stage(caller, facts)?;
@@ -211,7 +219,7 @@ impl Core {
             return upload.finish_resumed(intake).await;
         }
         if total.is_some_and(|total| upload.size > total) {
-            return Err(codes::BAD_CONTENT_RANGE.because("the body is longer than the content that was announced"));
+            return Err(too_long());
         }
         upload.save(&mut intake).await?;
         Ok(Standing::Open {
@@ -219,6 +227,33 @@ impl Core {
             declared_bytes: total,
         })
     }
+
+    /// Keeps a length that was not told at the start: from now on it is the upload's.
+    async fn declare_length(&self, caller: &Caller, upload: UploadId, bytes: u64) -> Result<(), Failure> {
+        let command = UploadCommand::DeclareLength {
+            principal: caller.principal,
+            upload,
+            bytes,
+        };
+        match self.command(caller, Command::Upload(command), None).await {
+            Ok(_) => Ok(()),
+            // By another gateway, since this one looked.
+            Err(failure) if group_codes::LENGTH_DECLARED.is(&failure) => {
+                let declared = failure.fields.get("declared_bytes").map_or("other", String::as_str);
+                Err(other_length(declared, bytes))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+fn too_long() -> Failure {
+    codes::BAD_CONTENT_RANGE.because("the body is longer than the content that was announced")
+}
+
+fn other_length(declared: impl std::fmt::Display, told: u64) -> Failure {
+    let detail = format!("the upload is for {declared} bytes, and this request says {told}");
+    codes::BAD_CONTENT_RANGE.because(detail)
 }
 
 fn open(session: &SessionState) -> Standing {
@@ -231,10 +266,7 @@ fn open(session: &SessionState) -> Standing {
 /// The length of the whole content, when it is known.
 fn total_of(session: &SessionState, told: Total) -> Result<Option<u64>, Failure> {
     match (session.declared_bytes, told) {
-        (Some(declared), Total::Known(total)) if declared != total => {
-            let detail = format!("the upload was begun for {declared} bytes, and this request says {total}");
-            Err(codes::BAD_CONTENT_RANGE.because(detail))
-        }
+        (Some(declared), Total::Known(total)) if declared != total => Err(other_length(declared, total)),
         (Some(declared), _) => Ok(Some(declared)),
         (None, Total::Known(total)) if total < session.stored_bytes() => {
             let detail = format!("{} bytes are stored, more than the total says", session.stored_bytes());
@@ -245,25 +277,27 @@ fn total_of(session: &SessionState, told: Total) -> Result<Option<u64>, Failure>
     }
 }
 
-/// The bytes behind the first `skipped`, up to `wanted` with these.
+/// The bytes behind the first `skipped`, up to `wanted` with these; what is behind them is not asked for.
 fn pass_by(body: Body, skipped: u64, wanted: Option<u64>) -> Body {
-    let mut left = skipped;
-    let mut room = wanted.unwrap_or(u64::MAX).saturating_sub(skipped);
-    body.map(move |chunk| {
-        let mut chunk = chunk?;
-        let passed = left.min(chunk.len() as u64);
-        left -= passed;
-        drop(chunk.split_to(passed as usize));
-        let taken = room.min(chunk.len() as u64);
-        room -= taken;
-        chunk.truncate(taken as usize);
-        Ok(chunk)
-    })
-    .filter(|chunk| {
-        let is_wanted = !chunk.as_ref().is_ok_and(Bytes::is_empty);
-        std::future::ready(is_wanted)
-    })
-    .boxed()
+    let begun = (body, skipped, wanted.unwrap_or(u64::MAX));
+    let next = |(mut body, mut skipped, mut wanted): (Body, u64, u64)| async move {
+        while wanted > 0 {
+            let mut chunk = match body.next().await? {
+                Ok(chunk) => chunk,
+                Err(cut) => return Some((Err(cut), (body, skipped, 0))),
+            };
+            chunk.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+            wanted -= chunk.len() as u64;
+            let passed = skipped.min(chunk.len() as u64);
+            skipped -= passed;
+            drop(chunk.split_to(passed as usize));
+            if !chunk.is_empty() {
+                return Some((Ok(chunk), (body, skipped, wanted)));
+            }
+        }
+        None
+    };
+    stream::unfold(begun, next).boxed()
 }
 
 /// Opens the tail of a session.
@@ -414,5 +448,50 @@ impl Upload {
             }
         }
         Err(codes::ROW_CHANGED.failure())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pass_by;
+    use crate::codes;
+    use bytes::Bytes;
+    use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+
+    /// What comes of `parts`, with a body behind them that nobody may wait for.
+    fn passed(parts: &[&'static str], skipped: u64, wanted: Option<u64>) -> Option<String> {
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|part| Ok(Bytes::from_static(part.as_bytes())))
+            .collect();
+        let body = stream::iter(parts).chain(stream::pending()).boxed();
+        let taken = pass_by(body, skipped, wanted).try_collect::<Vec<Bytes>>();
+        let taken = taken.now_or_never()?.unwrap();
+        assert!(taken.iter().all(|part| !part.is_empty()));
+        Some(String::from_utf8(taken.concat()).unwrap())
+    }
+
+    #[test]
+    fn what_is_known_is_passed_by_and_what_is_too_much_is_not_waited_for() {
+        let parts = ["ab", "", "cdef", "gh"];
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(passed(&parts, 0, Some(8)), some("abcdefgh"));
+        assert_eq!(passed(&parts, 0, Some(3)), some("abc"));
+        assert_eq!(passed(&parts, 3, Some(7)), some("defg"));
+        assert_eq!(passed(&parts, 6, Some(6)), some(""));
+        assert_eq!(passed(&parts, 7, Some(6)), some(""));
+        assert_eq!(passed(&parts, 0, Some(0)), some(""));
+        assert_eq!(passed(&parts, 0, Some(9)), None, "one is still to come");
+        assert_eq!(passed(&parts, 0, None), None);
+    }
+
+    #[test]
+    fn a_body_that_is_cut_says_so_once() {
+        let parts = [Ok(Bytes::from_static(b"abc")), Err(codes::BODY_CUT.failure())];
+        let body = stream::iter(parts).chain(stream::pending()).boxed();
+        let taken: Vec<_> = pass_by(body, 1, Some(9)).collect().now_or_never().unwrap();
+        assert_eq!(taken.len(), 2);
+        assert_eq!(taken[0].as_ref().unwrap(), &Bytes::from_static(b"bc"));
+        assert_eq!(taken[1].as_ref().unwrap_err().code, "body_cut");
     }
 }

@@ -310,7 +310,7 @@ impl Drop for Upload {
 }
 
 /// Ends a session. A failure changes nothing: age ends it too.
-pub(super) async fn end(core: &Core, caller: &Caller, upload: UploadId) {
+pub(in crate::drive) async fn end(core: &Core, caller: &Caller, upload: UploadId) {
     let command = UploadCommand::AbortSession {
         principal: caller.principal,
         upload,

@@ -105,7 +105,7 @@ fn mark_versions(
     Ok(())
 }
 
-/// Lists that were announced for sessions: each of a session, and without holes.
+/// Lists that were announced for sessions: each of a session, without holes, and counted.
 fn check_lists(
     kv: &dyn KvRead,
     id: DriveId,
@@ -121,6 +121,18 @@ fn check_lists(
         });
         *next += rows.len() as u64;
     }
+    let mut counted = 0;
+    for (key, rows) in table::<u64>(kv, id, keys::SESSION_LISTED)? {
+        counted += rows;
+        let is_whole = next.get(&keys::last_u64(&key)) == Some(&rows);
+        expect(complaints, is_whole, || {
+            format!("the list of session {} has not {rows} rows", keys::last_u64(&key))
+        });
+    }
+    let listed: u64 = load(kv, &keys::listed(id))?.unwrap_or_default();
+    expect(complaints, listed == counted, || {
+        format!("the lists of drive {id} have {counted} rows, not {listed}")
+    });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use super::{Bench, PROFILE, code, row};
 use crate::state::collection;
 use crate::state::keys::{self, Key};
+use crate::state::stripe;
 use crate::state::waiting::{self, Sweep, Work};
 use bytes::Bytes;
 use kv::seam::{Change, Kv, KvRead, Scan};
@@ -10,13 +11,14 @@ use model::entry::BlockRow;
 use model::id::{DiskId, Slot};
 use model::profile::ProfileId;
 use model::stripe::StripeId;
-use model::time::BirthEpoch;
+use model::time::{Age, BirthEpoch};
 use protocol::metadata::drive::{DriveCommand, Swept};
-use protocol::metadata::group::{ForgottenStripe, GroupCommand, GroupSettings};
+use protocol::metadata::group::{AdoptedSlot, ForgottenStripe, GroupCommand, GroupSettings};
 use protocol::metadata::query::{COLLECTION_STRIPES_MAX, Collection, DriveAsk, StripeCounts};
 use protocol::metadata::upload::{InlineBlock, UploadCommand};
 use protocol::metadata::{Command, Query, QueryAnswer};
 use protocol::wire_error::Failure;
+use std::collections::BTreeSet;
 
 pub(super) const GRACE_MS: u64 = 60_000;
 /// A stripe born now is closed after so long.
@@ -403,4 +405,74 @@ fn what_an_earlier_release_left_idle_or_dying_is_queued() {
     let removable = collection(&bench).removable;
     assert!(removable.iter().any(|facts| facts.id == dying));
     assert!(collection::oldest_waiting_ms(&bench.kv).unwrap() > 0);
+}
+
+/// More than two commands may queue, in each of two slots.
+const DYING: u128 = 2_500;
+
+/// A group after the first of the commands that queue the dying stripes of an earlier release.
+pub(super) fn half_queued() -> Bench {
+    let mut bench = Bench::new(1 << 30);
+    let other = (0..)
+        .map(|n| Slot::new(n).unwrap())
+        .find(|slot| *slot != bench.drive.slot());
+    let adopted = AdoptedSlot {
+        slot: other.unwrap(),
+        age: Age(0),
+    };
+    bench.group(GroupCommand::AdoptSlots { slots: vec![adopted] });
+    for slot in [adopted.slot, bench.drive.slot()] {
+        let names = (0..DYING).map(|n| StripeId::new(n, slot, BirthEpoch(0)));
+        let rows = names.map(|id| Change::Put(keys::stripe_dying(ProfileId::Dev, id), Bytes::new()));
+        bench.kv.write(rows.collect()).unwrap();
+    }
+    let filled = Key::of_group(keys::COLLECTION_FILLED).done();
+    bench.kv.write(vec![Change::Delete(filled)]).unwrap();
+    bench.advance(1);
+    bench
+}
+
+#[test]
+fn dying_stripes_of_an_earlier_release_are_queued_a_bounded_number_a_command() {
+    let mut bench = half_queued();
+    let queued = |bench: &Bench| {
+        let rows = bench.everything().into_iter().map(|(key, _)| key);
+        let queued: BTreeSet<_> = rows.filter(|key| key[2] == keys::REMOVABLE).collect();
+        queued
+    };
+    let mut before = 0;
+    loop {
+        let now = queued(&bench).len();
+        assert!((1..=1_000).contains(&(now - before)), "{before}, then {now}");
+        before = now;
+        if waiting::is_filled(&bench.kv).unwrap() {
+            break;
+        }
+        bench.advance(1);
+    }
+    let dying = bench.everything().into_iter().map(|(key, _)| key);
+    let dying = dying.filter(|key| key[2] == keys::STRIPE_DYING);
+    let wanted: BTreeSet<_> = dying
+        .map(|key| {
+            let (profile, id) = stripe::name_at_end(&key).unwrap();
+            keys::removable(collection::closes_at(&bench.kv, id).unwrap(), profile, id)
+        })
+        .collect();
+    assert_eq!(wanted.len() as u128, 2 * DYING);
+    assert_eq!(queued(&bench), wanted);
+    // Asked for again in the middle, it begins anew and ends as well.
+    bench.group(GroupCommand::Configure(settings(30_000)));
+    bench.advance(1);
+    bench.group(GroupCommand::Configure(settings(20_000)));
+    while !waiting::is_filled(&bench.kv).unwrap() {
+        bench.advance(1);
+    }
+    assert_eq!(queued(&bench), wanted);
+}
+
+fn settings(block_grace_ms: u64) -> GroupSettings {
+    GroupSettings {
+        birth_epoch_ms: super::EPOCH_MS,
+        block_grace_ms,
+    }
 }

@@ -68,6 +68,13 @@ fn collection_rows() -> Vec<(Bytes, Bytes)> {
     rows
 }
 
+/// The rows of how far dying stripes were queued, of a bench of their own, which is in the middle of it.
+fn half_queued_rows() -> Vec<(Bytes, Bytes)> {
+    let mut rows = super::collection::half_queued().everything();
+    rows.retain(|(key, _)| key[2] == keys::COLLECTION_FILLED);
+    rows
+}
+
 /// The rows of these tables as text, against what stands in `golden`.
 fn compare(rows: &[(Bytes, Bytes)], is_ours: impl Fn(u8) -> bool, golden: &str) {
     let mut text = String::new();
@@ -100,6 +107,7 @@ fn stored_records_have_their_golden_bytes() {
     rows.extend(resumable_rows());
     rows.extend(version_rows());
     rows.extend(collection_rows());
+    rows.extend(half_queued_rows());
     // The hours of the bench above are its own: those of an aged feed come behind them.
     rows.extend(super::feed::aged_rows());
     // So are the jobs of the bench above.

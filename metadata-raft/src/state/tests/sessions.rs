@@ -458,3 +458,72 @@ fn a_resumable_session_is_its_users_alone_and_no_plain_one() {
     assert_eq!(code(bench.ask(DriveAsk::Session(plain))), "session_not_found");
     assert!(resumable(&bench, upload).is_ok(), "seven aged days, not one aged hour");
 }
+
+fn declare(bench: &mut Bench, upload: UploadId, bytes: u64) -> Result<(), Failure> {
+    let principal = bench.owner;
+    let command = UploadCommand::DeclareLength {
+        principal,
+        upload,
+        bytes,
+    };
+    match bench.run(Command::Upload(command))? {
+        CommandAnswer::Done => Ok(()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_length_that_comes_later_is_declared_once_and_stays() {
+    let mut bench = Bench::new(1000);
+    let upload = open_resumable(&mut bench, "/f", None);
+    let declared = |bench: &Bench| match resumable(bench, upload).unwrap() {
+        ResumableState::Open { session, .. } => session.declared_bytes,
+        other => panic!("{other:?}"),
+    };
+    name_rows(&mut bench, upload, 0, &[row("a", 60)], Some("page")).unwrap();
+    keep_tail(&mut bench, upload, 1, 30).unwrap();
+    // As at the opening: a file's and the quota's bounds; and no less than what is there, the tail too.
+    assert_eq!(code(declare(&mut bench, upload, (10 << 30) + 1)), "file_too_large");
+    assert_eq!(code(declare(&mut bench, upload, 1001)), "quota_exceeded");
+    assert_eq!(code(declare(&mut bench, upload, 89)), "size_mismatch");
+    assert_eq!(declared(&bench), None);
+    for _ in 0..2 {
+        declare(&mut bench, upload, 100).unwrap();
+        assert_eq!(declared(&bench), Some(100));
+    }
+    let failure = declare(&mut bench, upload, 99).unwrap_err();
+    assert_eq!(
+        (failure.code.as_str(), failure.fields["declared_bytes"].as_str()),
+        ("length_declared", "100")
+    );
+    assert_eq!(declared(&bench), Some(100));
+    // The commit holds the client to it, and repeats behind it are answered as before it.
+    name_rows(&mut bench, upload, 1, &[row("b", 30)], Some("page two")).unwrap();
+    assert_eq!(code(commit(&mut bench, upload, 90, "file")), "size_mismatch");
+    name_rows(&mut bench, upload, 2, &[row("c", 10)], Some("page three")).unwrap();
+    commit(&mut bench, upload, 100, "file").unwrap();
+    declare(&mut bench, upload, 100).unwrap();
+    assert_eq!(code(declare(&mut bench, upload, 90)), "length_declared");
+    bench.sound();
+}
+
+#[test]
+fn a_length_is_declared_by_whoever_opened_a_resumable_session_and_keeps_it_alive() {
+    let mut bench = Bench::new(1 << 30);
+    let plain = open(&mut bench, "/f", None);
+    assert_eq!(code(declare(&mut bench, plain, 5)), "session_not_found");
+    let upload = open_resumable(&mut bench, "/g", None);
+    let owner = bench.owner;
+    bench.owner.user.0 += 1;
+    assert_eq!(code(declare(&mut bench, upload, 5)), "not_found");
+    bench.owner = owner;
+    bench.advance(6 * 24 * 3_600_000);
+    declare(&mut bench, upload, 5).unwrap();
+    bench.advance(6 * 24 * 3_600_000);
+    let sweep = Command::Upload(UploadCommand::SweepSessions { drive: bench.drive });
+    bench.sweep(sweep).unwrap();
+    assert!(resumable(&bench, upload).is_ok());
+    let absent = bench.upload();
+    assert_eq!(code(declare(&mut bench, absent, 5)), "session_not_found");
+    bench.sound();
+}

@@ -2,9 +2,12 @@
 
 use super::sessions::{append_runs, commit, open, session};
 use super::{Bench, code, digest, row};
+use crate::state::keys;
+use kv::seam::{Change, Kv};
 use model::authorize::Principal;
 use model::entry::BlockRow;
 use model::id::{UploadId, UserId};
+use model::limits::DRIVE_LISTED_ROWS_MAX;
 use protocol::metadata::query::{DriveAsk, Staging, VersionRows};
 use protocol::metadata::upload::{ANNOUNCED_ROWS_MAX, NewStripe, RowRun, SessionState, UploadCommand};
 use protocol::metadata::{Command, QueryAnswer};
@@ -105,6 +108,65 @@ fn a_list_has_no_more_rows_than_the_largest_file() {
     let all = 5 * ANNOUNCED_ROWS_MAX as u64;
     assert_eq!(code(announce(&mut bench, upload, all, &part[..2])), "file_too_large");
     announce(&mut bench, upload, all, &part[..1]).unwrap();
+}
+
+#[test]
+fn all_lists_of_a_drive_together_are_bounded_and_each_end_of_a_session_makes_room() {
+    let mut bench = Bench::new(1 << 30);
+    let part = vec![row("a", 1); ANNOUNCED_ROWS_MAX];
+    let parts = DRIVE_LISTED_ROWS_MAX / ANNOUNCED_ROWS_MAX as u64;
+    let mut uploads = Vec::new();
+    for at in 0..parts {
+        let before = at % 4 * ANNOUNCED_ROWS_MAX as u64;
+        if before == 0 {
+            uploads.push(open(&mut bench, &format!("/f{at}"), None));
+        }
+        announce(&mut bench, *uploads.last().unwrap(), before, &part).unwrap();
+    }
+    let late = open(&mut bench, "/late", None);
+    let refused = |bench: &mut Bench| code(announce(bench, late, 0, &part[..1]));
+    assert_eq!(refused(&mut bench), "lists_full");
+    bench.sound();
+    // An abort makes room for as many rows as it gives up, and a commit too.
+    let abort = Command::Upload(UploadCommand::AbortSession {
+        principal: bench.owner,
+        upload: uploads[0],
+    });
+    bench.run(abort).unwrap();
+    bench.sound();
+    for at in 0..4 {
+        announce(&mut bench, late, at * ANNOUNCED_ROWS_MAX as u64, &part).unwrap();
+    }
+    let other = open(&mut bench, "/other", None);
+    assert_eq!(code(announce(&mut bench, other, 0, &part[..1])), "lists_full");
+    commit(&mut bench, uploads[1], 0, "empty").unwrap();
+    announce(&mut bench, other, 0, &part[..1]).unwrap();
+    bench.sound();
+    sweep(&mut bench);
+    bench.sound();
+    let is_count = |key: &[u8]| [keys::SESSION_LISTED, keys::LISTED].contains(&key[2]);
+    let counts = bench.everything().into_iter().filter(|(key, _)| is_count(key));
+    assert_eq!(counts.count(), 0, "what has no list has no count");
+}
+
+#[test]
+fn a_list_that_an_earlier_release_left_is_counted_when_it_goes_on() {
+    let mut bench = Bench::new(1 << 30);
+    let (ended, upload) = (open(&mut bench, "/e", None), open(&mut bench, "/f", None));
+    for upload in [ended, upload] {
+        announce(&mut bench, upload, 0, &[row("a", 1), row("b", 1)]).unwrap();
+    }
+    let is_count = |key: &[u8]| [keys::SESSION_LISTED, keys::LISTED].contains(&key[2]);
+    let counts = bench.everything().into_iter().filter(|(key, _)| is_count(key));
+    bench
+        .kv
+        .write(counts.map(|(key, _)| Change::Delete(key)).collect())
+        .unwrap();
+    bench.sound();
+    announce(&mut bench, upload, 2, &[row("c", 1)]).unwrap();
+    bench.sound();
+    commit(&mut bench, ended, 0, "empty").unwrap();
+    bench.sound();
 }
 
 #[test]

@@ -7,7 +7,6 @@ use super::WantedFile;
 use model::limits::{BATCH_FILES_MAX, BLOCK_BYTES_MIN, COMMAND_BYTES_MAX, PAGE_BLOCKS_MIN};
 use protocol::metadata::drive::Place;
 use protocol::metadata::upload::UploadTarget;
-use protocol::wire_error::Failure;
 use std::ops::Range;
 
 /// The envelope, and the stripes' own records: a few of at most some hundred bytes.
@@ -64,11 +63,6 @@ fn bytes_max(file: &WantedFile) -> usize {
         .div_ceil(BLOCK_BYTES_MIN);
     let pages = blocks.div_ceil(PAGE_BLOCKS_MIN);
     FILE_BYTES + names + content_type + blocks * BLOCK_BYTES + pages * PAGE_BYTES
-}
-
-/// A failure that says which file of the batch it is about, counted from 0.
-pub(super) fn at_item(failure: Failure, at: usize) -> Failure {
-    failure.with("item", at)
 }
 
 #[cfg(test)]
