@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload pauses crowd polls followers stale api-fuzz quorum sim histories wide-folder wide-folder-10m rewind largest-file tools clean
+.PHONY: build run test verify fix bench profile demo kills overload pauses crowd polls followers stale api-fuzz quorum sim histories wide-folder wide-folder-10m rewind largest-file clients tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -128,6 +128,15 @@ rewind: build
 # C-4 at its full scale: a file of 10 GiB there and back. A few minutes and twenty gigabytes of disk.
 largest-file: build
 	$(CARGO) run --release --locked -p chaos --bin largest-file -- --holdfast $(HOLDFAST) $(ARGS)
+
+# Clients that others wrote (tuspy, Google's for python) upload 1 GiB each across cuts and deaths of gateways. About five minutes, 10 GiB of
+# disk, and the machine's registry of Python packages. ARGS="--bytes 268435456" for less.
+clients: build
+	@command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing python3-venv for the clients' environment"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null; \
+	  else echo "missing: python3 with venv (Debian: apt-get install -y python3-venv)"; exit 1; fi; }
+	python3 -B tests/clients/run.py --holdfast $(HOLDFAST) $(ARGS)
 
 clean:
 	$(CARGO) clean
