@@ -2,6 +2,7 @@
 
 use crate::entry::Entry;
 use crate::receipt::Receipt;
+use crate::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -87,9 +88,9 @@ pub struct ResumableMetadata {
     /// The version that this content replaces; absent for a new file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_version: Option<u64>,
-    /// Whether missing folders of `path` are made.
+    /// Whether missing folders of `path` are made; or, as clients of Google's drive say it, the one folder that it shall lie in.
     #[serde(default)]
-    pub parents: bool,
+    pub parents: Parents,
     /// Media type of the content; `X-Upload-Content-Type` says it too.
     #[serde(
         default,
@@ -100,6 +101,35 @@ pub struct ResumableMetadata {
     pub content_type: Option<String>,
 }
 
+/// `parents` of a resumable upload, of which the word has two meanings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Parents {
+    /// Whether missing folders are made.
+    Made(bool),
+    /// Folders by their ids; an entry lies in one alone.
+    Folders(Vec<String>),
+}
+
+impl Default for Parents {
+    fn default() -> Self {
+        Self::Made(false)
+    }
+}
+
+/// Replaces the content of a file by a resumable upload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ReplaceQuery {
+    /// Must be `resumable`.
+    #[serde(rename = "uploadType")]
+    pub upload_type: UploadType,
+    /// The version that this content replaces; the one that is there when the upload begins, if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_version: Option<u64>,
+}
+
 /// A resumable upload that was begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResumableStarted {
@@ -107,6 +137,8 @@ pub struct ResumableStarted {
     pub upload_url: String,
     /// The last part of that address.
     pub upload_id: String,
+    /// Until when it may be gone on with, as in `X-Upload-Expires`; it moves on with every chunk.
+    pub expires: Timestamp,
 }
 
 /// How far a resumable upload is.
@@ -120,6 +152,9 @@ pub struct UploadProgress {
     /// Bytes of the whole content, when they were announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
+    /// Until when the upload may be gone on with; absent once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
 }
 
 /// The answer to `POST /api/v1/files/upload`.

@@ -108,6 +108,8 @@ fn describe(status: &str, response: &mut Response) {
         super::drives::change,
         super::upload::upload,
         super::resumable::start_alias,
+        super::resumable::replace,
+        super::resumable::replace_by_put,
         super::resumable::put,
         super::resumable::post,
         super::resumable::get,

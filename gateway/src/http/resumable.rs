@@ -4,7 +4,7 @@
 //! Invariants: a chunk is answered 308 with the range that is durable, never with more; an answer that was lost is given again.
 //! Not here: what is kept of a chunk and when (`drive::upload::resume`).
 
-use super::extract::{Authenticated, NoQuery, Query, bearer, declared_length};
+use super::extract::{Authenticated, Id, NoQuery, Query, bearer, declared_length};
 use super::incoming::body_failure;
 use super::metadata::{client_key, enrich};
 use super::problem::HttpError;
@@ -15,8 +15,10 @@ use crate::codes;
 use crate::drive::upload::resume::{Chunk, Standing, Total};
 use crate::drive::upload::{Body, UploadOrder};
 use crate::drive::{Caller, tree};
+use api::timestamp::Timestamp;
 use api::upload::{
-    ChunkAnswer, ResumableMetadata, ResumableQuery, ResumableStarted, UploadProgress, UploadQuery, UploadType, Uploaded,
+    ChunkAnswer, Parents, ReplaceQuery, ResumableMetadata, ResumableQuery, ResumableStarted, UploadProgress,
+    UploadQuery, UploadType, Uploaded,
 };
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
@@ -28,6 +30,7 @@ use model::id::UploadId;
 use model::limits::{JSON_BYTES_MAX, RESUMABLE_SESSION_AGE};
 use model::time::WallTime;
 use protocol::frame::encode;
+use protocol::metadata::drive::EntryRef;
 use protocol::metadata::upload::UploadTarget;
 use protocol::wire_error::Failure;
 use std::sync::Arc;
@@ -71,13 +74,89 @@ pub async fn start(
     request: Request,
 ) -> Result<Response, HttpError> {
     let (parts, body) = request.into_parts();
-    let raw = extract::read_all(body, JSON_BYTES_MAX).await?;
-    let named: ResumableMetadata = if raw.is_empty() {
-        ResumableMetadata::default()
-    } else {
-        serde_json::from_slice(&raw).map_err(|error| codes::BAD_JSON.because(error.to_string()))?
-    };
+    let named = metadata(body).await?;
     let order = order(app, caller, query, &parts.headers, named)?;
+    begin(app, caller, &parts, order).await
+}
+
+/// Begins an upload that replaces the content of a file.
+#[utoipa::path(patch, path = "/api/v1/files/{id}", operation_id = "replace_content", security(("bearer" = [])),
+    params(("id" = String, Path,), ReplaceQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key begins no second upload.")),
+    request_body = ResumableMetadata,
+    responses((status = 200, body = ResumableStarted), (status = "default", body = api::problem::Problem)))]
+pub async fn replace(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Id(id): Id,
+    Query(query): Query<ReplaceQuery>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    replacing(&app, &caller, &id, &query, request).await
+}
+
+/// The same for the clients that say it so.
+#[utoipa::path(put, path = "/api/v1/files/{id}", operation_id = "replace_content_by_put", security(("bearer" = [])),
+    params(("id" = String, Path,), ReplaceQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key begins no second upload.")),
+    request_body = ResumableMetadata,
+    responses((status = 200, body = ResumableStarted), (status = "default", body = api::problem::Problem)))]
+pub async fn replace_by_put(
+    State(app): State<Arc<App>>,
+    Authenticated(caller): Authenticated,
+    Id(id): Id,
+    Query(query): Query<ReplaceQuery>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    replacing(&app, &caller, &id, &query, request).await
+}
+
+async fn replacing(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: &str,
+    query: &ReplaceQuery,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let id = tree::entry_id(id)?;
+    if query.upload_type != UploadType::Resumable {
+        return Err(codes::BAD_QUERY
+            .because("this address begins resumable uploads: send uploadType=resumable")
+            .into());
+    }
+    let (parts, body) = request.into_parts();
+    let named = metadata(body).await?;
+    let said = named.base_version.or(query.base_version);
+    let base_version = match said {
+        Some(version) => version,
+        None => app.core.entry(caller, EntryRef::Id(id)).await?.entry.version,
+    };
+    let mut order = UploadOrder {
+        target: UploadTarget::Entry(id),
+        base_version: Some(base_version),
+        declared_bytes: declared(&parts.headers, &named)?,
+        is_body_held_back: true,
+        content_type: described(&parts.headers, &named)?,
+        key: None,
+    };
+    // What was asked, not what was found: a repeat comes when another version may be there.
+    let asked = encode(&(
+        "replace",
+        &order.target,
+        said,
+        (order.declared_bytes, &order.content_type),
+    ))?;
+    order.key = client_key(app, caller, &parts.headers, &asked)?;
+    begin(app, caller, &parts, order).await
+}
+
+async fn metadata(body: axum::body::Body) -> Result<ResumableMetadata, Failure> {
+    let raw = extract::read_all(body, JSON_BYTES_MAX).await?;
+    if raw.is_empty() {
+        return Ok(ResumableMetadata::default());
+    }
+    serde_json::from_slice(&raw).map_err(|error| codes::BAD_JSON.because(error.to_string()))
+}
+
+async fn begin(app: &Arc<App>, caller: &Caller, parts: &Parts, order: UploadOrder) -> Result<Response, HttpError> {
     app.core.require_file_size(order.declared_bytes)?;
     let upload = app.core.open_resumable(caller, order).await;
     let upload = match upload {
@@ -85,13 +164,14 @@ pub async fn start(
         Err(failure) => return Err(enrich(app, caller, failure).await),
     };
     let key = app.core.receipts.upload_key(caller.principal.user, upload);
-    let url = format!("{}/upload/{key}", origin(app, &parts));
+    let url = format!("{}/upload/{key}", origin(app, parts));
     let location = HeaderValue::from_str(&url).map_err(|_| codes::BAD_HEADER.because("Host is no host name"))?;
     let answer = ResumableStarted {
         upload_url: url,
         upload_id: key,
+        expires: expires(app),
     };
-    let headers = [(header::LOCATION, location), (EXPIRES, expires(app))];
+    let headers = [(header::LOCATION, location), (EXPIRES, expires_header(app))];
     Ok((StatusCode::OK, headers, axum::Json(answer)).into_response())
 }
 
@@ -102,41 +182,67 @@ fn order(
     headers: &HeaderMap,
     named: ResumableMetadata,
 ) -> Result<UploadOrder, Failure> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let (parent, with_parents) = match &named.parents {
+        Parents::Made(are_made) => (named.parent.as_deref(), *are_made),
+        Parents::Folders(folders) => (one_parent(&named, folders)?, false),
+    };
     let path = named
         .path
         .as_deref()
         .or(query.path.as_deref().filter(|_| named.name.is_none()));
-    let at_root = named.name.as_ref().filter(|_| path.is_none() && named.parent.is_none());
+    let at_root = named.name.as_ref().filter(|_| path.is_none() && parent.is_none());
     let at_root = at_root.map(|name| format!("/{name}"));
     let place = match &at_root {
         Some(path) => tree::place(Some(path), None, None)?,
-        None => tree::place(path, named.parent.as_deref(), named.name.as_deref())?,
+        None => tree::place(path, parent, named.name.as_deref())?,
     };
-    let said = text(CONTENT_LENGTH).map(|text| text.parse::<u64>());
-    let said = said
-        .transpose()
-        .map_err(|_| codes::BAD_HEADER.because("X-Upload-Content-Length is no number"))?;
-    if let (Some(one), Some(other)) = (said, named.size)
-        && one != other
-    {
-        return Err(codes::BAD_HEADER.because("X-Upload-Content-Length and `size` name two lengths"));
-    }
     let mut order = UploadOrder {
         target: UploadTarget::Place {
             place,
-            with_parents: named.parents || query.parents,
+            with_parents: with_parents || query.parents,
         },
         base_version: named.base_version.or(query.base_version),
-        declared_bytes: said.or(named.size),
+        declared_bytes: declared(headers, &named)?,
         is_body_held_back: true,
-        content_type: media(named.content_type.as_deref().or(text(CONTENT_TYPE)))?,
+        content_type: described(headers, &named)?,
         key: None,
     };
     let described = (order.declared_bytes, &order.content_type);
     let asked = encode(&("resumable", &order.target, order.base_version, described))?;
     order.key = client_key(app, caller, headers, &asked)?;
     Ok(order)
+}
+
+/// The one folder of a list of them.
+fn one_parent<'a>(named: &'a ResumableMetadata, folders: &'a [String]) -> Result<Option<&'a str>, Failure> {
+    match (folders, &named.parent) {
+        ([], parent) => Ok(parent.as_deref()),
+        ([folder], None) => Ok(Some(folder)),
+        _ => Err(codes::BAD_JSON.because("an entry lies in one folder: name one parent")),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Bytes of the whole content, as header and body say alike.
+fn declared(headers: &HeaderMap, named: &ResumableMetadata) -> Result<Option<u64>, Failure> {
+    let said = text(headers, CONTENT_LENGTH).map(|text| text.parse::<u64>());
+    let said = said
+        .transpose()
+        .map_err(|_| codes::BAD_HEADER.because("X-Upload-Content-Length is no number"))?;
+    match (said, named.size) {
+        (Some(one), Some(other)) if one != other => {
+            Err(codes::BAD_HEADER.because("X-Upload-Content-Length and `size` name two lengths"))
+        }
+        _ => Ok(said.or(named.size)),
+    }
+}
+
+/// Its media type.
+fn described(headers: &HeaderMap, named: &ResumableMetadata) -> Result<Option<String>, Failure> {
+    media(named.content_type.as_deref().or(text(headers, CONTENT_TYPE)))
 }
 
 /// Scheme and host as the client used them: a proxy in front says the scheme.
@@ -156,11 +262,13 @@ pub fn origin(app: &App, parts: &Parts) -> String {
 }
 
 /// About seven days from now, as seconds since 1970 are the same for everybody.
-fn expires(app: &App) -> HeaderValue {
+fn expires(app: &App) -> Timestamp {
     let now = app.core.seams.clock.wall();
-    let at = WallTime(now.0.saturating_add(RESUMABLE_SESSION_AGE.as_millis() as u64));
-    let text = api::timestamp::Timestamp(at).to_string();
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+    Timestamp(WallTime(now.0.saturating_add(RESUMABLE_SESSION_AGE.as_millis() as u64)))
+}
+
+fn expires_header(app: &App) -> HeaderValue {
+    HeaderValue::from_str(&expires(app).to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Who goes on with which upload: by its address alone, or by a token of the same user too.
@@ -258,8 +366,8 @@ pub async fn get(State(app): State<Arc<App>>, holder: Holder) -> Result<axum::Js
         Standing::Open {
             stored_bytes,
             declared_bytes,
-        } => progress(stored_bytes, declared_bytes),
-        Standing::Finished(done) => progress(done.committed.version.size, Some(done.committed.version.size)),
+        } => progress(stored_bytes, declared_bytes, Some(expires(&app))),
+        Standing::Finished(done) => progress(done.committed.version.size, Some(done.committed.version.size), None),
     };
     Ok(axum::Json(progress))
 }
@@ -273,11 +381,12 @@ pub async fn delete(State(app): State<Arc<App>>, holder: Holder) -> Result<Statu
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn progress(size: u64, total: Option<u64>) -> UploadProgress {
+fn progress(size: u64, total: Option<u64>, expires: Option<Timestamp>) -> UploadProgress {
     UploadProgress {
         size,
         saved_range: size.checked_sub(1).map(|last| format!("0-{last}")),
         total,
+        expires,
     }
 }
 
@@ -289,7 +398,7 @@ fn answer(app: &App, headers: &HeaderMap, standing: Standing) -> Result<Response
             declared_bytes,
         } => (stored_bytes, declared_bytes),
     };
-    let progress = progress(stored_bytes, declared_bytes);
+    let progress = progress(stored_bytes, declared_bytes, Some(expires(app)));
     let range = progress.saved_range.as_ref().map(|range| format!("bytes={range}"));
     let mut response = (StatusCode::PERMANENT_REDIRECT, axum::Json(progress)).into_response();
     if headers
@@ -304,7 +413,7 @@ fn answer(app: &App, headers: &HeaderMap, standing: Standing) -> Result<Response
     if let Some(Ok(range)) = range.map(|range| HeaderValue::from_str(&range)) {
         response.headers_mut().insert(header::RANGE, range);
     }
-    response.headers_mut().insert(EXPIRES, expires(app));
+    response.headers_mut().insert(EXPIRES, expires_header(app));
     Ok(response)
 }
 

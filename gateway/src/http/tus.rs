@@ -253,7 +253,7 @@ pub async fn overridden(
 
 /// Bytes that need not be sent again, and how many there will be.
 async fn standing(app: &Arc<App>, holder: &Holder) -> Result<(u64, Option<u64>), Failure> {
-    Ok(match app.core.standing(&holder.caller, holder.upload).await? {
+    Ok(match app.core.settled(&holder.caller, holder.upload).await? {
         Standing::Open {
             stored_bytes,
             declared_bytes,

@@ -123,6 +123,13 @@ impl Core {
         }
     }
 
+    /// The same once whoever goes on with it at this gateway has kept what came in, and does so no more: for a client that lost its
+    /// connection, and must not send again what was received.
+    pub async fn settled(self: &Arc<Self>, caller: &Caller, upload: UploadId) -> Result<Standing, Failure> {
+        let _turn = self.turns.take(upload).await;
+        self.standing(caller, upload).await
+    }
+
     async fn resumable(&self, caller: &Caller, upload: UploadId) -> Result<ResumableState, Failure> {
         match self.ask(caller, upload.drive, DriveAsk::Resumable(upload)).await {
             Ok(QueryAnswer::Resumable(state)) => Ok(state),
