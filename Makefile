@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload pauses crowd polls followers stale api-fuzz quorum sim histories wide-folder wide-folder-10m rewind largest-file clients tools clean
+.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim histories wide-folder wide-folder-10m rewind largest-file clients tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -97,6 +97,11 @@ api-fuzz: build
 # Three times the load that saturates the cluster: what is still done in time, and how soon all is as before. About four minutes.
 overload: build
 	$(CARGO) run --release --locked -p chaos --bin overload -- --holdfast $(HOLDFAST) $(ARGS)
+
+# QAS-006 at its full scale: 480 small uploads a second for ten minutes, none of them denied or late. About twelve minutes and fifteen
+# gigabytes of disk; ARGS="--seconds 60" for less.
+surge: build
+	$(CARGO) run --release --locked -p chaos --bin surge -- --holdfast $(HOLDFAST) $(ARGS)
 
 # F1 at its full scale, for every new release of openraft: sixty seeds. About five minutes.
 quorum: tools

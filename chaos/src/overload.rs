@@ -9,25 +9,19 @@
 //! say when to come again.
 //! Not here: figures for comparing releases (`bench`).
 
-mod line;
-mod open_loop;
 mod phase;
-mod usage;
 
 use crate::dev_cluster::DevCluster;
+use crate::open_loop::usage::Usage;
+use crate::open_loop::{self, Lengths, Load, Shot, Uploads, senders};
 use crate::table;
 use anyhow::{Context, ensure};
 use clap::Parser;
-use client_sdk::client::Client;
-use open_loop::{Load, Shot};
 use phase::{Phase, recovery_s};
-use reqwest::Method;
 use serde::Serialize;
-use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use usage::Usage;
 
 const WARM_UP_PER_S: f64 = 100.0;
 const STEP_FIRST_PER_S: f64 = 150.0;
@@ -45,7 +39,9 @@ const RECOVERY_MAX_S: u64 = 10;
 /// measured on two cores.
 const UNANSWERED_MAX: f64 = 0.01;
 const BAR_WIDTH: f64 = 24.0;
-const PASSWORD: &str = "as good as any other";
+const FOLDER: &str = "/overload";
+/// QAS-006: p99 of an upload.
+const DEADLINE: Duration = Duration::from_millis(500);
 
 /// Arguments.
 #[derive(Debug, Parser)]
@@ -125,10 +121,16 @@ pub async fn run() -> anyhow::Result<()> {
 }
 
 async fn attack(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Report> {
-    let tokens = accounts(arguments, cluster).await?;
+    let tokens = senders::sign_up(cluster, arguments.users, FOLDER).await?;
     let host = cluster.facts.url.trim_start_matches("http://");
+    let uploads = Uploads {
+        folder: FOLDER,
+        lengths: Lengths::InTurn,
+        deadline: DEADLINE,
+        seed: arguments.seed,
+    };
     let mut attack = Attack {
-        load: Arc::new(Load::new(host, tokens, arguments.seed)?),
+        load: Arc::new(Load::new(host, tokens, uploads)?),
         usage: Usage::of(cluster),
         arguments,
         phases: Vec::new(),
@@ -172,33 +174,12 @@ async fn attack(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<R
     })
 }
 
-/// Tokens of fresh accounts, each with the folder that it writes to.
-async fn accounts(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Vec<String>> {
-    ensure!(arguments.users > 0, "somebody must send; give --users 1 or more");
-    let (admin, stranger) = (cluster.admin()?, Client::new(&cluster.facts.url)?);
-    let mut tokens = Vec::new();
-    for number in 0..arguments.users {
-        let name = format!("load-{number}");
-        let account = json!({"username": name, "password": PASSWORD});
-        admin.json(Method::POST, "/api/v1/users", Some(&account)).await?;
-        let client = stranger.login(&name, PASSWORD).await?;
-        client.make_folder("/overload").await?;
-        tokens.push(
-            client
-                .token()
-                .context("a client that signed in has a token")?
-                .to_owned(),
-        );
-    }
-    Ok(tokens)
-}
-
 impl Attack<'_> {
     async fn phase(&mut self, name: &str, per_s: f64, span: Duration) -> anyhow::Result<(Phase, Vec<Shot>)> {
         self.peaks_are_of_their_phase &= self.usage.reset_peaks();
         let before = self.usage.look()?;
         let seed = self.arguments.seed.wrapping_add(self.phases.len() as u64);
-        let shots = open_loop::run(&self.load, per_s, span, seed).await;
+        let shots = open_loop::run(&self.load, per_s, span, seed, |_| ()).await;
         let cores = before.until(&self.usage.look()?);
         let phase = Phase::of(name, per_s, span, &shots, cores, self.usage.gateway_peak_bytes()?);
         println!(
@@ -276,7 +257,7 @@ fn summary(report: &Report) -> String {
         report.overload_share_of_peak * 100.0,
         report.overload_unanswered_share * 100.0,
         recovery.map_or("never".to_owned(), |seconds| format!("after {seconds} s")),
-        open_loop::DEADLINE.as_millis()
+        DEADLINE.as_millis()
     )
 }
 
@@ -315,10 +296,10 @@ fn judge(report: &Report) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::open_loop::{End, Shot};
     use super::phase::Phase;
-    use super::usage::Cores;
     use super::{Report, judge};
+    use crate::open_loop::usage::Cores;
+    use crate::open_loop::{End, Shot};
     use std::time::Duration;
 
     const SECONDS: u64 = 10;
@@ -333,7 +314,10 @@ mod tests {
         let ends = ends.iter().flat_map(|(end, count)| std::iter::repeat_n(*end, *count));
         let ends = ends.chain(std::iter::repeat(REFUSED)).take(SHOTS);
         let shots: Vec<Shot> = ends
-            .map(|end| Shot {
+            .zip(0..)
+            .map(|(end, number)| Shot {
+                number,
+                delay: Duration::ZERO,
                 due: Duration::ZERO,
                 took: Duration::from_millis(10),
                 end,

@@ -1,6 +1,6 @@
 //! What /proc tells of a process: CPU time, memory now and at its peak.
 //!
-//! Not here: which processes are looked at (`bench`, `overload`), what the machine has (`bench::machine`).
+//! Not here: which processes are looked at (`bench`, `open_loop::usage`), what the machine has (`bench::machine`).
 
 use anyhow::Context;
 use std::fs;

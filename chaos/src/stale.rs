@@ -298,7 +298,7 @@ fn content(seed: usize, turn: usize) -> Bytes {
 }
 
 /// Makes a call until it is answered or refused for good.
-async fn eventually<T>(call: impl AsyncFn() -> Result<T, ClientError>) -> anyhow::Result<T> {
+pub(crate) async fn eventually<T>(call: impl AsyncFn() -> Result<T, ClientError>) -> anyhow::Result<T> {
     let begun = Instant::now();
     loop {
         match call().await {

@@ -3,6 +3,7 @@
 //! Each resumed content is compared with its digest as uploaded at once: cutter, pages and tail went on where they stopped.
 //! Not here: sessions in the group (`metadata-raft`), turns of one gateway (`gateway`).
 
+use crate::entries::make_folder;
 use crate::separate_processes::{Cluster, accounts};
 use crate::served::{Plan, eventually};
 use crate::wire::Sender;
@@ -490,4 +491,51 @@ async fn after_a_gateways_death_at_most_sixteen_mib_are_sent_again() {
     assert!(back == content);
     let whole = user.put(&Target::new_file("/whole"), content.into()).await.unwrap();
     assert_eq!(whole.entry.digest, file.digest);
+}
+
+/// As clients of Google's drive replace a file and name a folder: `PATCH` or `PUT` to the file, `parents` a list.
+///
+/// shows: I-07
+#[tokio::test]
+async fn an_upload_replaces_a_file_by_its_id_and_goes_into_the_folder_that_parents_names() {
+    let world = World::start().await;
+    let folder = make_folder(&world, "/theirs").await.id;
+    let sent = Sent::start(&world, &json!({"name": "f", "parents": [folder], "size": 10})).await;
+    let first = uploaded(&sent.put("bytes 0-9/10", b"0123456789").await).entry;
+    assert_eq!((first.parent.as_deref(), first.version), (Some(folder.as_str()), 1));
+    let two = json!({"name": "g", "parents": [folder, folder]});
+    let refused = world.call(Method::POST, START, Some(&two)).await;
+    refused.refused(400, "bad_json");
+    let mut version = first.version;
+    for method in [Method::PATCH, Method::PUT] {
+        let begin = format!("/api/v1/files/{}?uploadType=resumable", first.id);
+        let started = world.call(method, &begin, Some(&json!({"size": 3}))).await;
+        assert_eq!(started.status, StatusCode::OK, "{started:?}");
+        let started: ResumableStarted = serde_json::from_value(started.json()).unwrap();
+        let path = started
+            .upload_url
+            .strip_prefix(&world.cluster.facts.url)
+            .unwrap()
+            .to_owned();
+        let sent = Sent {
+            world: &world,
+            anonymous: Client::new(&world.cluster.facts.url).unwrap(),
+            path,
+        };
+        let progress: UploadProgress = serde_json::from_value(sent.call(Method::GET).await.json()).unwrap();
+        assert_eq!(progress.expires.map(|at| at >= started.expires), Some(true));
+        let content = [b'a' + u8::try_from(version).unwrap(); 3];
+        let entry = uploaded(&sent.put("bytes 0-2/3", &content).await).entry;
+        version += 1;
+        assert_eq!((entry.id.as_str(), entry.version), (first.id.as_str(), version));
+        let bytes = world.client.get(&first.id, None).await.unwrap().bytes().await.unwrap();
+        assert_eq!(bytes, content.as_slice());
+    }
+    // Based on what is not there any more: the first version wins.
+    let stale = format!("/api/v1/files/{}?uploadType=resumable&base_version=1", first.id);
+    let answer = world.call(Method::PATCH, &stale, Some(&json!({"size": 1}))).await;
+    answer.refused(409, "version_conflict");
+    let media = format!("/api/v1/files/{}?uploadType=media", first.id);
+    let answer = world.call(Method::PATCH, &media, None).await;
+    answer.refused(400, "bad_query");
 }

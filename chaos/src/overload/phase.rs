@@ -1,7 +1,8 @@
 //! One rate for a while, and what came of it.
 
-use super::open_loop::{DEADLINE, End, Shot};
-use super::usage::Cores;
+use super::DEADLINE;
+use crate::open_loop::usage::Cores;
+use crate::open_loop::{End, Shot, percentile_ms};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -103,13 +104,6 @@ fn is_good(end: End) -> bool {
     end == End::Good
 }
 
-/// Nearest rank; 0 of none.
-fn percentile_ms(sorted: &[Duration], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    let found = sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default();
-    found.as_secs_f64() * 1e3
-}
-
 /// Seconds after the start of `shots` from which all is as in `before` again; `None` when that never came.
 pub(super) fn recovery_s(shots: &[Shot], before: &Phase, span: Duration) -> Option<u64> {
     let p99_max_ms = (before.p99_ms * NORMAL_P99_TIMES)
@@ -136,8 +130,8 @@ pub(super) fn recovery_s(shots: &[Shot], before: &Phase, span: Duration) -> Opti
 #[cfg(test)]
 mod tests {
     use super::{Phase, recovery_s};
-    use crate::overload::open_loop::{End, Shot};
-    use crate::overload::usage::Cores;
+    use crate::open_loop::usage::Cores;
+    use crate::open_loop::{End, Shot};
     use std::time::Duration;
 
     const CORES: Cores = Cores {
@@ -149,6 +143,8 @@ mod tests {
         let each = |at: u64| {
             let (end, took_ms) = end(at / 10);
             Shot {
+                number: at,
+                delay: Duration::ZERO,
                 due: Duration::from_millis(at * 100),
                 took: Duration::from_millis(took_ms),
                 end,

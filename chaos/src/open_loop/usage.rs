@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// The processes of a cluster, and this one.
-pub(super) struct Usage {
+pub(crate) struct Usage {
     cluster: BTreeSet<u32>,
     gateways: BTreeSet<u32>,
 }
 
 /// One look.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(crate) struct Look {
     at: Instant,
     cluster_cpu_s: f64,
     own_cpu_s: f64,
@@ -23,13 +23,13 @@ pub(super) struct Look {
 
 /// Cores that were busy between two looks, on average.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cores {
-    pub(super) cluster: f64,
-    pub(super) load: f64,
+pub(crate) struct Cores {
+    pub(crate) cluster: f64,
+    pub(crate) load: f64,
 }
 
 impl Usage {
-    pub(super) fn of(cluster: &DevCluster) -> Self {
+    pub(crate) fn of(cluster: &DevCluster) -> Self {
         let pids = |role: Option<&str>| -> BTreeSet<u32> {
             let processes = cluster.facts.processes.iter();
             let of_role = processes.filter(|process| role.is_none_or(|role| process.role == role));
@@ -43,7 +43,7 @@ impl Usage {
         }
     }
 
-    pub(super) fn look(&self) -> anyhow::Result<Look> {
+    pub(crate) fn look(&self) -> anyhow::Result<Look> {
         let cluster = self.cluster.iter().map(|pid| proc::cpu_s(*pid));
         Ok(Look {
             at: Instant::now(),
@@ -53,18 +53,18 @@ impl Usage {
     }
 
     /// Makes the gateways' peaks begin again; false where the kernel does not let us, and then peaks are since the start.
-    pub(super) fn reset_peaks(&self) -> bool {
+    pub(crate) fn reset_peaks(&self) -> bool {
         self.gateways.iter().all(|pid| proc::reset_peak(*pid))
     }
 
     /// Peak resident bytes of the gateways, which in one process are the whole cluster's.
-    pub(super) fn gateway_peak_bytes(&self) -> anyhow::Result<u64> {
+    pub(crate) fn gateway_peak_bytes(&self) -> anyhow::Result<u64> {
         self.gateways.iter().map(|pid| proc::peak_bytes(*pid)).sum()
     }
 }
 
 impl Look {
-    pub(super) fn until(&self, later: &Self) -> Cores {
+    pub(crate) fn until(&self, later: &Self) -> Cores {
         let span_s = later
             .at
             .saturating_duration_since(self.at)
