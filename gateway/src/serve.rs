@@ -40,7 +40,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -395,12 +395,16 @@ enum Language {
 async fn language(stream: &TcpStream) -> std::io::Result<Language> {
     let mut first = [0; HTTP2_METHOD.len()];
     loop {
+        let is_all = stream.ready(Interest::READABLE).await?.is_read_closed();
         let said = stream.peek(&mut first).await?;
         if said == 0 || !HTTP2_METHOD.starts_with(&first[..said]) {
             return Ok(Language::Http1);
         }
         if said == HTTP2_METHOD.len() {
             return Ok(Language::Http2);
+        }
+        if is_all {
+            return Ok(Language::Http1);
         }
         // Nothing tells when more has come than was looked at already.
         pause().await;

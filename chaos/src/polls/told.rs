@@ -8,6 +8,8 @@ use crate::dev_cluster::DevCluster;
 use anyhow::{Context, ensure};
 use client_sdk::client::Client;
 use futures_util::future::try_join_all;
+use reqwest::Method;
+use serde_json::json;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -70,8 +72,9 @@ async fn seen(
     Ok((spans, cursor))
 }
 
-/// A thousand clients of one drive, and one change.
+/// A thousand clients of one drive, and one rename.
 async fn all(cluster: &DevCluster, client: &Client, token: &str, cursor: &str) -> anyhow::Result<Vec<Duration>> {
+    let folder = client.list("/told 0", 1, None).await?.entry;
     let mut polls = Vec::new();
     for _ in 0..CLIENTS {
         let (poller, behind) = (Client::new(&cluster.facts.url)?.with_token(token), cursor.to_owned());
@@ -82,7 +85,10 @@ async fn all(cluster: &DevCluster, client: &Client, token: &str, cursor: &str) -
     }
     wait_for(cluster, IDLE + CLIENTS).await?;
     let begun = Instant::now();
-    client.make_folder("/told all").await?;
+    let entry = format!("/api/v1/metadata/{}", folder.id);
+    client
+        .json(Method::PATCH, &entry, Some(&json!({"name": "told all"})))
+        .await?;
     let mut spans = Vec::new();
     for answer in try_join_all(polls).await? {
         let (changes, at) = answer?;
@@ -100,6 +106,8 @@ fn part(spans: &[Duration], percent: usize) -> Duration {
 
 impl Told {
     /// Run by `make polls`.
+    ///
+    /// shows: QAS-012, NF-sync
     pub(super) fn judge(&self) -> anyhow::Result<()> {
         ensure!(
             part(&self.seen, 50) <= SEEN_P50_MAX && part(&self.seen, 99) <= SEEN_P99_MAX,

@@ -1,4 +1,5 @@
-//! Calls by pages of other origins in a browser: allowed to the origins that the configuration names, and by default to none.
+//! Calls by pages of other origins in a browser: allowed to the origins that the configuration names, and by default to none
+//! (decision 0044).
 //!
 //! A browser asks with an OPTIONS of its own before most of its calls and hides from the page what no answer exposes (the CORS
 //! protocol of the Fetch standard).
