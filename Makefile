@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim histories wide-folder wide-folder-10m rewind largest-file clients tools clean
+.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim histories wide-folder wide-folder-10m rewind largest-file delta clients tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -133,6 +133,12 @@ rewind: build
 # C-4 at its full scale: a file of 10 GiB there and back. A few minutes and twenty gigabytes of disk.
 largest-file: build
 	$(CARGO) run --release --locked -p chaos --bin largest-file -- --holdfast $(HOLDFAST) $(ARGS)
+
+# What delta sync asks of the wire, and batches and repeated contents of the disks, each held against its figure. Some minutes for each
+# of the seven parts and 20 GB of disk, of which ARGS="--largest 1073741824 --files 100000" takes most away; ARGS="--only lists,growth" for
+# some of lists, single-byte, growth, compression, twice, batches and largest.
+delta: build
+	$(CARGO) run --release --locked -p chaos --bin delta -- --holdfast $(HOLDFAST) $(ARGS)
 
 # Clients that others wrote (tuspy, Google's for python) upload 1 GiB each across cuts and deaths of gateways. About five minutes, 10 GiB of
 # disk, and the machine's registry of Python packages. ARGS="--bytes 268435456" for less.

@@ -3,6 +3,7 @@
 pub mod api_fuzz;
 pub mod bench;
 pub mod content;
+pub mod delta;
 pub mod demo;
 pub mod dev_cluster;
 pub mod kills;

@@ -4,9 +4,9 @@
 //! so a page that is quick because it is wrong fails. Passes when what `pages`, `whole` and `rest` ask holds.
 //! Not here: files in the folder (a listing shows both alike) and several readers at once (the bench).
 
-mod files;
+pub(crate) mod files;
 mod pages;
-mod rest;
+pub(crate) mod rest;
 mod whole;
 
 use crate::dev_cluster::DevCluster;

@@ -43,7 +43,7 @@ fn stored(answer: &Answer) -> Vec<StoredFile> {
     results.collect()
 }
 
-/// shows: N9 scale=1/1000
+/// shows: N9 side=batched scale=1/1000
 #[tokio::test]
 async fn a_thousand_files_lie_in_one_stripe_and_come_back_after_a_crash() {
     let mut world = World::start().await;

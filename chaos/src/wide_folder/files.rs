@@ -12,8 +12,8 @@ use client_sdk::client::Client;
 use std::time::Instant;
 
 /// They lie in stripes, as a batch stores them.
-const FILE_BYTES: u64 = 4 << 10;
-const BATCH_FILES: usize = 1_000;
+pub(crate) const FILE_BYTES: u64 = 4 << 10;
+pub(crate) const BATCH_FILES: usize = 1_000;
 const FOLDER: &str = "/files";
 /// Decides the contents.
 const SEED: u64 = 12;
@@ -22,20 +22,26 @@ const SEED: u64 = 12;
 pub(super) async fn put(client: &Client, count: usize) -> anyhow::Result<()> {
     let begun = Instant::now();
     for first in (0..count).step_by(BATCH_FILES) {
-        let batch = tokio::task::spawn_blocking(move || batch(first, BATCH_FILES.min(count - first))).await?;
-        for result in put_batch(client, &batch).await? {
-            let is_there = match &result {
-                FileResult::Stored(stored) => stored.entry.size == FILE_BYTES,
-                // A try before was applied though its answer did not come.
-                FileResult::Refused(refused) => refused.problem.code == "name_taken",
-            };
-            ensure!(is_there, "a file of a batch is not there: {result:?}");
-        }
+        put_some(client, first, BATCH_FILES.min(count - first)).await?;
     }
     println!(
         "{count} files of {FILE_BYTES} bytes in {:.0} s",
         begun.elapsed().as_secs_f64()
     );
+    Ok(())
+}
+
+/// Puts the files from `first` on in one batch, at most a thousand; every one is there on return.
+pub(crate) async fn put_some(client: &Client, first: usize, count: usize) -> anyhow::Result<()> {
+    let batch = tokio::task::spawn_blocking(move || batch(first, count)).await?;
+    for result in put_batch(client, &batch).await? {
+        let is_there = match &result {
+            FileResult::Stored(stored) => stored.entry.size == FILE_BYTES,
+            // A try before was applied though its answer did not come.
+            FileResult::Refused(refused) => refused.problem.code == "name_taken",
+        };
+        ensure!(is_there, "a file of a batch is not there: {result:?}");
+    }
     Ok(())
 }
 

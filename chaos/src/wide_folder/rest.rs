@@ -53,7 +53,8 @@ fn judge(replica_bytes: f64, entries: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bytes_below(folder: &Path) -> anyhow::Result<u64> {
+/// Bytes of all files below a folder, which may change meanwhile.
+pub(crate) fn bytes_below(folder: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for inside in std::fs::read_dir(folder)? {
         let inside = inside?;
