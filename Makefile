@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim histories wide-folder wide-folder-10m rewind largest-file delta clients tools clean
+.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim histories collection wide-folder wide-folder-10m rewind largest-file delta clients tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -108,14 +108,20 @@ quorum: tools
 	HOLDFAST_QUORUM_SEEDS=30 $(CARGO) test --release --locked -p metadata-raft --lib -- voters_acknowledge
 
 # The simulated world: so many seeds, or one again with SEED=n, perhaps with a planted bug (PLANT=vote-unsynced). A second a seed.
+# KIND=collection for worlds in which contents come, are shared and go for good.
 SEEDS ?= 100
 FIRST ?= 1
 sim: tools
-	$(CARGO) run --release --locked -q -p chaos --bin sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(if $(PLANT),--plant $(PLANT)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(ARGS)
+	$(CARGO) run --release --locked -q -p chaos --bin sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(if $(KIND),--kind $(KIND)) $(if $(PLANT),--plant $(PLANT)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(ARGS)
 
 # C-3 with histories as long as it asks for: twenty seeds of 2,000 operations (OPERATIONS=n for `make sim`). Some minutes.
 histories:
 	$(MAKE) sim SEEDS=20 OPERATIONS=2000
+
+# N8 at its full scale: a million random steps in two hundred worlds of collection. WORLDS=n for other numbers of them.
+WORLDS ?= 200
+collection:
+	$(MAKE) sim KIND=collection SEEDS=$(WORLDS) OPERATIONS=5000 ARGS="--steps $$(($(WORLDS) * 5000))"
 
 # SC-in-3 and N12 at their full scale: a million children in one folder, then ten minutes at rest beside 150,000 files. About
 # seventeen minutes and four gigabytes of disk.

@@ -2,6 +2,7 @@
 //!
 //! A checker is trusted because it has caught a bug planted on purpose (`tests/world.rs`).
 
+pub mod collection;
 pub mod durability;
 pub mod entries;
 pub mod linearizability;

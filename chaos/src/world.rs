@@ -4,12 +4,18 @@
 //! Place in the picture: the product's own services on simulated seams: turmoil's network and time, disks and stores in memory,
 //! clocks that may be wrong. `make sim` runs many seeds, each in a process of its own, since libraries below draw from
 //! thread-locals and counters that a second run in the same process would find used.
-//! Reading order: `shape`, `processes`, `network`, `storage`, `workload`, `nemesis`, then the oracles.
+//! There are two sorts of worlds (`kind`): one in which operations meet on a few names, and one of collection.
+//! Reading order: `shape`, `processes`, `network`, `storage`, `home`, `workload`, `turnover`, `nemesis`, then the oracles.
 //! Not here: QUIC, RocksDB, HTTP and real disks, which level 5 runs.
 
 pub mod campaign;
+pub mod census;
+pub mod collectors;
 pub mod faults;
 pub mod history;
+pub mod home;
+pub mod kind;
+pub mod ledger;
 pub mod nemesis;
 pub mod network;
 pub mod observed;
@@ -20,13 +26,17 @@ pub mod report;
 pub mod shape;
 pub mod storage;
 pub mod trace;
+pub mod turnover;
+mod verdict;
 pub mod workload;
 
-use crate::oracle::durability::{self, Found};
+use crate::oracle::collection::Findings;
+use crate::oracle::durability::Found;
 use crate::oracle::raft::RaftOracle;
-use crate::oracle::{entries, names};
 use crate::world::faults::Faults;
 use crate::world::history::History;
+use crate::world::kind::Kind;
+use crate::world::ledger::Ledger;
 use crate::world::nemesis::Nemesis;
 use crate::world::phase::{Phase, Phases};
 use crate::world::plant::Plant;
@@ -35,6 +45,7 @@ use crate::world::report::Report;
 use crate::world::shape::{GATEWAY, host};
 use crate::world::storage::Storage;
 use crate::world::trace::Trace;
+use crate::world::turnover::Turnover;
 use crate::world::workload::Workload;
 use daemon::random::Random;
 use gateway::config::MetadataReads;
@@ -42,6 +53,7 @@ use model::id::{EntryId, GroupId, RaftId};
 use model::process::ProcessId;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use turmoil::{Builder, Sim};
@@ -62,6 +74,8 @@ const WORLD_MAX: Duration = Duration::from_secs(400);
 pub struct Orders {
     /// Decides everything.
     pub seed: u64,
+    /// What users do.
+    pub kind: Kind,
     /// A bug that some oracle must catch.
     pub plant: Option<Plant>,
     /// No faults: the cluster is left in peace.
@@ -75,10 +89,25 @@ pub struct Orders {
 /// What was found of each acknowledged version, or why the cluster did not serve again.
 type ReadBack = Result<BTreeMap<(EntryId, u64), Found>, String>;
 
-/// What the gateway's host leaves for the report.
-#[derive(Default)]
-struct Left {
-    found: Option<ReadBack>,
+/// What users leave for the report.
+enum Left {
+    /// Of a world of names.
+    Names(ReadBack),
+    /// Of a world of collection; why there is nothing to be judged, when the cluster did not serve again.
+    Collection(Result<Findings, String>),
+}
+
+/// What users did and were told; which one is used follows from the world's sort. Clones are the same.
+#[derive(Clone, Default)]
+struct Records {
+    history: History,
+    ledger: Ledger,
+}
+
+impl Records {
+    fn answered(&self) -> usize {
+        self.history.answered() + self.ledger.answered()
+    }
 }
 
 /// Runs the world of a seed to its end. Once in a process, on a thread that does nothing else.
@@ -95,15 +124,14 @@ pub fn run(orders: &Orders) -> anyhow::Result<Report> {
     let witness = ground.raft.clone();
     // A task's panic is seen by nobody else; the process has one world and ends with it.
     std::panic::set_hook(Box::new(move |panic| witness.accuse(format!("panic: {panic}"))));
-    let (history, phases, left) = (
-        History::default(),
-        Phases::default(),
-        Arc::new(Mutex::new(Left::default())),
-    );
+    let (records, phases) = (Records::default(), Phases::default());
+    let left: Arc<Mutex<Option<Left>>> = Arc::default();
     let mut sim = Builder::new()
         .rng_seed(seed.u64())
         .tick_duration(TICK)
-        .simulation_duration(WORLD_MAX + orders.operations.map_or(Duration::ZERO, |_| FAULTS_LONGEST))
+        .simulation_duration(
+            WORLD_MAX + orders.kind.quiet() + orders.operations.map_or(Duration::ZERO, |_| FAULTS_LONGEST),
+        )
         .min_message_latency(LATENCY_MIN)
         .max_message_latency(LATENCY_MAX)
         .udp_capacity(1 << 16)
@@ -111,27 +139,53 @@ pub fn run(orders: &Orders) -> anyhow::Result<Report> {
     settle(&mut sim, &ground);
     let directory = tempfile::tempdir()?;
     let (path, users) = (directory.path().to_owned(), Random::seeded(seed.u64()));
-    let (seen, own_phases, end) = (history.clone(), phases.clone(), Arc::clone(&left));
-    let own = ground.clone();
+    let (own, own_records, own_phases) = (ground.clone(), records.clone(), phases.clone());
+    let end = Arc::clone(&left);
     sim.client(host(GATEWAY), async move {
-        let core = processes::gateway(&own, &path).await?;
-        let found = async {
-            let workload = Workload::begin(core, seen, users).await?;
-            own_phases.enter(Phase::Faults);
-            workload.work(&own_phases).await;
-            workload.read_back().await
-        };
-        let found = found.await;
+        let found = live(&own, &path, own_records, &own_phases, users).await?;
         own_phases.enter(Phase::Peace);
-        end.lock().unwrap_or_else(PoisonError::into_inner).found = Some(found);
+        *end.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         Ok(())
     });
     let nemesis = Nemesis::new(ground.clone(), Random::seeded(seed.u64()));
-    drive(&mut sim, &ground, &phases, nemesis, (orders, &history))?;
-    let found = left.lock().unwrap_or_else(PoisonError::into_inner).found.take();
+    drive(&mut sim, &ground, &phases, nemesis, (orders, &records))?;
+    let found = left.lock().unwrap_or_else(PoisonError::into_inner).take();
     let simulated = sim.elapsed();
     drop(sim);
-    Ok(judge(orders, &ground, &history, found, simulated))
+    Ok(verdict::report(orders, &ground, &records, found, simulated))
+}
+
+/// What happens on the gateway's host, from the beginning to the end of a world.
+async fn live(
+    ground: &Ground,
+    directory: &Path,
+    records: Records,
+    phases: &Phases,
+    users: Random,
+) -> Result<Left, Box<dyn std::error::Error>> {
+    let core = processes::gateway(ground, directory).await?;
+    Ok(match ground.kind {
+        Kind::Names => {
+            let found = async {
+                let workload = Workload::begin(core, records.history, users).await?;
+                phases.enter(Phase::Faults);
+                workload.work(phases).await;
+                workload.read_back().await
+            };
+            Left::Names(found.await)
+        }
+        Kind::Collection => {
+            let found = async {
+                let lives = Random::seeded(users.u64());
+                tokio::spawn(collectors::keep(Arc::clone(&core), phases.clone(), lives));
+                let turnover = Turnover::begin(core, records.ledger, users).await?;
+                phases.enter(Phase::Faults);
+                turnover.work(phases).await;
+                turnover.take_stock(ground).await
+            };
+            Left::Collection(found.await)
+        }
+    })
 }
 
 fn ground(orders: &Orders, seed: &Random, trace: Trace) -> Ground {
@@ -146,6 +200,7 @@ fn ground(orders: &Orders, seed: &Random, trace: Trace) -> Ground {
         false => MetadataReads::Leader,
     };
     Ground {
+        kind: orders.kind,
         storage: Storage::new(Random::seeded(seed.u64()), trace.clone(), faults.clone(), orders.plant),
         trace,
         faults,
@@ -175,7 +230,7 @@ fn drive(
     ground: &Ground,
     phases: &Phases,
     mut nemesis: Nemesis,
-    (orders, history): (&Orders, &History),
+    (orders, records): (&Orders, &Records),
 ) -> anyhow::Result<()> {
     let mut faults_began = None;
     loop {
@@ -187,7 +242,7 @@ fn drive(
             let lasted = sim.elapsed() - *faults_began.get_or_insert(sim.elapsed());
             let is_enough = match orders.operations {
                 None => lasted >= FAULTS_LAST,
-                Some(operations) => history.answered() >= operations || lasted >= FAULTS_LONGEST,
+                Some(operations) => records.answered() >= operations || lasted >= FAULTS_LONGEST,
             };
             if is_enough {
                 nemesis.end_all(sim);
@@ -219,41 +274,4 @@ fn look(ground: &Ground) -> Vec<(GroupId, ProcessId)> {
         }
     }
     elected
-}
-
-fn judge(orders: &Orders, ground: &Ground, history: &History, found: Option<ReadBack>, simulated: Duration) -> Report {
-    let (done, mut violations) = history.read();
-    violations.extend(ground.raft.violations());
-    let acknowledged = durability::acknowledged(&done);
-    match found {
-        Some(Ok(found)) => violations.extend(durability::violations(&acknowledged, &found)),
-        Some(Err(why)) => violations.push(why),
-        None => violations.push("the world ended before its users did".to_owned()),
-    }
-    violations.extend(names::violations(&done, &workload::folders()));
-    violations.extend(entries::violations(&done));
-    let asked = orders.operations.unwrap_or(0);
-    if done.len() < asked {
-        violations.push(format!(
-            "{} operations were answered in all the time, {asked} were asked for",
-            done.len()
-        ));
-    }
-    let (trace_hash, counts) = ground.trace.read();
-    let (terms, compared) = ground.raft.seen();
-    let unknown = done.iter().filter(|event| event.returned.is_none()).count();
-    Report {
-        seed: orders.seed,
-        plant: orders.plant.map(|plant| plant.as_str().to_owned()),
-        trace_hash,
-        counts,
-        operations: done.len(),
-        unknown,
-        concurrency: history.concurrency(),
-        acknowledged: acknowledged.len(),
-        terms,
-        states_compared: compared,
-        simulated_ms: u64::try_from(simulated.as_millis()).unwrap_or(u64::MAX),
-        violations,
-    }
 }

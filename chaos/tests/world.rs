@@ -1,10 +1,13 @@
-//! The simulated world in CI: twenty seeds hold, a seed twice is the same world, and each planted bug is caught.
+//! The simulated world in CI: twenty seeds hold, a seed twice is the same world, and each planted bug is caught; of worlds of
+//! collection fewer seeds.
 //!
 //! Each seed runs in a process of its own, as `make sim` does it; a failing one is printed with the command that runs it again.
 
 #![allow(clippy::unwrap_used)] // Test code: a panic is the report.
 
+use chaos::world::Orders;
 use chaos::world::campaign::{Campaign, replay, run_one};
+use chaos::world::kind::Kind;
 use chaos::world::plant::Plant;
 use chaos::world::report::Report;
 use std::path::Path;
@@ -16,27 +19,63 @@ const SEEDS_TO_CATCH: u64 = 200;
 const CONCURRENCY_MIN: usize = 4;
 /// Seeds of a plant that run before it is asked whether one was enough.
 const SEEDS_AT_ONCE: u64 = 4;
+/// Worlds of collection, and how many operations each of them lasts.
+const COLLECTION_SEEDS: u64 = 4;
+const COLLECTION_OPERATIONS: usize = 750;
+/// The same of one that runs twice, or has a bug.
+const COLLECTION_OPERATIONS_FEW: usize = 300;
 
 fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_sim"))
 }
 
-fn one(seed: u64) -> Report {
-    run_one(binary(), seed, None, None).unwrap()
+fn names(seed: u64) -> Orders {
+    Orders {
+        seed,
+        ..Orders::default()
+    }
+}
+
+fn collection(seed: u64, operations: usize) -> Orders {
+    Orders {
+        kind: Kind::Collection,
+        operations: Some(operations),
+        ..names(seed)
+    }
+}
+
+/// The trace of two runs that must be the same.
+fn twice(orders: &Orders) -> String {
+    let [first, again] = [(), ()].map(|()| run_one(binary(), orders).unwrap());
+    assert_eq!(
+        first,
+        again,
+        "{} ARGS='--trace FILE' shows where two runs part",
+        replay(orders)
+    );
+    first.trace_hash
 }
 
 #[test]
 fn the_same_seed_twice_is_the_same_world_and_another_seed_is_another() {
     // Of three worlds in a row one reads by lease, and that is the second of these.
-    let hashes = [3, 5].map(|seed| {
-        let (first, again) = (one(seed), one(seed));
-        assert_eq!(
-            first, again,
-            "make sim SEED={seed} ARGS='--trace FILE' shows where two runs part"
-        );
-        first.trace_hash
-    });
-    assert_ne!(hashes[0], hashes[1]);
+    assert_ne!(twice(&names(3)), twice(&names(5)));
+}
+
+#[test]
+fn the_same_seed_twice_is_the_same_world_of_collection() {
+    twice(&collection(3, COLLECTION_OPERATIONS_FEW));
+}
+
+/// A report of a world that kept every promise.
+fn held(orders: &Orders, report: anyhow::Result<Report>) -> Report {
+    let report = report.unwrap_or_else(|error| panic!("{error:#}\nagain: {}", replay(orders)));
+    println!("{}", report.line());
+    let violations = report.violations.join("\n");
+    assert!(violations.is_empty(), "{violations}\nagain: {}", replay(orders));
+    assert!(report.concurrency >= CONCURRENCY_MIN, "{}", replay(orders));
+    assert!(report.counts.faults > 0 && report.acknowledged > 0 && report.states_compared > 0);
+    report
 }
 
 /// Commits behind a base version, reads, moves and deletions under partitions, deaths and power cuts.
@@ -48,24 +87,11 @@ fn twenty_seeds_hold_every_promise() {
     let campaign = Campaign {
         binary: binary().to_owned(),
         seeds: (1..=SEEDS).collect(),
-        plant: None,
-        operations: None,
+        orders: Orders::default(),
     };
     println!("{}", Report::TITLES);
-    let mut reports = Vec::new();
-    for (seed, report) in campaign.run(|_, _| ()) {
-        let report = report.unwrap_or_else(|error| panic!("{error:#}\nagain: {}", replay(seed, None, None)));
-        println!("{}", report.line());
-        assert!(
-            report.violations.is_empty(),
-            "{}\nagain: {}",
-            report.violations.join("\n"),
-            replay(seed, None, None)
-        );
-        assert!(report.concurrency >= CONCURRENCY_MIN, "{}", replay(seed, None, None));
-        assert!(report.counts.faults > 0 && report.acknowledged > 0 && report.states_compared > 0);
-        reports.push(report);
-    }
+    let ended = campaign.run(|_, _| ()).into_iter();
+    let reports: Vec<Report> = ended.map(|(seed, report)| held(&names(seed), report)).collect();
     let sum = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
     let (operations, unknown) = (sum(|report| report.operations), sum(|report| report.unknown));
     assert!(operations >= 4_000, "{operations} operations");
@@ -77,42 +103,94 @@ fn twenty_seeds_hold_every_promise() {
     assert!(sum(|report| report.terms) > 3 * reports.len());
 }
 
+/// Contents come, are shared and go, under the same faults: what somebody may still want is there, the rest is gone after two graces.
+///
+/// shows: N8 scale=3000/1000000
+#[test]
+fn nothing_alive_is_removed_and_nothing_leaks_in_a_world_of_collection() {
+    let campaign = Campaign {
+        binary: binary().to_owned(),
+        seeds: (1..=COLLECTION_SEEDS).collect(),
+        orders: collection(0, COLLECTION_OPERATIONS),
+    };
+    println!("{}", Report::TITLES);
+    let ended = campaign.run(|_, _| ()).into_iter();
+    let reports: Vec<Report> = ended
+        .map(|(seed, report)| held(&campaign.orders.of(seed), report))
+        .collect();
+    let steps: u64 = reports.iter().map(Report::steps).sum();
+    assert!(steps >= 3_000, "{steps} steps");
+    let collected: Vec<_> = reports.iter().filter_map(|report| report.collected).collect();
+    assert_eq!(collected.len(), reports.len());
+    // Without removals nothing was shown.
+    assert!(collected.iter().all(|collected| collected.stripes_removed > 0));
+    assert!(collected.iter().any(|collected| collected.orphans_removed > 0));
+}
+
 /// Runs seeds until one is caught by a violation that says `mark`.
-fn caught(plant: Plant, mark: &str) {
+fn caught(orders: &Orders, mark: &str) {
     for first in (1..=SEEDS_TO_CATCH).step_by(SEEDS_AT_ONCE as usize) {
         let campaign = Campaign {
             binary: binary().to_owned(),
             seeds: (first..first + SEEDS_AT_ONCE).collect(),
-            plant: Some(plant),
-            operations: None,
+            orders: orders.clone(),
         };
         for (seed, report) in campaign.run(|_, _| ()) {
             let violations = report.unwrap().violations;
             if let Some(violation) = violations.iter().find(|violation| violation.contains(mark)) {
-                println!("{}: {violation}", replay(seed, Some(plant), None));
+                println!("{}: {violation}", replay(&orders.of(seed)));
                 return;
             }
         }
     }
-    panic!("{} was not caught by {SEEDS_TO_CATCH} seeds", plant.as_str());
+    panic!("{orders:?} was not caught by {SEEDS_TO_CATCH} seeds");
+}
+
+fn planted(plant: Plant) -> Orders {
+    Orders {
+        plant: Some(plant),
+        ..Orders::default()
+    }
+}
+
+fn planted_in_collection(plant: Plant) -> Orders {
+    Orders {
+        plant: Some(plant),
+        ..collection(0, COLLECTION_OPERATIONS_FEW)
+    }
 }
 
 #[test]
 fn a_vote_that_was_not_synced_gives_a_term_two_leaders() {
-    caught(Plant::VoteUnsynced, "both lead term");
+    caught(&planted(Plant::VoteUnsynced), "both lead term");
 }
 
 #[test]
 fn a_writer_that_failed_and_is_counted_loses_an_acknowledged_version() {
-    caught(Plant::CountsFailedWriter, "is lost");
+    caught(&planted(Plant::CountsFailedWriter), "is lost");
 }
 
 #[test]
 fn a_follower_that_reads_alone_answers_from_the_past() {
-    caught(Plant::FollowerReadsAlone, "no order explains");
+    caught(&planted(Plant::FollowerReadsAlone), "no order explains");
 }
 
 #[test]
 fn a_leader_that_serves_before_recovery_answers_from_the_past() {
-    caught(Plant::ServesBeforeRecovery, "no order explains");
+    caught(&planted(Plant::ServesBeforeRecovery), "no order explains");
+}
+
+#[test]
+fn a_copy_that_raises_no_count_is_lost_with_its_source() {
+    caught(&planted_in_collection(Plant::CountsSharedOnce), "is lost");
+}
+
+#[test]
+fn a_purge_that_removes_at_once_loses_what_others_share() {
+    caught(&planted_in_collection(Plant::PurgeRemovesAtOnce), "is lost");
+}
+
+#[test]
+fn a_removal_that_does_not_happen_is_a_leak() {
+    caught(&planted_in_collection(Plant::RemovesNothing), "leak: ");
 }

@@ -2,6 +2,8 @@
 //!
 //! Not here: what one seed does (`world::run`).
 
+use crate::world::Orders;
+use crate::world::kind::Kind;
 use crate::world::plant::Plant;
 use crate::world::report::Report;
 use anyhow::{Context, bail};
@@ -17,22 +19,21 @@ pub struct Campaign {
     pub binary: PathBuf,
     /// The seeds.
     pub seeds: Vec<u64>,
-    /// A bug in every world.
-    pub plant: Option<Plant>,
-    /// How many operations each world lasts, where it is not its usual time.
-    pub operations: Option<usize>,
+    /// What each world is told beside its seed: its sort, its bug, and how many operations it lasts.
+    pub orders: Orders,
 }
 
-/// Runs one seed in a process of its own.
+/// Runs one seed in a process of its own, as `orders` say of seed, sort, bug and operations.
 ///
 /// Errors: the process does not start, or ends without a report, as by a panic; what it said is in the error.
-pub fn run_one(binary: &Path, seed: u64, plant: Option<Plant>, operations: Option<usize>) -> anyhow::Result<Report> {
+pub fn run_one(binary: &Path, orders: &Orders) -> anyhow::Result<Report> {
+    let seed = orders.seed;
     let mut command = Command::new(binary);
-    command.args(["--json", "--seed", &seed.to_string()]);
-    if let Some(plant) = plant {
+    command.args(["--json", "--seed", &seed.to_string(), "--kind", orders.kind.as_str()]);
+    if let Some(plant) = orders.plant {
         command.args(["--plant", plant.as_str()]);
     }
-    if let Some(operations) = operations {
+    if let Some(operations) = orders.operations {
         command.args(["--operations", &operations.to_string()]);
     }
     let ended = command
@@ -62,7 +63,7 @@ impl Campaign {
                     loop {
                         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some(seed) = next else { return };
-                        let report = run_one(&self.binary, seed, self.plant, self.operations);
+                        let report = run_one(&self.binary, &self.orders.of(seed));
                         if sender.send((seed, report)).is_err() {
                             return;
                         }
@@ -82,10 +83,24 @@ impl Campaign {
     }
 }
 
+impl Orders {
+    /// The same for another seed.
+    #[must_use]
+    pub fn of(&self, seed: u64) -> Self {
+        Self { seed, ..self.clone() }
+    }
+}
+
 /// The command that runs a seed again.
 #[must_use]
-pub fn replay(seed: u64, plant: Option<Plant>, operations: Option<usize>) -> String {
-    let plant = plant.map_or_else(String::new, |plant| format!(" PLANT={}", plant.as_str()));
+pub fn replay(orders: &Orders) -> String {
+    let kind = match orders.kind {
+        Kind::Names => String::new(),
+        kind => format!(" KIND={}", kind.as_str()),
+    };
+    let plant = orders.plant.map(Plant::as_str);
+    let plant = plant.map_or_else(String::new, |plant| format!(" PLANT={plant}"));
+    let operations = orders.operations;
     let operations = operations.map_or_else(String::new, |operations| format!(" OPERATIONS={operations}"));
-    format!("make sim SEED={seed}{plant}{operations}")
+    format!("make sim SEED={}{kind}{plant}{operations}", orders.seed)
 }

@@ -1,6 +1,9 @@
 //! Bugs planted on purpose, each at a seam: what an oracle must catch before it is trusted (docs/testing.md).
 //!
 //! Nothing here can reach production: each stands in front of a seam that only the simulated world hands in.
+//! Not here: bugs of collection (`collection`).
+
+pub mod collection;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,15 +39,24 @@ pub enum Plant {
     CountsFailedWriter,
     /// A follower answers reads without asking its leader up to where it must have applied.
     FollowerReadsAlone,
+    /// Of a world of collection: a page that a copy holds too is counted once.
+    CountsSharedOnce,
+    /// Of a world of collection: what is purged is removed from the disks at once, without counts and without grace.
+    PurgeRemovesAtOnce,
+    /// Of a world of collection: nodes are said to have removed what nobody told them to.
+    RemovesNothing,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::ServesBeforeRecovery,
         Self::VoteUnsynced,
         Self::CountsFailedWriter,
         Self::FollowerReadsAlone,
+        Self::CountsSharedOnce,
+        Self::PurgeRemovesAtOnce,
+        Self::RemovesNothing,
     ];
 
     /// As the command line writes it.
@@ -55,6 +67,9 @@ impl Plant {
             Self::VoteUnsynced => "vote-unsynced",
             Self::CountsFailedWriter => "counts-failed-writer",
             Self::FollowerReadsAlone => "follower-reads-alone",
+            Self::CountsSharedOnce => "counts-shared-once",
+            Self::PurgeRemovesAtOnce => "purge-removes-at-once",
+            Self::RemovesNothing => "removes-nothing",
         }
     }
 }

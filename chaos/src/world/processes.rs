@@ -5,8 +5,9 @@
 
 use crate::oracle::raft::RaftOracle;
 use crate::world::faults::{Faults, SimClock};
+use crate::world::kind::Kind;
 use crate::world::network::{Service, SimTransport};
-use crate::world::plant::{CountingFailed, Plant, PlantedReplica};
+use crate::world::plant::{CountingFailed, Plant, PlantedReplica, collection};
 use crate::world::shape::{self, CLUSTER, DISK_BYTES, GATEWAY};
 use crate::world::storage::Storage;
 use crate::world::trace::Trace;
@@ -55,6 +56,8 @@ const UPLOAD_BUDGET_BYTES: u64 = 256 << 20;
 /// What all processes of a world share; clones are the same.
 #[derive(Clone)]
 pub struct Ground {
+    /// What sort of world it is.
+    pub kind: Kind,
     /// Hash and lines of what happens.
     pub trace: Trace,
     /// What the nemesis does to it.
@@ -155,7 +158,7 @@ pub async fn replica(ground: Ground, own: ProcessId) -> turmoil::Result {
         workers: life.workers.clone(),
     };
     let makes_groups = own.number == 1 && !ground.storage.is_founded();
-    let config = shape::metadata_config(own, ground.lease_reads);
+    let config = shape::metadata_config(own, ground.lease_reads, ground.kind);
     match metadata_raft::serve::start(&config, &seams, makes_groups).await {
         Err(error) => ground.raft.accuse(format!("{own} does not start: {error}")),
         Ok(process) => {
@@ -200,7 +203,7 @@ pub async fn node(ground: Ground, own: ProcessId) -> turmoil::Result {
         metrics: life.metrics.clone(),
         workers: life.workers.clone(),
     };
-    match node::serve::start(&shape::node_config(own), &seams).await {
+    match node::serve::start(&shape::node_config(own, ground.kind), &seams).await {
         Err(error) => ground.raft.accuse(format!("{own} does not start: {error}")),
         Ok(node) => {
             for (disk, reason) in node.service().missing() {
@@ -290,6 +293,7 @@ pub async fn gateway(ground: &Ground, directory: &Path) -> Result<Arc<Core>, Box
         nodes: None,
     };
     let transport = CountingFailed::around(Arc::clone(&life.transport), ground.plant);
+    let transport = collection::around(transport, ground.plant);
     let seams = GatewaySeams {
         transport,
         ..life.gateway_seams()

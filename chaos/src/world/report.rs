@@ -3,11 +3,28 @@
 use crate::world::trace::Counts;
 use serde::{Deserialize, Serialize};
 
+/// What collection came to in a world of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Files that were there in the end.
+    pub files: usize,
+    /// Dead stripes that were removed.
+    pub stripes_removed: u64,
+    /// Times that a node was told to remove what was never named.
+    pub orphans_removed: u64,
+    /// Bytes that lived on disks in the end.
+    pub living_bytes: u64,
+    /// Of these, bytes of stripes that nobody knew.
+    pub leaked_bytes: u64,
+}
+
 /// The outcome of one seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// What decided everything.
     pub seed: u64,
+    /// What sort of world it was.
+    pub kind: String,
     /// The planted bug.
     pub plant: Option<String>,
     /// Over messages, syncs, states and faults in their order.
@@ -28,6 +45,8 @@ pub struct Report {
     pub states_compared: u64,
     /// Time that passed in the world.
     pub simulated_ms: u64,
+    /// Of a world of collection that came to its end.
+    pub collected: Option<Collected>,
     /// What was violated; empty when all held.
     pub violations: Vec<String>,
 }
@@ -37,15 +56,31 @@ impl Report {
     pub const TITLES: &str =
         "  seed trace             ops  unknown  acked  terms  states  messages    syncs  faults  simulated  verdict";
 
+    /// Random steps: what users asked and what the nemesis did.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.operations as u64 + self.counts.faults
+    }
+
     /// The row of a table.
     #[must_use]
     pub fn line(&self) -> String {
+        let collected = self.collected.map_or_else(String::new, |collected| {
+            format!(
+                "; {} files, {} stripes and {} orphans removed, {} of {} bytes nobody's",
+                collected.files,
+                collected.stripes_removed,
+                collected.orphans_removed,
+                collected.leaked_bytes,
+                collected.living_bytes
+            )
+        });
         let verdict = match self.violations.len() {
             0 => "holds".to_owned(),
             count => format!("{count} VIOLATED"),
         };
         format!(
-            "{:>6} {} {:>4} {:>8} {:>6} {:>6} {:>7} {:>9} {:>8} {:>7} {:>8} s  {verdict}",
+            "{:>6} {} {:>4} {:>8} {:>6} {:>6} {:>7} {:>9} {:>8} {:>7} {:>8} s  {verdict}{collected}",
             self.seed,
             &self.trace_hash[..16],
             self.operations,

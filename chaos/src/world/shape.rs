@@ -4,9 +4,10 @@
 //! loss of a whole region is survived.
 //! Not here: what a process stands on (`processes`).
 
+use crate::world::kind::Kind;
 use metadata_raft::config::{Config as MetadataConfig, ReplicaSite, Timing};
 use model::id::{ClusterId, DiskId, GroupId, NodeId, RaftId};
-use model::limits::{BIRTH_EPOCH_DEV, QUOTA_BYTES_DEV};
+use model::limits::QUOTA_BYTES_DEV;
 use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
 use node::config::{Config as NodeConfig, DiskConfig};
@@ -27,7 +28,6 @@ const DISKS_PER_NODE: u32 = 2;
 const GROUPS: u32 = 2;
 const PORT: u16 = 7000;
 const SEGMENT_BYTES: u64 = 8 << 20;
-const BLOCK_GRACE: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The one gateway.
@@ -97,9 +97,14 @@ pub fn groups() -> impl Iterator<Item = GroupId> {
     (1..=GROUPS).map(GroupId)
 }
 
+/// A span as settings have it.
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).expect("what a world waits for fits")
+}
+
 /// What a metadata replica is told; the same about leases for all of a world.
 #[must_use]
-pub fn metadata_config(process: ProcessId, lease_reads: bool) -> MetadataConfig {
+pub fn metadata_config(process: ProcessId, lease_reads: bool, kind: Kind) -> MetadataConfig {
     let site = |replica| ReplicaSite {
         region: region(replica),
         zone: "z1".to_owned(),
@@ -114,8 +119,8 @@ pub fn metadata_config(process: ProcessId, lease_reads: bool) -> MetadataConfig 
         settings: ClusterSettings {
             default_profile: ProfileId::Dev,
             default_quota_bytes: QUOTA_BYTES_DEV,
-            birth_epoch_ms: u64::try_from(BIRTH_EPOCH_DEV.as_millis()).expect("two seconds fit"),
-            block_grace_ms: u64::try_from(BLOCK_GRACE.as_millis()).expect("a minute fits"),
+            birth_epoch_ms: ms(kind.birth_epoch()),
+            block_grace_ms: ms(kind.block_grace()),
         },
         groups: groups().collect(),
         timing: Timing::Lan,
@@ -123,7 +128,7 @@ pub fn metadata_config(process: ProcessId, lease_reads: bool) -> MetadataConfig 
         nodes_expected: usize::try_from(NODES).expect("six fit"),
         require_encrypted_volume: false,
         segment_bytes: SEGMENT_BYTES,
-        age_every: BIRTH_EPOCH_DEV / 2,
+        age_every: kind.birth_epoch() / 2,
     }
 }
 
@@ -136,7 +141,7 @@ pub fn disks(process: ProcessId) -> impl Iterator<Item = DiskId> {
 
 /// What a storage node is told.
 #[must_use]
-pub fn node_config(process: ProcessId) -> NodeConfig {
+pub fn node_config(process: ProcessId, kind: Kind) -> NodeConfig {
     let disk = |disk| DiskConfig {
         disk,
         path: PathBuf::from(format!("/simulated/disk-{disk}")),
@@ -148,6 +153,6 @@ pub fn node_config(process: ProcessId) -> NodeConfig {
         disks: disks(process).map(disk).collect(),
         segment_bytes: SEGMENT_BYTES,
         scrub_period: NEVER,
-        limbo: NEVER,
+        limbo: kind.limbo(),
     }
 }

@@ -7,6 +7,7 @@
 use crate::oracle::raft::RaftOracle;
 use crate::world::faults::Faults;
 use crate::world::observed::ObservedKv;
+use crate::world::plant::collection::CountedOnce;
 use crate::world::plant::{Plant, VoteLiar};
 use crate::world::shape::{self, DISK_BYTES};
 use crate::world::trace::{Kind, Trace};
@@ -110,7 +111,8 @@ impl Storage {
     #[must_use]
     pub fn state(&self, process: ProcessId, oracle: RaftOracle) -> Arc<dyn Kv> {
         let store = Arc::clone(&self.inner().stores[&(process, 0)]);
-        Arc::new(ObservedKv::new(process, store, oracle, self.trace.clone()))
+        let observed = ObservedKv::new(process, store, oracle, self.trace.clone());
+        CountedOnce::around(Arc::new(observed), self.plant)
     }
 
     /// The place index of a node's disk, begun anew when `is_fresh`.

@@ -5,45 +5,33 @@
 //! Not here: faults (`nemesis`), what must hold of the answers (`oracle`).
 
 use crate::oracle::durability::{self, Found};
-use crate::world::history::{Answer, Ask, History, NameNumber, Refusal, Tag, content, tag_of};
+use crate::world::history::{Answer, Ask, History, NameNumber, Refusal, Tag};
+use crate::world::home::Home;
 use crate::world::phase::{Phase, Phases};
 use daemon::random::Random;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use gateway::drive::account::NewUser;
-use gateway::drive::upload::UploadOrder;
-use gateway::drive::{Caller, Core};
-use model::authorize::Principal;
+use gateway::drive::Core;
 use model::error_kind::ErrorKind;
 use model::id::EntryId;
-use model::name::{DrivePath, EntryName, Username};
+use model::name::{DrivePath, EntryName};
 use protocol::codes;
 use protocol::metadata::drive::{EntryRef, PatchTo, Place};
-use protocol::metadata::query::Manifest;
 use protocol::metadata::upload::UploadTarget;
 use protocol::wire_error::Failure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// Clients that work at once: a history with fewer than four proves too little.
 const CLIENTS: u64 = 6;
 const FOLDERS: usize = 2;
 const NAMES_PER_FOLDER: usize = 3;
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// Longest time until a cluster is up, or serves again after its faults: some elections, and breakers that close.
-const PATIENCE: Duration = Duration::from_secs(60);
-const TRY_AGAIN: Duration = Duration::from_millis(250);
-/// Contents that no client writes, long enough to be coded.
-const BEFORE: Tag = (1 << 40) + 3;
-const AFTER: Tag = (1 << 40) + 2;
 
 /// The users of one world.
 #[derive(Clone)]
 pub struct Workload {
-    core: Arc<Core>,
-    caller: Caller,
-    folders: Vec<EntryId>,
+    home: Home,
     history: History,
     /// Entries that were met, which clients choose from.
     met: Arc<Mutex<Vec<(EntryId, u64)>>>,
@@ -69,88 +57,17 @@ fn path_of(name: NameNumber) -> DrivePath {
     DrivePath::parse(&format!("/folder-{folder}/{}", entry_name.as_str())).expect("two short words are a path")
 }
 
-/// Tries until it succeeds; the last failure when it did not in time.
-async fn patiently<T>(mut attempt: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, String> {
-    let began = Instant::now();
-    loop {
-        match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(failure) if began.elapsed() > PATIENCE => return Err(format!("{}: {}", failure.code, failure.detail)),
-            Err(_) => sleep(TRY_AGAIN).await,
-        }
-    }
-}
-
 impl Workload {
     /// Waits until the cluster is up, and makes the user with its folders.
     ///
     /// Errors: the cluster does not come up.
     pub async fn begin(core: Arc<Core>, history: History, random: Random) -> Result<Self, String> {
-        let name = Username::new("ada").expect("a short word is a username");
-        let made = patiently(async || {
-            core.directory.refresh(0).await?;
-            let new = NewUser {
-                name: name.clone(),
-                // Nobody signs in here.
-                password_hash: "$argon2id$".to_owned(),
-                quota_bytes: None,
-                is_admin: false,
-            };
-            if let Some(facts) = core.login_facts(name.clone(), 0).await? {
-                return Ok(facts.user);
-            }
-            core.create_user(new, None, 0).await
-        });
-        let user = made.await.map_err(|why| format!("no user could be made: {why}"))?;
-        let principal = Principal {
-            user: user.user,
-            device: None,
-            is_admin: false,
-        };
-        let caller = Caller {
-            principal,
-            home: user.home,
-            trace: 0,
-        };
-        let mut folders = Vec::new();
-        for number in 0..FOLDERS {
-            let path = DrivePath::parse(&format!("/folder-{number}")).expect("a short word is a path");
-            let made = patiently(async || match core.entry(&caller, EntryRef::Path(path.clone())).await {
-                Err(failure) if failure.kind == ErrorKind::NotFound => {
-                    core.create_folder(&caller, Place::Path(path.clone()), false, None)
-                        .await
-                }
-                found => found,
-            });
-            let folder = made.await.map_err(|why| format!("no folder could be made: {why}"))?;
-            folders.push(folder.entry.id);
-        }
-        let workload = Self {
-            core,
-            caller,
-            folders,
+        Ok(Self {
+            home: Home::make(core, FOLDERS).await?,
             history,
             met: Arc::default(),
             random,
-        };
-        // Files of every form can be written: rows are planned and told by now, or soon.
-        let probe = patiently(async || workload.store("before", BEFORE).await);
-        probe.await.map_err(|why| format!("nothing could be stored: {why}"))?;
-        Ok(workload)
-    }
-
-    /// Stores a file beside the folders, or finds that an earlier try without an answer did.
-    async fn store(&self, name: &str, tag: Tag) -> Result<(), Failure> {
-        let name = EntryName::new(name).expect("a short word is a name");
-        let parent = self.caller.home.root();
-        let target = UploadTarget::Place {
-            place: Place::In { parent, name },
-            with_parents: false,
-        };
-        match self.upload(target, None, tag).await {
-            Err(failure) if !codes::NAME_TAKEN.is(&failure) => Err(failure),
-            _ => Ok(()),
-        }
+        })
     }
 
     /// Runs all clients until the phase of faults ends and each has its last answer.
@@ -228,14 +145,24 @@ impl Workload {
                 self.upload(target, None, *tag).await
             }
             Ask::Write(entry, base, tag) => self.upload(UploadTarget::Entry(*entry), Some(*base), *tag).await,
-            Ask::Read(entry) => self.read(*entry, None).await,
-            Ask::Look(name) => match self.core.entry(&self.caller, EntryRef::Path(path_of(*name))).await {
+            Ask::Read(entry) => self.read(*entry).await,
+            Ask::Look(name) => match self
+                .home
+                .core
+                .entry(&self.home.caller, EntryRef::Path(path_of(*name)))
+                .await
+            {
                 Ok(view) => Ok(Answer::Has(Some(view.entry.id))),
                 Err(failure) if failure.kind == ErrorKind::NotFound => Ok(Answer::Has(None)),
                 Err(failure) => Err(failure),
             },
             Ask::Rename(entry, name) => self.rename(*entry, *name).await,
-            Ask::Trash(entry) => self.core.trash(&self.caller, *entry, None).await.map(|()| Answer::Done),
+            Ask::Trash(entry) => self
+                .home
+                .core
+                .trash(&self.home.caller, *entry, None)
+                .await
+                .map(|()| Answer::Done),
             Ask::List(folder) => self.list(*folder).await,
         };
         result.unwrap_or_else(|failure| self.judged(ask, &failure))
@@ -258,53 +185,26 @@ impl Workload {
 
     fn place(&self, name: NameNumber) -> Place {
         let (folder, name) = name_of(name);
-        Place::In {
-            parent: self.folders[folder],
-            name,
-        }
+        self.home.place(folder, name)
     }
 
     async fn upload(&self, target: UploadTarget, base_version: Option<u64>, tag: Tag) -> Result<Answer, Failure> {
-        let bytes = content(tag);
-        let length = Some(bytes.len() as u64);
-        let order = UploadOrder {
-            target,
-            base_version,
-            declared_bytes: length,
-            is_body_held_back: false,
-            content_type: None,
-            key: None,
-        };
-        let body = stream::iter([Ok(bytes)]).boxed();
-        let admitted = self.core.admit(length)?;
-        let done = self.core.upload(&self.caller, admitted, order, body).await?;
-        let committed = done.committed;
-        Ok(Answer::Wrote(committed.view.entry.id, committed.version.number))
+        let (entry, version) = self.home.upload(target, base_version, tag).await?;
+        Ok(Answer::Wrote(entry, version))
     }
 
-    async fn read(&self, entry: EntryId, version: Option<u64>) -> Result<Answer, Failure> {
-        let manifest: Manifest = self.core.manifest(&self.caller, entry, version, None).await?;
-        let (number, size) = (manifest.version.number, manifest.version.size);
-        let parts: Vec<bytes::Bytes> = self
-            .core
-            .stream(self.caller, entry, manifest, 0..size)
-            .try_collect()
-            .await?;
-        match tag_of(&parts.concat()) {
-            Some(tag) => Ok(Answer::Content(number, tag)),
-            None => Err(Failure::bug(format!(
-                "version {number} of {entry} reads as what nobody wrote"
-            ))),
-        }
+    async fn read(&self, entry: EntryId) -> Result<Answer, Failure> {
+        let (version, tag) = self.home.read(entry, None).await?;
+        Ok(Answer::Content(version, tag))
     }
 
     async fn rename(&self, entry: EntryId, name: NameNumber) -> Result<Answer, Failure> {
         let (folder, name) = name_of(name);
         let to = PatchTo::Parts {
             name: Some(name),
-            parent: Some(self.folders[folder]),
+            parent: Some(self.home.folders[folder]),
         };
-        let view = self.core.patch(&self.caller, entry, to, None).await?;
+        let view = self.home.core.patch(&self.home.caller, entry, to, None).await?;
         // What lies in the trash has no name that others see.
         Ok(if view.is_in_trash {
             Answer::Nothing
@@ -314,8 +214,8 @@ impl Workload {
     }
 
     async fn list(&self, folder: usize) -> Result<Answer, Failure> {
-        let listed = EntryRef::Id(self.folders[folder]);
-        let listing = self.core.list(&self.caller, listed, 100, None).await?;
+        let listed = EntryRef::Id(self.home.folders[folder]);
+        let listing = self.home.core.list(&self.home.caller, listed, 100, None).await?;
         let number = |name: &str| name.strip_prefix("name-")?.parse::<NameNumber>().ok();
         let names = listing
             .entries
@@ -328,33 +228,12 @@ impl Workload {
     ///
     /// Errors: it does not serve again.
     pub async fn read_back(&self) -> Result<BTreeMap<(EntryId, u64), Found>, String> {
-        let served = patiently(async || {
-            self.list(0).await?;
-            self.store("after", AFTER).await
-        });
-        served
-            .await
-            .map_err(|why| format!("the cluster does not serve again: {why}"))?;
+        self.home.serves_again().await?;
         let acknowledged = durability::acknowledged(&self.history.read().0);
         let mut found = BTreeMap::new();
         for (entry, version) in acknowledged.into_keys() {
-            let read = patiently_read(async || self.read(entry, Some(version)).await).await;
-            found.insert((entry, version), read);
+            found.insert((entry, version), self.home.read_patiently(entry, version).await);
         }
         Ok(found)
     }
-}
-
-/// A read after the faults: what is there comes at once, so few tries are enough.
-async fn patiently_read(mut read: impl AsyncFnMut() -> Result<Answer, Failure>) -> Found {
-    let mut last = String::new();
-    for _ in 0..5 {
-        match read().await {
-            Ok(Answer::Content(_, tag)) => return Ok(tag),
-            Ok(other) => last = format!("{other:?}"),
-            Err(failure) => last = format!("{}: {}", failure.code, failure.detail),
-        }
-        sleep(TRY_AGAIN).await;
-    }
-    Err(last)
 }

@@ -1,0 +1,90 @@
+//! Sorts of worlds: what their users do, and how fast what nobody wants any more may go.
+//!
+//! Not here: what users do (`workload`, `turnover`), what must hold of it (`oracle`).
+
+use model::limits::{BIRTH_EPOCH_DEV, BLOCK_GRACE_DEV};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Far longer than any world lasts.
+const NEVER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Of a world of collection: blocks die under attack too, and most uploads that meet no fault end within one grace.
+const GRACE: Duration = Duration::from_secs(30);
+/// As in production (7 days and an hour) a grace has so many epochs that a whole turn of the search for orphans, at most 72 of them,
+/// fits between the death of a block and the end of a second grace.
+const EPOCH: Duration = Duration::from_millis(250);
+const _: () = assert!(
+    GRACE.as_millis() > 72 * EPOCH.as_millis() + 10_000,
+    "a turn and some looks fit into a grace"
+);
+/// A segment leaves limbo while the world lasts, so that a long one does not keep every byte that was ever written.
+const LIMBO: Duration = Duration::from_secs(5);
+
+/// Which sort.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A few names that everybody works on, so that operations meet.
+    #[default]
+    Names,
+    /// Contents that come, are shared and go for good, with collection at work.
+    Collection,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Names, Self::Collection];
+
+    /// As the command line writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Names => "names",
+            Self::Collection => "collection",
+        }
+    }
+
+    /// Length of a birth epoch.
+    #[must_use]
+    pub fn birth_epoch(self) -> Duration {
+        match self {
+            Self::Names => BIRTH_EPOCH_DEV,
+            Self::Collection => EPOCH,
+        }
+    }
+
+    /// How long a block without a reference waits.
+    #[must_use]
+    pub fn block_grace(self) -> Duration {
+        match self {
+            Self::Names => BLOCK_GRACE_DEV,
+            Self::Collection => GRACE,
+        }
+    }
+
+    /// How long a node's dead segments wait.
+    #[must_use]
+    pub fn limbo(self) -> Duration {
+        match self {
+            Self::Names => NEVER,
+            Self::Collection => LIMBO,
+        }
+    }
+
+    /// What passes between the last fault and the look at what is left, beside what every world takes.
+    #[must_use]
+    pub fn quiet(self) -> Duration {
+        match self {
+            Self::Names => Duration::ZERO,
+            Self::Collection => 2 * GRACE,
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| format!("take one of {}", Self::ALL.map(Self::as_str).join(", ")))
+    }
+}
