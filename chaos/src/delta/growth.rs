@@ -33,6 +33,9 @@ const EDITS_UNTIL: u64 = 6 * MB + MB / 2;
 /// QAS-010: 10^-4 of a byte for each byte.
 const GROWTH_BYTES_PER_MB_MAX: f64 = 100.0;
 
+/// One direction: its name, and what it moved.
+type Way = (&'static str, fn(&Mean) -> f64);
+
 /// What edits of a file of one size transfer on average.
 #[derive(Clone, Copy, Debug)]
 struct Mean {
@@ -128,8 +131,7 @@ fn bytes(seed: u64, count: u64) -> Bytes {
 
 fn judge(means: &[Mean]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let ways: [(&str, fn(&Mean) -> f64); 2] =
-        [("sent", |mean| mean.sent_bytes), ("fetched", |mean| mean.fetched_bytes)];
+    let ways: [Way; 2] = [("sent", |mean| mean.sent_bytes), ("fetched", |mean| mean.fetched_bytes)];
     for (way, of) in ways {
         let points: Vec<(f64, f64)> = means.iter().map(|mean| (mean.file_bytes, of(mean))).collect();
         findings.push(Finding::at_most(

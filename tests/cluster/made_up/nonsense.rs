@@ -148,7 +148,7 @@ pub(crate) fn damaged(dice: &mut Dice, mut value: Value) -> Vec<u8> {
             let mut places = Vec::new();
             gather_places(&value, String::new(), &mut places);
             let wrong = wrong_value(dice);
-            if let Some(place) = value.pointer_mut(dice.one(&places)) {
+            if let Some(place) = value.pointer_mut(dice.one::<String>(&places)) {
                 *place = wrong;
             }
             written(&value)
