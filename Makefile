@@ -25,7 +25,7 @@ run: build
 
 test: tools
 	@if command -v cargo-nextest >/dev/null; then \
-	  $(CARGO) nextest run --release --locked --workspace && $(CARGO) test --release --locked --workspace --doc -q; \
+	  $(CARGO) nextest run --release --locked --workspace --lib --bins --tests && $(CARGO) test --release --locked --workspace --doc -q; \
 	else $(CARGO) test --release --locked --workspace; fi
 
 # Never writes.

@@ -35,7 +35,6 @@ mod insider;
 mod lifetime;
 mod listing;
 mod log_lines;
-mod made_up;
 mod majority;
 mod metadata_full;
 mod misplaced;
