@@ -74,8 +74,6 @@ enum Step {
 }
 
 /// Run by `make stale`: 100,000 pairs.
-///
-/// shows: QAS-013
 pub async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if arguments.data_dir.exists() {

@@ -209,8 +209,6 @@ fn by_status(counts: &found::ByStatus) -> String {
 }
 
 /// Run by `make surge`: 480 uploads a second of 4 to 64 KiB for ten minutes.
-///
-/// shows: QAS-006 side=steady
 fn judge(found: &Found, kept: &Kept) -> anyhow::Result<()> {
     ensure!(
         found.other_5xx.is_empty() && found.refused_503 == 0,

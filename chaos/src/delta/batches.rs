@@ -38,8 +38,6 @@ struct Taken {
 /// Puts the files and looks what has come onto the disks.
 ///
 /// Run by `make delta`.
-///
-/// shows: N9 side=batched
 pub(super) async fn measure(cluster: &DevCluster, files: usize) -> anyhow::Result<Vec<Finding>> {
     let profile = ProfileId::parse(&cluster.facts.profile)
         .with_context(|| format!("unknown profile {}", cluster.facts.profile))?

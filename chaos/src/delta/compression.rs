@@ -48,8 +48,6 @@ struct Taken {
 /// Puts text and noise; `texts` is the folder that the text is of.
 ///
 /// Run by `make delta`.
-///
-/// shows: QAS-011, H-comp
 pub(super) async fn measure(cluster: &DevCluster, texts: &Path, seed: u64) -> anyhow::Result<Vec<Finding>> {
     let text = text_below(texts)?;
     ensure!(

@@ -48,8 +48,6 @@ struct Mean {
 /// Makes `seeds` edits of a file of each size.
 ///
 /// Run by `make delta`.
-///
-/// shows: QAS-010
 pub(super) async fn measure(
     cluster: &DevCluster,
     sizes_mb: &[u64],

@@ -24,8 +24,6 @@ const PUT_IN: &[u8] = b"x";
 /// Makes so many edits of each kind.
 ///
 /// Run by `make delta`.
-///
-/// shows: US-2.2
 pub(super) async fn measure(cluster: &DevCluster, bytes: u64, edits: usize, seed: u64) -> anyhow::Result<Vec<Finding>> {
     let link = Link::to(cluster).await?;
     let content = Content {

@@ -39,8 +39,6 @@ struct Seen {
 /// Puts, puts again, removes one, reads the other, and removes it too.
 ///
 /// Run by `make delta`.
-///
-/// shows: FR-007, H-dedup
 pub(super) async fn measure(cluster: &DevCluster, seed: u64) -> anyhow::Result<Vec<Finding>> {
     let client = cluster.client().await?;
     let mut seen = Seen {

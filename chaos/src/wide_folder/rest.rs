@@ -75,7 +75,7 @@ pub(crate) fn bytes_below(folder: &Path) -> anyhow::Result<u64> {
 
 /// Watches the cluster for `watch` while nothing is asked of it.
 ///
-/// shows: N12
+/// shows: N12 scale=120/600
 pub(super) async fn idle(cluster: &DevCluster, watch: Duration) -> anyhow::Result<()> {
     tokio::time::sleep(SETTLE).await;
     let pid = cluster.pid();

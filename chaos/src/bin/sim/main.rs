@@ -117,8 +117,6 @@ fn many(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Says whether a campaign was as long as it was to be. Run by `make collection`: a million random steps in two hundred worlds
 /// of collection, of which each must hold.
-///
-/// shows: N8
 fn require_steps(asked: Option<u64>, made: u64) -> anyhow::Result<()> {
     let asked = asked.unwrap_or(0);
     ensure!(made >= asked, "{made} steps were made, {asked} were asked for");
