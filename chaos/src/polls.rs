@@ -29,8 +29,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What NF-scale-3 asks of a poll.
 const POLL_BYTES_MAX: f64 = 12.0 * 1024.0;
-/// What one by HTTP/1.1 may take: hyper's two buffers alone are 16 KiB, of which not every page is touched (docs/polls.md).
-const HTTP1_POLL_BYTES_MAX: f64 = 20.0 * 1024.0;
 /// And of all of them together.
 const CORE_PERCENT_MAX: f64 = 5.0;
 
@@ -206,17 +204,14 @@ fn render(rows: &[Row]) -> String {
     table::render(&lines.collect::<Vec<_>>())
 }
 
-/// Run by `make polls`: 15,000 by HTTP/1.1, which are held to no more than they were measured at, and 200,000 by HTTP/2.
+/// Run by `make polls`: 15,000 by HTTP/1.1 and 200,000 by HTTP/2. Both are missed today (docs/polls.md), so no row counts on it.
 fn judge(rows: &[Row]) -> anyhow::Result<()> {
     let missed: Vec<String> = rows
         .iter()
-        .filter(|row| row.poll_bytes > row.way.bytes_max() || row.core_percent > CORE_PERCENT_MAX)
+        .filter(|row| row.poll_bytes > POLL_BYTES_MAX || row.core_percent > CORE_PERCENT_MAX)
         .map(|row| line(row).join(" "))
         .collect();
-    ensure!(
-        missed.is_empty(),
-        "over 12 KiB a poll (20 by HTTP/1.1) or 5 % of a core: {missed:?}"
-    );
+    ensure!(missed.is_empty(), "over 12 KiB a poll or 5 % of a core: {missed:?}");
     Ok(())
 }
 

@@ -28,7 +28,7 @@ const SPARED: u64 = 1_000;
 const DESCRIPTORS: u64 = 5_000;
 /// What the whole process of ten roles may hold more than before: its bound of connections at 40 KiB, and what it does for others
 /// meanwhile.
-const GROWTH_BYTES_MAX: u64 = 250 << 20;
+const GROWTH_BYTES_MAX: u64 = 200 << 20;
 
 fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

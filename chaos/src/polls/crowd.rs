@@ -2,7 +2,6 @@
 //!
 //! Not here: what they cost (`polls`).
 
-use super::{HTTP1_POLL_BYTES_MAX, POLL_BYTES_MAX};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
@@ -42,14 +41,6 @@ impl Way {
         match self {
             Self::Http1 => "HTTP/1.1",
             Self::Http2 => "HTTP/2",
-        }
-    }
-
-    /// Memory that a poll may take.
-    pub(super) fn bytes_max(self) -> f64 {
-        match self {
-            Self::Http1 => HTTP1_POLL_BYTES_MAX,
-            Self::Http2 => POLL_BYTES_MAX,
         }
     }
 }
