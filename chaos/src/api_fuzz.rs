@@ -64,14 +64,11 @@ impl Drop for Running {
 /// Asks as the demo user and as an administrator; an error when a fault was found.
 pub async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if arguments.data_dir.exists() {
-        std::fs::remove_dir_all(&arguments.data_dir)?;
-    }
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &["--disk-capacity", "8G"]).await?;
-    let outcome = attack(&cluster, &arguments).await;
-    cluster.stop()?;
-    outcome?;
-    std::fs::remove_dir_all(&arguments.data_dir)?;
+    let options = ["--disk-capacity", "8G"];
+    DevCluster::with_fresh(&arguments.holdfast, &arguments.data_dir, &options, async |cluster| {
+        attack(cluster, &arguments).await
+    })
+    .await?;
     println!("api-fuzz passed");
     Ok(())
 }

@@ -25,7 +25,7 @@ mod report;
 mod storage;
 mod watch;
 
-use crate::dev_cluster::DevCluster;
+use crate::dev_cluster::{DevCluster, wipe};
 use anyhow::Context;
 use bound::Bounds;
 use clap::Parser;
@@ -35,7 +35,7 @@ use limit::Limit;
 use machine::{Machine, Neighbours};
 use model::profile::{Profile, ProfileId};
 use report::Report;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use watch::ClusterWatch;
 
 /// Length of the upload of `--largest-upload`.
@@ -178,11 +178,4 @@ async fn measure_limits(arguments: &Arguments) -> anyhow::Result<Vec<Limit>> {
     limits.extend(tokio::task::spawn_blocking(move || storage::measure(&measured_in, quick, seed)).await??);
     wipe(&folder)?;
     Ok(limits)
-}
-
-fn wipe(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
-    }
-    Ok(())
 }

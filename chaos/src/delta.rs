@@ -18,14 +18,14 @@ mod stored;
 mod twice;
 mod wire;
 
-use crate::dev_cluster::DevCluster;
-use crate::table;
-use anyhow::{Context, ensure};
+use crate::dev_cluster::{DevCluster, wipe};
+use crate::{report, table};
+use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 use finding::{Finding, HEADING};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::Instant;
 
 /// Edits of each kind of the large file.
 const EDITS: usize = 10;
@@ -136,7 +136,7 @@ pub async fn run() -> anyhow::Result<()> {
     }
     println!("\n{}", render(&findings));
     let report = Report {
-        at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        at_unix_s: report::unix_s()?,
         parts,
         seed: arguments.seed,
         single_byte_file_bytes: arguments.bytes,
@@ -148,10 +148,7 @@ pub async fn run() -> anyhow::Result<()> {
         findings,
         failures,
     };
-    std::fs::create_dir_all(&arguments.reports)?;
-    let path = arguments.reports.join(format!("{}.json", report.at_unix_s));
-    std::fs::write(&path, serde_json::to_vec_pretty(&report)?).with_context(|| format!("write {}", path.display()))?;
-    println!("report: {}", path.display());
+    report::write(&arguments.reports, report.at_unix_s, &report)?;
     ensure!(report.failures.is_empty(), "failed: {}", report.failures.join("; "));
     finding::judge(&report.findings)?;
     if let Some(less) = less_than_asked(&arguments, &report.parts) {
@@ -167,14 +164,10 @@ async fn measure(part: Part, arguments: &Arguments) -> anyhow::Result<Vec<Findin
         _ => &["--processes"],
     };
     let data_dir = arguments.data_dir.join(format!("{part:?}"));
-    let mut cluster = DevCluster::start(&arguments.holdfast, &data_dir, options).await?;
-    let outcome = at(&cluster, part, arguments).await;
-    let stopped = cluster.stop();
-    let found = outcome?;
-    stopped?;
-    // After a failure the data and the log stay for whoever looks.
-    wipe(&data_dir)?;
-    Ok(found)
+    DevCluster::with_fresh(&arguments.holdfast, &data_dir, options, async |cluster| {
+        at(cluster, part, arguments).await
+    })
+    .await
 }
 
 async fn at(cluster: &DevCluster, part: Part, arguments: &Arguments) -> anyhow::Result<Vec<Finding>> {
@@ -188,13 +181,6 @@ async fn at(cluster: &DevCluster, part: Part, arguments: &Arguments) -> anyhow::
         Part::Batches => batches::measure(cluster, arguments.files).await,
         Part::Largest => largest::measure(cluster, arguments.largest, seed).await,
     }
-}
-
-fn wipe(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
-    }
-    Ok(())
 }
 
 fn render(findings: &[Finding]) -> String {

@@ -8,7 +8,7 @@
 //! it would have proven nothing.
 
 use crate::content::SeededContent;
-use crate::dev_cluster::DevCluster;
+use crate::dev_cluster::{DevCluster, wipe};
 use crate::meter;
 use crate::process_attack;
 use crate::table;
@@ -109,9 +109,7 @@ pub async fn run() -> anyhow::Result<()> {
         input.left_out,
         table::bytes(arguments.big_bytes)
     );
-    if arguments.data_dir.exists() {
-        std::fs::remove_dir_all(&arguments.data_dir)?;
-    }
+    wipe(&arguments.data_dir)?;
     check_space(&arguments, &input)?;
     // Nothing is served from memory: what is read back must come from the disks that are left.
     let form: &[&str] = match arguments.one_process {
@@ -122,7 +120,7 @@ pub async fn run() -> anyhow::Result<()> {
     let outcome = attack(&arguments, &input, &cluster).await;
     cluster.stop()?;
     outcome?;
-    std::fs::remove_dir_all(&arguments.data_dir)?;
+    wipe(&arguments.data_dir)?;
     println!("demo passed");
     Ok(())
 }

@@ -82,6 +82,26 @@ impl DevCluster {
         Self::start_logging(holdfast, data_dir, more, None).await
     }
 
+    /// Does `work` with a fresh cluster and stops it; after a success nothing is left in `data_dir`.
+    ///
+    /// Errors: those of the work come first, since a cluster that failed under it may also not stop. After one the data and the log
+    /// stay for whoever looks.
+    pub async fn with_fresh<T>(
+        holdfast: &Path,
+        data_dir: &Path,
+        more: &[&str],
+        work: impl AsyncFnOnce(&Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        wipe(data_dir)?;
+        let mut cluster = Self::start(holdfast, data_dir, more).await?;
+        let outcome = work(&cluster).await;
+        let stopped = cluster.stop();
+        let found = outcome?;
+        stopped?;
+        wipe(data_dir)?;
+        Ok(found)
+    }
+
     /// As `start`, with another log filter than the built-in one.
     pub async fn start_logging(
         holdfast: &Path,
@@ -215,6 +235,16 @@ impl Drop for DevCluster {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Removes the folder with all that is in it, where there is one.
+///
+/// Errors: something in it cannot be removed.
+pub fn wipe(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 fn signal(child: &Child, signal: rustix::process::Signal) {

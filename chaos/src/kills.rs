@@ -7,7 +7,7 @@
 //! what was acknowledged is not what is listed in the end.
 //! Not here: a simulated world, where such things are found by their thousands.
 
-use crate::dev_cluster::DevCluster;
+use crate::dev_cluster::{DevCluster, wipe};
 use crate::long_pause;
 use crate::process_attack;
 use crate::table;
@@ -93,9 +93,7 @@ struct Round {
 /// Runs all rounds; an error when a limit is passed.
 pub async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if arguments.data_dir.exists() {
-        std::fs::remove_dir_all(&arguments.data_dir)?;
-    }
+    wipe(&arguments.data_dir)?;
     let mut options = vec!["--processes", "--groups", "1", "--disk-capacity", "2G"];
     if arguments.long_pause > 0 {
         options.extend(["--gateways", "2"]);
@@ -111,7 +109,7 @@ pub async fn run() -> anyhow::Result<()> {
     paused?;
     println!("{}", table::render(&rows(&rounds)));
     judge(&rounds, if arguments.wan { WAN } else { LAN })?;
-    std::fs::remove_dir_all(&arguments.data_dir)?;
+    wipe(&arguments.data_dir)?;
     println!("kills passed");
     Ok(())
 }

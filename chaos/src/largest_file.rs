@@ -12,7 +12,7 @@ use clap::Parser;
 use client_sdk::client::{Client, Target};
 use client_sdk::error::ClientError;
 use futures_util::StreamExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const PATH: &str = "/largest.bin";
@@ -37,22 +37,10 @@ pub struct Arguments {
 /// Puts, reads and compares; an error when a call fails or a byte differs.
 pub async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    wipe(&arguments.data_dir)?;
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &[]).await?;
-    let client = cluster.client().await?;
-    let outcome = there_and_back_and_no_longer(&client, &arguments).await;
-    let stopped = cluster.stop();
-    outcome?;
-    stopped?;
-    // After a failure the data and the log stay for whoever looks.
-    wipe(&arguments.data_dir)
-}
-
-fn wipe(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
-    }
-    Ok(())
+    DevCluster::with_fresh(&arguments.holdfast, &arguments.data_dir, &[], async |cluster| {
+        there_and_back_and_no_longer(&cluster.client().await?, &arguments).await
+    })
+    .await
 }
 
 /// Run by `make largest-file`.

@@ -16,6 +16,7 @@ pub mod overload;
 pub mod polls;
 mod proc;
 pub mod process_attack;
+mod report;
 pub mod rewind;
 pub mod stale;
 pub mod surge;

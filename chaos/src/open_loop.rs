@@ -6,6 +6,7 @@
 //! Not here: what is made of it (`overload`, `surge`).
 
 mod line;
+pub(crate) mod orders;
 pub(crate) mod senders;
 pub(crate) mod usage;
 

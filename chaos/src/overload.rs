@@ -11,17 +11,18 @@
 
 mod phase;
 
-use crate::dev_cluster::DevCluster;
+use crate::dev_cluster::{DevCluster, wipe};
+use crate::open_loop::orders::{Head, Orders};
 use crate::open_loop::usage::Usage;
-use crate::open_loop::{self, Lengths, Load, Shot, Uploads, senders};
-use crate::table;
+use crate::open_loop::{self, Lengths, Load, Shot, Uploads};
+use crate::{report, table};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use phase::{Phase, recovery_s};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const WARM_UP_PER_S: f64 = 100.0;
 const STEP_FIRST_PER_S: f64 = 150.0;
@@ -46,38 +47,27 @@ const DEADLINE: Duration = Duration::from_millis(500);
 /// Arguments.
 #[derive(Debug, Parser)]
 pub struct Arguments {
-    /// The server binary.
-    #[arg(long, default_value = "target/release/holdfast")]
-    holdfast: PathBuf,
+    #[command(flatten)]
+    orders: Orders,
     /// Where the cluster keeps its data; wiped before and after.
     #[arg(long, default_value = "target/overload/data")]
     data_dir: PathBuf,
     /// Where the report goes.
     #[arg(long, default_value = "target/overload")]
     reports: PathBuf,
-    /// Accounts that send.
-    #[arg(long, default_value_t = 4)]
-    users: usize,
     /// Seconds of a step and of the phases around the peak; three times that of the overload and what follows it.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// The saturating load, when it is known; else it is looked for.
     #[arg(long)]
     saturating: Option<f64>,
-    /// Decides contents and times.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Passed on to `holdfast dev`, such as --requests-in-service-max=64.
-    #[arg(last = true)]
-    cluster: Vec<String>,
 }
 
 /// All that a run found.
 #[derive(Debug, Serialize)]
 struct Report {
-    at_unix_s: u64,
-    cluster: Vec<String>,
-    users: usize,
+    #[serde(flatten)]
+    head: Head,
     saturating_per_s: f64,
     peak_per_s: f64,
     overload_share_of_peak: f64,
@@ -99,38 +89,29 @@ struct Attack<'a> {
 /// Runs all phases; an error when a limit is passed.
 pub async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if arguments.data_dir.exists() {
-        std::fs::remove_dir_all(&arguments.data_dir)?;
-    }
-    let mut options = vec!["--processes", "--groups", "1", "--disk-capacity", "4G"];
-    options.extend(arguments.cluster.iter().map(String::as_str));
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &options).await?;
+    let options = ["--processes", "--groups", "1", "--disk-capacity", "4G"];
+    let mut cluster = arguments.orders.start(&arguments.data_dir, &options).await?;
     let outcome = attack(&arguments, &cluster).await;
     cluster.stop()?;
     let report = outcome?;
-    std::fs::remove_dir_all(&arguments.data_dir)?;
+    wipe(&arguments.data_dir)?;
     println!("{}", table::render(&rows(&report)));
     println!("{}", summary(&report));
-    std::fs::create_dir_all(&arguments.reports)?;
-    let path = arguments.reports.join(format!("{}.json", report.at_unix_s));
-    std::fs::write(&path, serde_json::to_vec_pretty(&report)?).with_context(|| format!("write {}", path.display()))?;
-    println!("report: {}", path.display());
+    report::write(&arguments.reports, report.head.at_unix_s, &report)?;
     judge(&report)?;
     println!("overload passed");
     Ok(())
 }
 
 async fn attack(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Report> {
-    let tokens = senders::sign_up(cluster, arguments.users, FOLDER).await?;
-    let host = cluster.facts.url.trim_start_matches("http://");
     let uploads = Uploads {
         folder: FOLDER,
         lengths: Lengths::InTurn,
         deadline: DEADLINE,
-        seed: arguments.seed,
+        seed: arguments.orders.seed,
     };
     let mut attack = Attack {
-        load: Arc::new(Load::new(host, tokens, uploads)?),
+        load: arguments.orders.load(cluster, uploads).await?,
         usage: Usage::of(cluster),
         arguments,
         phases: Vec::new(),
@@ -161,9 +142,7 @@ async fn attack(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<R
     let (overload, _) = attack.phase(&name, saturating * OVERLOAD_TIMES, step * 3).await?;
     let (_, shots) = attack.phase("half, after", saturating / 2.0, step * 3).await?;
     Ok(Report {
-        at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-        cluster: arguments.cluster.clone(),
-        users: arguments.users,
+        head: arguments.orders.head()?,
         saturating_per_s: saturating,
         peak_per_s: peak,
         overload_share_of_peak: overload.goodput_per_s / peak.max(f64::EPSILON),
@@ -178,7 +157,7 @@ impl Attack<'_> {
     async fn phase(&mut self, name: &str, per_s: f64, span: Duration) -> anyhow::Result<(Phase, Vec<Shot>)> {
         self.peaks_are_of_their_phase &= self.usage.reset_peaks();
         let before = self.usage.look()?;
-        let seed = self.arguments.seed.wrapping_add(self.phases.len() as u64);
+        let seed = self.arguments.orders.seed.wrapping_add(self.phases.len() as u64);
         let shots = open_loop::run(&self.load, per_s, span, seed, |_| ()).await;
         let cores = before.until(&self.usage.look()?);
         let phase = Phase::of(name, per_s, span, &shots, cores, self.usage.gateway_peak_bytes()?);
@@ -298,6 +277,7 @@ fn judge(report: &Report) -> anyhow::Result<()> {
 mod tests {
     use super::phase::Phase;
     use super::{Report, judge};
+    use crate::open_loop::orders::Head;
     use crate::open_loop::usage::Cores;
     use crate::open_loop::{End, Shot};
     use std::time::Duration;
@@ -334,9 +314,7 @@ mod tests {
     fn report(ends: &[(End, usize)], recovery_s: Option<u64>) -> Report {
         let (peak_per_s, overload) = (40.0, phase(ends));
         Report {
-            at_unix_s: 0,
-            cluster: Vec::new(),
-            users: 1,
+            head: Head::default(),
             saturating_per_s: peak_per_s,
             peak_per_s,
             overload_share_of_peak: overload.goodput_per_s / peak_per_s,

@@ -17,7 +17,7 @@ use client_sdk::client::Client;
 use crowd::{Crowd, Way};
 use reqwest::Method;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "a waiting password";
@@ -102,22 +102,8 @@ async fn in_cluster<T>(
     arguments: &Arguments,
     work: impl AsyncFnOnce(&DevCluster) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    wipe(&arguments.data_dir)?;
     let options = ["--processes", "--disk-capacity", "4G"];
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &options).await?;
-    let outcome = work(&cluster).await;
-    let stopped = cluster.stop();
-    let found = outcome?;
-    stopped?;
-    wipe(&arguments.data_dir)?;
-    Ok(found)
-}
-
-fn wipe(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
-    }
-    Ok(())
+    DevCluster::with_fresh(&arguments.holdfast, &arguments.data_dir, &options, work).await
 }
 
 /// One number after the other, each on top of those before.

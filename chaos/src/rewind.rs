@@ -42,22 +42,10 @@ pub struct Arguments {
 /// Writes, overwrites, rewinds, compares and judges.
 pub async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    wipe(&arguments.data_dir)?;
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &[]).await?;
-    let client = cluster.client().await?;
-    let outcome = measure(&client, &arguments).await;
-    let stopped = cluster.stop();
-    outcome?;
-    stopped?;
-    // After a failure the data and the log stay for whoever looks.
-    wipe(&arguments.data_dir)
-}
-
-fn wipe(folder: &std::path::Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
-    }
-    Ok(())
+    DevCluster::with_fresh(&arguments.holdfast, &arguments.data_dir, &[], async |cluster| {
+        measure(&cluster.client().await?, &arguments).await
+    })
+    .await
 }
 
 /// Run by `make rewind`.

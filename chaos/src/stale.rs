@@ -76,24 +76,20 @@ enum Step {
 /// Run by `make stale`: 100,000 pairs.
 pub async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if arguments.data_dir.exists() {
-        std::fs::remove_dir_all(&arguments.data_dir)?;
-    }
     let options = ["--processes", "--gateways", "2", "--disk-capacity", "8G"];
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &options).await?;
-    let begun = Instant::now();
-    let outcome = pairs(&cluster, arguments.pairs).await;
-    cluster.stop()?;
-    let shown = outcome?;
-    println!(
-        "{} pairs in {:.0} s, {} from caches, {} stale",
-        shown.pairs,
-        begun.elapsed().as_secs_f64(),
-        shown.hits,
-        shown.stale.len()
-    );
-    std::fs::remove_dir_all(&arguments.data_dir)?;
-    Ok(())
+    DevCluster::with_fresh(&arguments.holdfast, &arguments.data_dir, &options, async |cluster| {
+        let begun = Instant::now();
+        let shown = pairs(cluster, arguments.pairs).await?;
+        println!(
+            "{} pairs in {:.0} s, {} from caches, {} stale",
+            shown.pairs,
+            begun.elapsed().as_secs_f64(),
+            shown.hits,
+            shown.stale.len()
+        );
+        Ok(())
+    })
+    .await
 }
 
 /// Writes and reads `count` times in all, at the cluster's first two gateways.

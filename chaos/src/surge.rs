@@ -10,10 +10,11 @@ mod found;
 mod kept;
 mod progress;
 
-use crate::dev_cluster::DevCluster;
+use crate::dev_cluster::{DevCluster, wipe};
+use crate::open_loop::orders::{Head, Orders};
 use crate::open_loop::usage::Usage;
-use crate::open_loop::{self, Lengths, Load, Uploads, senders};
-use crate::table;
+use crate::open_loop::{self, Lengths, Uploads};
+use crate::{report, table};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use found::Found;
@@ -21,9 +22,8 @@ use kept::Kept;
 use progress::Progress;
 use serde::Serialize;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// QAS-006.
 const P99_MAX_MS: f64 = 500.0;
@@ -40,39 +40,27 @@ const FOLDER: &str = "/surge";
 /// Arguments.
 #[derive(Debug, Parser)]
 pub struct Arguments {
-    /// The server binary.
-    #[arg(long, default_value = "target/release/holdfast")]
-    holdfast: PathBuf,
+    #[command(flatten)]
+    orders: Orders,
     /// Where the cluster keeps its data; wiped before, and after a success. Takes 50 KiB an upload.
     #[arg(long, default_value = "target/surge/data")]
     data_dir: PathBuf,
     /// Where the report goes.
     #[arg(long, default_value = "target/surge")]
     reports: PathBuf,
-    /// Accounts that send.
-    #[arg(long, default_value_t = 4)]
-    users: usize,
     /// Uploads a second, in the mean.
     #[arg(long, default_value_t = ASKED_PER_S)]
     rate: f64,
     /// For how many seconds; an account's token lives an hour, and is needed for reading back too.
     #[arg(long, default_value_t = ASKED_S, value_parser = clap::value_parser!(u64).range(1..=3_000))]
     seconds: u64,
-    /// Decides contents, lengths and times.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Passed on to `holdfast dev`, such as --gateways=2.
-    #[arg(last = true)]
-    cluster: Vec<String>,
 }
 
 /// All that a run found.
 #[derive(Debug, Serialize)]
 struct Report {
-    at_unix_s: u64,
-    cluster: Vec<String>,
-    users: usize,
-    seed: u64,
+    #[serde(flatten)]
+    head: Head,
     rate_per_s: f64,
     span_s: u64,
     found: Found,
@@ -93,19 +81,14 @@ pub async fn run() -> anyhow::Result<()> {
         RATES_PER_S.start(),
         RATES_PER_S.end()
     );
-    wipe(&arguments.data_dir)?;
-    let mut options = vec!["--processes", "--disk-capacity", "4G"];
-    options.extend(arguments.cluster.iter().map(String::as_str));
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &options).await?;
+    let options = ["--processes", "--disk-capacity", "4G"];
+    let mut cluster = arguments.orders.start(&arguments.data_dir, &options).await?;
     let outcome = surge(&arguments, &cluster).await;
     let stopped = cluster.stop();
     let report = outcome?;
     stopped?;
     println!("{}", table::render(&rows(&report)));
-    std::fs::create_dir_all(&arguments.reports)?;
-    let path = arguments.reports.join(format!("{}.json", report.at_unix_s));
-    std::fs::write(&path, serde_json::to_vec_pretty(&report)?).with_context(|| format!("write {}", path.display()))?;
-    println!("report: {}", path.display());
+    report::write(&arguments.reports, report.head.at_unix_s, &report)?;
     judge(&report.found, &report.kept)?;
     // After a failure the data and the log stay for whoever looks.
     wipe(&arguments.data_dir)?;
@@ -116,28 +99,19 @@ pub async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wipe(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
-    }
-    Ok(())
-}
-
 async fn surge(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Report> {
-    let tokens = senders::sign_up(cluster, arguments.users, FOLDER).await?;
     let uploads = Uploads {
         folder: FOLDER,
         lengths: Lengths::EvenInLog,
         deadline: PATIENCE,
-        seed: arguments.seed,
+        seed: arguments.orders.seed,
     };
-    let host = cluster.facts.url.trim_start_matches("http://");
-    let load = Arc::new(Load::new(host, tokens, uploads)?);
+    let load = arguments.orders.load(cluster, uploads).await?;
     let usage = Usage::of(cluster);
     let (span, mut progress) = (Duration::from_secs(arguments.seconds), Progress::default());
     println!("{} uploads a second for {} s", arguments.rate, arguments.seconds);
     let before = usage.look()?;
-    let shots = open_loop::run(&load, arguments.rate, span, arguments.seed, |shot| {
+    let shots = open_loop::run(&load, arguments.rate, span, arguments.orders.seed, |shot| {
         if let Some(line) = progress.count(shot) {
             println!("{line}");
         }
@@ -150,10 +124,7 @@ async fn surge(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Re
         .await
         .context("look for what was acknowledged")?;
     Ok(Report {
-        at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-        cluster: arguments.cluster.clone(),
-        users: arguments.users,
-        seed: arguments.seed,
+        head: arguments.orders.head()?,
         rate_per_s: arguments.rate,
         span_s: arguments.seconds,
         found: Found::of(&shots),

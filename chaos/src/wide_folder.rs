@@ -59,15 +59,10 @@ pub struct Arguments {
 /// Fills, lists and judges; an error when a call fails, a page is wrong or something takes longer or more than it may.
 pub async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    wipe(&arguments.data_dir)?;
-    let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, &[]).await?;
-    let client = cluster.client().await?;
-    let outcome = all(&cluster, &client, &arguments).await;
-    let stopped = cluster.stop();
-    outcome?;
-    stopped?;
-    // After a failure the data and the log stay for whoever looks.
-    wipe(&arguments.data_dir)
+    DevCluster::with_fresh(&arguments.holdfast, &arguments.data_dir, &[], async |cluster| {
+        all(cluster, &cluster.client().await?, &arguments).await
+    })
+    .await
 }
 
 async fn all(cluster: &DevCluster, client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
@@ -79,13 +74,6 @@ async fn all(cluster: &DevCluster, client: &Client, arguments: &Arguments) -> an
     rest::disk(cluster.data_dir(), arguments.children)?;
     files::put(client, arguments.files).await?;
     rest::idle(cluster, Duration::from_secs(arguments.rest)).await
-}
-
-fn wipe(folder: &std::path::Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
-    }
-    Ok(())
 }
 
 /// Run by `make wide-folder`; how deep a tree may be, and that a page is sorted and tagged, is shown in tests/cluster.

@@ -5,11 +5,12 @@
 //! clocks that may be wrong. `make sim` runs many seeds, each in a process of its own, since libraries below draw from
 //! thread-locals and counters that a second run in the same process would find used.
 //! There are two sorts of worlds (`kind`): one in which operations meet on a few names, and one of collection.
-//! Reading order: `shape`, `processes`, `network`, `storage`, `home`, `workload`, `turnover`, `nemesis`, then the oracles.
+//! Reading order: `shape`, `processes`, `network`, `storage`, `home`, `clients`, `workload`, `turnover`, `nemesis`, then the oracles.
 //! Not here: QUIC, RocksDB, HTTP and real disks, which level 5 runs.
 
 pub mod campaign;
 pub mod census;
+pub mod clients;
 pub mod collectors;
 pub mod faults;
 pub mod history;

@@ -5,18 +5,7 @@
 use model::error_kind::ErrorKind;
 use protocol::codes::Code;
 
-macro_rules! codes {
-    ($($name:ident $word:literal $kind:ident $sentence:literal)*) => {
-        $(
-            #[doc = $sentence]
-            pub const $name: Code = Code { word: $word, kind: ErrorKind::$kind, sentence: $sentence };
-        )*
-        /// Every code of a gateway, in the order of the table.
-        pub const ALL: &[Code] = &[$($name),*];
-    };
-}
-
-codes! {
+protocol::codes! {
     ROUTE_NOT_FOUND "route_not_found" NotFound "There is nothing at this address; see /api/v1/openapi.json."
     FUNCTION_OFF "function_off" NotFound "This gateway does not serve this part of the API; ask another gateway of the cluster."
     METHOD_NOT_ALLOWED "method_not_allowed" Invalid "The address does not know this method; see the Allow header."

@@ -120,10 +120,7 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/files/upload", post(upload::upload))
         .route("/api/v1/files/batch", post(file_batch::create))
         .route("/files/upload", post(resumable::start_alias))
-        .route(
-            "/api/v1/files/{id}",
-            patch(resumable::replace).put(resumable::replace_by_put),
-        )
+        .route("/api/v1/files/{id}", patch(resumable::replace).put(resumable::replace))
         .route(
             "/upload/{key}",
             put(resumable::put)

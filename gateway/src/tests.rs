@@ -10,6 +10,7 @@ mod connections;
 mod file_batches;
 mod polls;
 mod refusals;
+mod replica;
 mod sizes;
 mod tickets;
 mod tus;

@@ -8,7 +8,7 @@ mod shared;
 
 use protocol::metadata::{Command, RequestKey, RequestLife};
 use shared::drive::{Drive, GROUP};
-use shared::measure::{Load, argument, cpu};
+use shared::measure::{argument, show};
 use shared::world::{self, Wires, World};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,18 +36,7 @@ async fn measure(world: &World, drive: Drive, next: &Arc<AtomicU64>, at_once: us
             world::propose(&service, GROUP, Some(key), &command).await.unwrap();
         }
     };
-    let cpu_before = cpu();
-    let load = Load::start(at_once, Duration::ZERO, write);
-    tokio::time::sleep(span).await;
-    let times = load.end().await;
-    let used = cpu() - cpu_before;
-    println!(
-        "{at_once:>4} at once: {:>7.0} commits/s  p50 {:>6.2} ms  p99 {:>6.2} ms  cpu {:>6.1} us a commit",
-        times.rate(),
-        times.at(50),
-        times.at(99),
-        used.as_secs_f64() * 1e6 / times.count() as f64
-    );
+    show(at_once, span, ("commit", "commits"), write).await;
 }
 
 #[tokio::main]

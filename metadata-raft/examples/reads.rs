@@ -3,31 +3,16 @@
 //!
 //! `cargo run --release -p metadata-raft --example reads -- [memory|quic] [majority|lease] [seconds]`. Prints one query at a
 //! time, then 64 and 256 at once: queries a second, p50, p99 and CPU time a query. Not here: HTTP, gateways, followers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "a measurement that cannot be set up ends, and it measures by the real clock"
-)]
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot be set up ends")]
 
-#[path = "../tests/replicas/drive.rs"]
-#[allow(dead_code)]
-mod drive;
-#[path = "shared/measure.rs"]
-#[allow(dead_code)]
-mod measure;
-#[path = "../tests/replicas/parts.rs"]
-mod parts;
-#[path = "../tests/replicas/world.rs"]
-#[allow(dead_code)]
-mod world;
+mod shared;
 
-use drive::{Drive, GROUP};
-use measure::{Load, argument, cpu};
 use protocol::frame::{Method, encode};
 use protocol::metadata::{Query, QueryRequest};
+use shared::drive::{Drive, GROUP};
+use shared::measure::{argument, show};
+use shared::world::{self, Wires, World};
 use std::time::Duration;
-use world::{Wires, World};
 
 async fn measure(world: &World, drive: Drive, at_once: usize, span: Duration) {
     let service = world.replica(world.leader(GROUP).await).service.clone();
@@ -39,18 +24,7 @@ async fn measure(world: &World, drive: Drive, at_once: usize, span: Duration) {
             world::call(&service, Method::Query, message).await.unwrap();
         }
     };
-    let cpu_before = cpu();
-    let load = Load::start(at_once, Duration::ZERO, read);
-    tokio::time::sleep(span).await;
-    let times = load.end().await;
-    let used = cpu() - cpu_before;
-    println!(
-        "{at_once:>4} at once: {:>7.0} queries/s  p50 {:>6.3} ms  p99 {:>6.3} ms  cpu {:>6.1} us a query",
-        times.rate(),
-        times.at(50),
-        times.at(99),
-        used.as_secs_f64() * 1e6 / times.count() as f64
-    );
+    show(at_once, span, ("query", "queries"), read).await;
 }
 
 #[tokio::main]

@@ -9,54 +9,13 @@ use crate::served::eventually;
 use crate::world::{Answer, answer, noise};
 use client_sdk::client::Target;
 use client_sdk::error::ClientError;
-use disk::{Disk, DiskError, DiskFile, Space};
+use disk::{Disk, ShownSpace};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// With segments of 32 MiB a replica refuses below 160 MiB where it leads, and lets writing wait below 128 MiB.
 const LITTLE: u64 = 144 << 20;
-
-/// The most that a disk shows as free; clones show the same.
-#[derive(Clone)]
-struct Shown(Arc<AtomicU64>);
-
-struct ShownDisk {
-    inner: Arc<dyn Disk>,
-    shown: Shown,
-}
-
-impl Disk for ShownDisk {
-    fn create(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        self.inner.create(name)
-    }
-    fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        self.inner.open(name)
-    }
-    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        self.inner.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.inner.remove(name)
-    }
-    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.sync_dir(dir)
-    }
-    fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.make_dir(dir)
-    }
-    fn space(&self) -> Result<Space, DiskError> {
-        let whole = self.inner.space()?;
-        Ok(Space {
-            free_bytes: whole.free_bytes.min(self.shown.0.load(Ordering::SeqCst)),
-            ..whole
-        })
-    }
-}
 
 /// Sends it until it is refused for want of space somewhere; leadership goes round first, since another replica may have room.
 async fn refused(what: &str, mut request: impl FnMut() -> RequestBuilder) -> Answer {
@@ -72,13 +31,10 @@ async fn refused(what: &str, mut request: impl FnMut() -> RequestBuilder) -> Ans
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_metadata_disks_refuse_changes_by_name_serve_reads_and_work_again_with_room() {
-    let shown = Shown(Arc::new(AtomicU64::new(u64::MAX)));
+    let shown = ShownSpace::all();
     let of_all = shown.clone();
     let inside = Inside::start_on(|base| {
-        base.log_front = Arc::new(move |inner: Arc<dyn Disk>| -> Arc<dyn Disk> {
-            let shown = of_all.clone();
-            Arc::new(ShownDisk { inner, shown })
-        });
+        base.log_front = Arc::new(move |inner: Arc<dyn Disk>| of_all.over(inner));
     })
     .await;
     let client = &inside.client;
@@ -87,7 +43,7 @@ async fn full_metadata_disks_refuse_changes_by_name_serve_reads_and_work_again_w
     let put = eventually("upload", async || client.put(&before, content.clone().into()).await).await;
     let root = put.entry.parent.clone().unwrap();
 
-    shown.0.store(LITTLE, Ordering::SeqCst);
+    shown.set(LITTLE);
     // Each try has a name of its own, so that only space can stand in its way.
     let mut number = 0;
     let mut fresh = || {
@@ -111,7 +67,7 @@ async fn full_metadata_disks_refuse_changes_by_name_serve_reads_and_work_again_w
     let listed = eventually("a listing", async || client.list("/", 1000, None).await).await;
     assert!(listed.entries.iter().any(|entry| entry.id == put.entry.id));
 
-    shown.0.store(u64::MAX, Ordering::SeqCst);
+    shown.set(u64::MAX);
     let made = eventually("a folder with room", async || {
         client.make_folder(&format!("/{}", fresh())).await
     });

@@ -13,13 +13,13 @@ use super::figure::Figure;
 use super::load::{self, Workload};
 use super::metadata;
 use super::watch::ClusterWatch;
-use crate::dev_cluster::DevCluster;
+use crate::dev_cluster::{DevCluster, wipe};
 use anyhow::Context;
 use clap::Parser;
 use client_sdk::client::Client;
 use fold::Folded;
 use recording::Recording;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use recording::PerfMissing;
 
@@ -129,11 +129,4 @@ fn draw(arguments: &Arguments, name: &str, figure: &Figure, folded: &Folded) -> 
         figure.load_cpu_s,
         shares::table(folded)
     ))
-}
-
-fn wipe(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("wipe {}", folder.display()))?;
-    }
-    Ok(())
 }

@@ -7,10 +7,11 @@
 
 use crate::oracle::collection::{Findings, Found};
 use crate::world::census;
+use crate::world::clients::Clients;
 use crate::world::history::{Tag, content};
 use crate::world::home::{Home, order, patiently};
 use crate::world::ledger::Ledger;
-use crate::world::phase::{Phase, Phases};
+use crate::world::phase::Phases;
 use crate::world::processes::Ground;
 use bytes::Bytes;
 use daemon::random::Random;
@@ -35,8 +36,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// Enough at once that what the cluster does by itself is the smaller part of a world's work.
-const CLIENTS: u64 = 16;
-const PAUSE_MAX: Duration = Duration::from_millis(60);
+const CLIENTS: Clients = Clients {
+    count: 16,
+    pause_max: Duration::from_millis(60),
+};
 const FOLDERS: usize = 2;
 /// With more files than this, more go than come.
 const CROWD: usize = 60;
@@ -93,22 +96,13 @@ impl Turnover {
 
     /// Runs all clients until the phase of faults ends and each has its last answer.
     pub async fn work(&self, phases: &Phases) {
-        let client = |number: u64| {
-            let (own, phases) = (self.clone(), phases.clone());
-            let random = Random::seeded(self.random.u64().wrapping_add(number));
-            tokio::spawn(async move {
-                while phases.now() == Phase::Faults {
-                    own.act(&random).await;
-                    sleep(random.up_to(PAUSE_MAX)).await;
-                }
-            })
+        let own = self.clone();
+        let act = move |random: Random| {
+            let own = own.clone();
+            async move { own.act(&random).await }
         };
-        let clients: Vec<_> = (1..=CLIENTS).map(client).collect();
-        for client in clients {
-            if let Err(error) = client.await {
-                self.ledger.accuse(format!("a use case panicked: {error}"));
-            }
-        }
+        let accuse = |violation| self.ledger.accuse(violation);
+        CLIENTS.work(phases, &self.random, act, accuse).await;
     }
 
     async fn act(&self, random: &Random) {

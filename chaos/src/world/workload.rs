@@ -5,9 +5,10 @@
 //! Not here: faults (`nemesis`), what must hold of the answers (`oracle`).
 
 use crate::oracle::durability::{self, Found};
+use crate::world::clients::Clients;
 use crate::world::history::{Answer, Ask, History, NameNumber, Refusal, Tag};
 use crate::world::home::Home;
-use crate::world::phase::{Phase, Phases};
+use crate::world::phase::Phases;
 use daemon::random::Random;
 use gateway::drive::Core;
 use model::error_kind::ErrorKind;
@@ -20,13 +21,14 @@ use protocol::wire_error::Failure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::sleep;
 
 /// Clients that work at once: a history with fewer than four proves too little.
-const CLIENTS: u64 = 6;
+const CLIENTS: Clients = Clients {
+    count: 6,
+    pause_max: Duration::from_millis(100),
+};
 const FOLDERS: usize = 2;
 const NAMES_PER_FOLDER: usize = 3;
-const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The users of one world.
 #[derive(Clone)]
@@ -72,22 +74,13 @@ impl Workload {
 
     /// Runs all clients until the phase of faults ends and each has its last answer.
     pub async fn work(&self, phases: &Phases) {
-        let client = |number: u64| {
-            let (own, phases) = (self.clone(), phases.clone());
-            let random = Random::seeded(self.random.u64().wrapping_add(number));
-            tokio::spawn(async move {
-                while phases.now() == Phase::Faults {
-                    own.act(&random).await;
-                    sleep(random.up_to(PAUSE_MAX)).await;
-                }
-            })
+        let own = self.clone();
+        let act = move |random: Random| {
+            let own = own.clone();
+            async move { own.act(&random).await }
         };
-        let clients: Vec<_> = (1..=CLIENTS).map(client).collect();
-        for client in clients {
-            if let Err(error) = client.await {
-                self.history.accuse(format!("a use case panicked: {error}"));
-            }
-        }
+        let accuse = |violation| self.history.accuse(violation);
+        CLIENTS.work(phases, &self.random, act, accuse).await;
     }
 
     async fn act(&self, random: &Random) {

@@ -102,6 +102,18 @@ impl ClusterMap {
         })
     }
 
+    /// Whether `disk` still holds what it was given: it and its node are in the map and not declared out.
+    #[must_use]
+    pub fn holds(&self, disk: DiskId) -> bool {
+        self.disks.get(&disk).is_some_and(|info| {
+            info.membership != Membership::Out
+                && self
+                    .nodes
+                    .get(&info.node)
+                    .is_some_and(|node| node.membership != Membership::Out)
+        })
+    }
+
     /// Disks of `node`, in the order of their ids.
     pub fn disks_of(&self, node: NodeId) -> impl Iterator<Item = DiskId> + '_ {
         self.disks

@@ -5,7 +5,7 @@
 //! disk that is not in the map, or was declared out, does not count.
 //! Not here: whether a disk answers (rpc), where a missing fragment goes instead (handoff.rs).
 
-use model::cluster::{ClusterMap, DomainKey, Membership};
+use model::cluster::{ClusterMap, DomainKey};
 use model::id::{DiskId, RowVersion};
 use model::layout::Row;
 use model::profile::{Domain, Profile};
@@ -135,7 +135,7 @@ pub fn cut_domains(profile: Profile, map: &ClusterMap) -> (Domain, Domain) {
     let nodes: BTreeSet<_> = map
         .disks
         .iter()
-        .filter(|(disk, _)| is_counted(**disk, map))
+        .filter(|(disk, _)| map.holds(**disk))
         .map(|(_, info)| info.node)
         .collect();
     let regions: BTreeSet<&str> = nodes
@@ -152,17 +152,6 @@ pub fn cut_domains(profile: Profile, map: &ClusterMap) -> (Domain, Domain) {
     }
 }
 
-/// Whether what lies on `disk` counts: the disk and its node are in the map and not declared out.
-fn is_counted(disk: DiskId, map: &ClusterMap) -> bool {
-    map.disks.get(&disk).is_some_and(|info| {
-        info.membership != Membership::Out
-            && map
-                .nodes
-                .get(&info.node)
-                .is_some_and(|node| node.membership != Membership::Out)
-    })
-}
-
 fn is_in_its_place(held: &HeldFragment, row: &Row) -> bool {
     row.disks.get(usize::from(held.index)) == Some(&held.disk)
 }
@@ -175,7 +164,7 @@ fn distinct(held: &[HeldFragment], profile: Profile, map: &ClusterMap) -> Vec<He
     let mut disks = BTreeSet::new();
     sorted.retain(|held| {
         let is_new = !indices.contains(&held.index) && !disks.contains(&held.disk);
-        let is_kept = is_new && usize::from(held.index) < profile.fragments() && is_counted(held.disk, map);
+        let is_kept = is_new && usize::from(held.index) < profile.fragments() && map.holds(held.disk);
         if is_kept {
             indices.insert(held.index);
             disks.insert(held.disk);

@@ -160,7 +160,7 @@ pub(crate) fn plan_with_bits(
 /// `acknowledged` are the disks that did. The groups' acknowledgement and the copied fragments are the caller's to check as well.
 #[must_use]
 pub fn is_acknowledged(row: &Row, acknowledged: &BTreeSet<DiskId>, map: &ClusterMap) -> bool {
-    let lost = |disk: &DiskId| !DiskTable::holds(map, *disk);
+    let lost = |disk: &DiskId| !map.holds(*disk);
     row.disks
         .iter()
         .chain(row.filling_from.values())

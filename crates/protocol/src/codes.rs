@@ -38,6 +38,11 @@ impl Code {
     }
 }
 
+/// Makes a constant of each row of a table, and `ALL` of them in its order; gateways have a table of their own.
+///
+/// A row is the name of the constant, the word, the variant of `ErrorKind` and the sentence. `Code` and `ErrorKind` are those of the
+/// caller.
+#[macro_export]
 macro_rules! codes {
     ($($name:ident $word:literal $kind:ident $sentence:literal)*) => {
         $(

@@ -371,33 +371,26 @@ impl Drop for CallStream {
 
 /// A connection's error before anything was sent over it.
 fn unsent(peer: &Peer, error: &ConnectionError) -> RpcError {
-    let detail = error.to_string();
-    if is_distrust(error) {
-        return RpcError::Untrusted {
-            peer: peer.process,
-            detail,
-        };
-    }
-    RpcError::Unreachable {
+    distrusted(peer, error).unwrap_or_else(|| RpcError::Unreachable {
         peer: peer.process,
-        detail,
-    }
+        detail: error.to_string(),
+    })
 }
 
 /// A connection's error after a request had begun to leave. When the peer refused our certificate it has executed nothing: it
 /// accepts streams only of a peer that it has verified.
 fn lost(peer: &Peer, error: &ConnectionError) -> RpcError {
-    let detail = error.to_string();
-    if is_distrust(error) {
-        return RpcError::Untrusted {
-            peer: peer.process,
-            detail,
-        };
-    }
-    RpcError::Lost {
+    distrusted(peer, error).unwrap_or_else(|| RpcError::Lost {
         peer: peer.process,
-        detail,
-    }
+        detail: error.to_string(),
+    })
+}
+
+fn distrusted(peer: &Peer, error: &ConnectionError) -> Option<RpcError> {
+    is_distrust(error).then(|| RpcError::Untrusted {
+        peer: peer.process,
+        detail: error.to_string(),
+    })
 }
 
 /// Whether a connection ended by a failed check of certificates, theirs or ours. QUIC has TLS alerts as 0x100 to 0x1ff.

@@ -15,7 +15,6 @@ use crate::drive::tree::drive_of;
 use crate::drive::upload::batch::NOTHING_LOST;
 use crate::drive::upload::session::end;
 use crate::drive::upload::single::require_block_size;
-use crate::drive::upload::worse;
 use crate::drive::{Caller, Core, expect};
 use api::sync::{Block, Splice as WireSplice, SyncRequest};
 use codec::delta::{Splice, SpliceError, applied};
@@ -284,7 +283,7 @@ impl Core {
             survival: NOTHING_LOST,
         };
         for (found, survival) in answers {
-            all.survival = worse(all.survival, survival);
+            all.survival = all.survival.least(survival);
             let rows = found.found.into_iter().map(|block| (block.row.digest, block.row.size));
             all.sizes.extend(rows);
         }

@@ -3,25 +3,24 @@
 //! Invariants: every call has a deadline, and so has the whole; a command is repeated after an unknown outcome only under the
 //! same request id, so it is applied once; pauses grow and are jittered; queries go to the leader, or by option to the replica that
 //! stands nearest, which is as fresh.
-//! Not here: what is asked of groups as a whole (`groups`); who leads instead of a replica that does not answer (`doubt`); which group serves a slot (`directory` keeps the routes
-//! current through `set_routes`).
+//! Not here: what is asked of groups as a whole (`groups`); who leads instead of a replica that does not answer (`doubt`); which group
+//! serves a slot (`routes`, which `directory` keeps current).
 
 mod groups;
+mod routes;
 mod watching;
 
 use crate::codes;
 use crate::config::MetadataReads;
 use crate::drive::doubt::Doubts;
+use crate::drive::metadata_client::routes::Routes;
 use crate::metrics;
 use crate::seams::Seams;
 use bytes::Bytes;
 use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, GroupId, Slot};
-use model::process::{ProcessId, Role};
 use protocol::codes as group_codes;
 use protocol::frame::{Call, Method, decode, encode};
-use protocol::metadata::control::{GroupInfo, ProcessInfo, SlotRange};
-use protocol::metadata::query::ControlQuery;
 use protocol::metadata::{
     Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest, Reply, RequestKey,
     RequestLife, SlotTime,
@@ -30,8 +29,7 @@ use protocol::wire_error::Failure;
 use rpc::transport::{Peer, RpcError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// One call; longer than a slow fsync, shorter than an election.
@@ -47,15 +45,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// A failure code of replicas that do not lead; the field `leader` has the leader's number when it is known.
 pub const NOT_LEADER: &str = "not_leader";
-
-#[derive(Default)]
-struct Routes {
-    slots: Vec<SlotRange>,
-    groups: BTreeMap<GroupId, Vec<Peer>>,
-    processes: Vec<ProcessInfo>,
-    leaders: BTreeMap<GroupId, Peer>,
-    applied: BTreeMap<GroupId, u64>,
-}
 
 /// The client; shared by everything in a gateway.
 pub struct MetadataClient {
@@ -174,140 +163,6 @@ impl MetadataClient {
             })
         })
         .await
-    }
-
-    /// The metadata replicas with their addresses as last fetched, or the seeds before that.
-    pub fn replicas(&self) -> Vec<Peer> {
-        let routes = self.routes();
-        let known: Vec<Peer> = routes
-            .processes
-            .iter()
-            .filter(|process| process.id.role == Role::Metadata)
-            .map(|process| Peer {
-                process: process.id,
-                address: process.address,
-            })
-            .collect();
-        if known.is_empty() { self.seeds.clone() } else { known }
-    }
-
-    /// Fetches the routes anew from the control group.
-    pub async fn refresh_routes(&self, trace: u128) -> Result<(), Failure> {
-        let ask = async |what| {
-            Box::pin(self.query(&Query::Control(what), trace))
-                .await
-                .map(|(answer, _)| answer)
-        };
-        let (slots, groups, processes) = (
-            ask(ControlQuery::Slots).await?,
-            ask(ControlQuery::Groups).await?,
-            ask(ControlQuery::Processes).await?,
-        );
-        let (QueryAnswer::Slots(slots), QueryAnswer::Groups(groups), QueryAnswer::Processes(processes)) =
-            (slots, groups, processes)
-        else {
-            return Err(unexpected());
-        };
-        self.set_routes(slots, &groups, processes);
-        Ok(())
-    }
-
-    /// Replaces the routes.
-    pub fn set_routes(&self, slots: Vec<SlotRange>, groups: &[GroupInfo], processes: Vec<ProcessInfo>) {
-        let peer = |number: u64| {
-            let id = ProcessId {
-                role: Role::Metadata,
-                number,
-            };
-            let process = processes.iter().find(|process| process.id == id)?;
-            Some(Peer {
-                process: id,
-                address: process.address,
-            })
-        };
-        let peers = groups
-            .iter()
-            .map(|group| (group.group, group.voters.iter().filter_map(|id| peer(id.0)).collect()));
-        let groups: BTreeMap<GroupId, Vec<Peer>> = peers.collect();
-        let mut routes = self.routes();
-        routes.slots = slots;
-        routes.groups = groups;
-        routes.processes = processes;
-    }
-
-    /// The replica that answered last for `group` as its leader.
-    pub fn leader_of(&self, group: GroupId) -> Option<u64> {
-        self.routes().leaders.get(&group).map(|peer| peer.process.number)
-    }
-
-    /// The greatest log index that an answer of `group` reflected.
-    pub fn applied_of(&self, group: GroupId) -> u64 {
-        self.routes().applied.get(&group).copied().unwrap_or(0)
-    }
-
-    fn note(&self, group: GroupId, peer: &Peer, method: Method, log_index: u64) {
-        let mut routes = self.routes();
-        if method != Method::QueryReplica {
-            routes.leaders.insert(group, *peer);
-        }
-        let applied = routes.applied.entry(group).or_default();
-        *applied = log_index.max(*applied);
-    }
-
-    /// The processes of the voters of a slot's group, for receipts.
-    pub fn voters_of(&self, slot: Slot) -> Vec<ProcessInfo> {
-        let routes = self.routes();
-        let Some(peers) = group_of(&routes, slot).and_then(|group| routes.groups.get(&group)) else {
-            return Vec::new();
-        };
-        let known = |peer: &Peer| {
-            routes
-                .processes
-                .iter()
-                .find(|process| process.id == peer.process)
-                .cloned()
-        };
-        peers.iter().filter_map(known).collect()
-    }
-
-    fn routes(&self) -> MutexGuard<'_, Routes> {
-        // Each change under the lock is complete on its own, so a panic elsewhere leaves nothing half done.
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The group's replicas in the order in which they are asked.
-    fn peers(&self, group: GroupId, method: Method) -> Vec<Peer> {
-        let routes = self.routes();
-        let mut peers = routes.groups.get(&group).cloned().unwrap_or_default();
-        if peers.is_empty() && group == CONTROL_GROUP {
-            peers.clone_from(&self.seeds);
-        }
-        if method == Method::QueryReplica {
-            let own = ProcessId {
-                role: Role::Gateway,
-                number: self.source,
-            };
-            nearest_first(&mut peers, own, &routes.processes);
-        } else if let Some(leader) = routes.leaders.get(&group) {
-            peers.retain(|peer| peer.process != leader.process);
-            peers.insert(0, *leader);
-        }
-        peers
-    }
-
-    /// `None` while the slot has no group, as in a cluster that has just begun.
-    async fn group_for(&self, target: &Target, trace: u128) -> Result<Option<GroupId>, Failure> {
-        match target {
-            Target::Group(group) => Ok(Some(*group)),
-            Target::Slot(slot) => {
-                let known = group_of(&self.routes(), *slot);
-                if known.is_some() {
-                    return Ok(known);
-                }
-                self.refresh_routes(trace).await?;
-                Ok(group_of(&self.routes(), *slot))
-            }
-        }
     }
 
     async fn ask<T: Serialize + DeserializeOwned>(
@@ -526,36 +381,6 @@ fn is_away(error: &RpcError) -> bool {
         error.kind(),
         ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Ambiguous
     )
-}
-
-/// Orders replicas by how far they stand from `own`: the same rack, the same site, elsewhere. Of equal ones gateways begin with
-/// different ones, so that no replica has all.
-fn nearest_first(peers: &mut [Peer], own: ProcessId, processes: &[ProcessInfo]) {
-    let site = |id: ProcessId| {
-        let process = processes.iter().find(|process| process.id == id)?;
-        Some((process.region.as_str(), process.zone.as_str()))
-    };
-    let here = site(own);
-    let distance = |peer: &Peer| match (here, site(peer.process)) {
-        (Some(here), Some(there)) if here == there => 0,
-        (Some((here, _)), Some((there, _))) if here == there => 1,
-        _ => 2,
-    };
-    if let Some(turns) = usize::try_from(own.number)
-        .ok()
-        .and_then(|number| number.checked_rem(peers.len()))
-    {
-        peers.rotate_left(turns);
-    }
-    peers.sort_by_key(distance);
-}
-
-fn group_of(routes: &Routes, slot: Slot) -> Option<GroupId> {
-    routes
-        .slots
-        .iter()
-        .find(|range| range.first <= slot && slot <= range.last)
-        .map(|range| range.group)
 }
 
 fn given_up(method: Method, is_unknown: bool) -> Failure {

@@ -5,9 +5,10 @@
 //! the body is read on and further batches are written.
 //! Invariants: at most `STRIPES_IN_FLIGHT_MAX` batches in memory; a row is named only after its block is durable or known to the
 //! drive; nothing is visible before the commit; a body that ends early commits nothing and its session is ended.
-//! Not here: what happens to one batch (`batch`), retries of commands (`metadata_client`).
+//! Not here: what happens to one batch (`batch`), the commit (`commit`), retries of commands (`metadata_client`).
 
 pub(in crate::drive) mod batch;
+mod commit;
 pub mod file_batch;
 pub mod resume;
 pub(in crate::drive) mod session;
@@ -17,7 +18,7 @@ pub mod turns;
 use crate::codes;
 use crate::drive::account::CUT;
 use crate::drive::budget::{STRIPES_IN_FLIGHT_MAX, Share};
-use crate::drive::tree::{drive_of, entries_made};
+use crate::drive::tree::drive_of;
 use crate::drive::upload::batch::{Batch, Done};
 use crate::drive::upload::resume::{RESUMABLE_STRIPES_IN_FLIGHT_MAX, Resuming};
 use crate::drive::upload::session::{Naming, Unnamed};
@@ -34,13 +35,10 @@ use model::digest::Digest;
 use model::entry::BlockRow;
 use model::id::{DriveId, UploadId, UserId};
 use model::limits::{DIRECT_COMMIT_AFTER, DIRECT_COMMIT_BYTES, INLINE_BYTES_MAX};
-use model::profile::Domain;
 use protocol::codes as group_codes;
 use protocol::metadata::query::{DriveAsk, DriveFacts};
-use protocol::metadata::upload::{
-    Committed, DirectContent, InlineBlock, PageRows, Survival, UploadCommand, UploadTarget,
-};
-use protocol::metadata::{Command, CommandAnswer, QueryAnswer, RequestKey};
+use protocol::metadata::upload::{Committed, PageRows, Survival, UploadTarget};
+use protocol::metadata::{QueryAnswer, RequestKey};
 use protocol::wire_error::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -410,7 +408,7 @@ impl Upload {
     /// Takes up a batch whose blocks are durable: its rows follow those before.
     fn take(&mut self, done: Done) {
         self.survival = Some(match self.survival {
-            Some(before) => worse(before, done.survival),
+            Some(before) => before.least(done.survival),
             None => done.survival,
         });
         let seal = Arc::clone(&self.stage.seal);
@@ -454,126 +452,9 @@ impl Upload {
             self.end_page(page.digest, page.rows, None);
         }
     }
-
-    async fn commit_inline(&mut self, block: Option<Bytes>) -> Result<Committed, Failure> {
-        let survives = self.stage.core.inline_survival(self.drive().slot());
-        self.survival = Some(survives);
-        let mut inline = None;
-        if let Some(block) = block {
-            // At most 4 KiB: cheaper than the way to the pool and back.
-            let Stage { core, seal, .. } = &self.stage;
-            let digest = seal.digest(&block);
-            let mut random = |bytes: &mut [u8]| core.seams.random.fill(bytes);
-            let sealed = seal.seal_block(&digest, &block, &mut random);
-            let row = BlockRow {
-                digest,
-                size: block.len() as u32,
-            };
-            inline = Some(InlineBlock { row, sealed });
-            self.open_rows.push(row);
-        }
-        self.end_last_page();
-        self.commit_direct(inline).await
-    }
-
-    async fn commit(&mut self) -> Result<Committed, Failure> {
-        self.end_last_page();
-        if self.session.is_some() {
-            self.name_all().await?;
-            return self.commit_session().await;
-        }
-        self.commit_direct(None).await
-    }
-
-    async fn commit_direct(&mut self, inline: Option<InlineBlock>) -> Result<Committed, Failure> {
-        let key = self.commit_key();
-        let mut mends = 0;
-        loop {
-            let content = DirectContent {
-                size: self.size,
-                digest: self.file.finish(),
-                pages: self.pages.clone(),
-                stripes: self.waiting.stripes(),
-                inline: inline.clone(),
-            };
-            let command = UploadCommand::CommitUpload {
-                principal: self.stage.caller.principal,
-                drive: self.drive(),
-                target: self.order.target.clone(),
-                base_version: self.order.base_version,
-                fresh: self.fresh(),
-                content,
-                content_type: self.order.content_type.clone(),
-                survival: self.survival()?,
-            };
-            let Stage { core, caller, .. } = &self.stage;
-            match core.command(caller, Command::Upload(command), key).await {
-                Ok(CommandAnswer::Committed(committed)) => return Ok(committed),
-                Ok(_) => return expect(None),
-                Err(failure) => self.stage.mend(&mut self.waiting, failure, &mut mends).await?,
-            }
-        }
-    }
-
-    /// The client's request id for this very content: a repeat with other bytes is another request.
-    fn commit_key(&self) -> Option<RequestKey> {
-        self.order.key.map(|key| {
-            let asked = [&key.asked[..], &self.file.finish().0, &self.size.to_le_bytes()].concat();
-            RequestKey {
-                asked: codec::digest::request_digest(&asked),
-                ..key
-            }
-        })
-    }
-
-    fn fresh(&self) -> Vec<u64> {
-        let count = match &self.order.target {
-            UploadTarget::Place { place, with_parents } => entries_made(place, *with_parents),
-            UploadTarget::Entry(_) => 1,
-        };
-        self.stage.core.fresh(count)
-    }
-
-    fn survival(&self) -> Result<Survival, Failure> {
-        let survival = self.survival.into_iter().chain(self.waiting.survival()).reduce(worse);
-        survival.ok_or_else(|| Failure::bug("a content without blocks has no survival"))
-    }
 }
 
 /// What a batch came to.
 fn landed(done: Result<Result<Done, Failure>, JoinError>) -> Result<Done, Failure> {
     done.unwrap_or_else(|error| Err(Failure::bug(format!("store a batch: {error}"))))
-}
-
-/// The lesser of two promises.
-pub(crate) fn worse(one: Survival, other: Survival) -> Survival {
-    one.least(other)
-}
-
-impl Core {
-    /// What a block in the metadata of a slot's group survives: the largest domain whose loss leaves a majority of the voters.
-    pub fn inline_survival(&self, slot: model::id::Slot) -> Survival {
-        let voters = self.metadata.voters_of(slot);
-        let leaves_majority = |key: &dyn Fn(usize) -> String| {
-            let mut lost = std::collections::BTreeMap::<String, usize>::new();
-            for at in 0..voters.len() {
-                *lost.entry(key(at)).or_default() += 1;
-            }
-            let worst = lost.values().copied().max().unwrap_or(0);
-            (voters.len() - worst) * 2 > voters.len()
-        };
-        let survives = if leaves_majority(&|at| voters[at].region.clone()) {
-            Domain::Region
-        } else if leaves_majority(&|at| format!("{}/{}", voters[at].region, voters[at].zone)) {
-            Domain::Zone
-        } else if leaves_majority(&|at| at.to_string()) {
-            Domain::Node
-        } else {
-            Domain::Disk
-        };
-        Survival {
-            survives,
-            is_degraded: false,
-        }
-    }
 }

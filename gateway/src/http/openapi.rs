@@ -1,7 +1,7 @@
 //! `/api/v1/openapi.json`: the description of the API, made from the handlers and the types of `api`.
 //!
 //! Invariants: every route of `http::router` is in it (tests/cluster/contract.rs compares); what all operations share is added here
-//! once: tags by resource, statuses in words, the media type of errors.
+//! once: tags by resource, statuses in words, the media type of errors, a name of its own for each.
 
 use api::problem::PROBLEM_TYPE;
 use axum::http::{StatusCode, header};
@@ -31,6 +31,7 @@ impl Modify for Shared {
             let resource = path.trim_start_matches("/api/v1/").split('/').next();
             let tag = resource.filter(|word| !word.is_empty()).unwrap_or("operation");
             let is_api = path.starts_with("/api/v1/") && tag != "openapi.json";
+            name_apart(item);
             for operation in operations(item) {
                 operation.tags = Some(vec![if is_api { tag } else { "operation" }.to_owned()]);
                 for (status, response) in &mut operation.responses.responses {
@@ -40,6 +41,16 @@ impl Modify for Shared {
                 }
             }
         }
+    }
+}
+
+/// A handler may answer `PUT` as it answers `PATCH`; then they are two operations all the same, and each needs a name of its own.
+fn name_apart(item: &mut PathItem) {
+    let of_patch = item.patch.as_ref().and_then(|patch| patch.operation_id.as_deref());
+    if let (Some(put), Some(name)) = (&mut item.put, of_patch)
+        && put.operation_id.as_deref() == Some(name)
+    {
+        put.operation_id = Some(format!("{name}_by_put"));
     }
 }
 
@@ -109,7 +120,6 @@ fn describe(status: &str, response: &mut Response) {
         super::upload::upload,
         super::resumable::start_alias,
         super::resumable::replace,
-        super::resumable::replace_by_put,
         super::resumable::put,
         super::resumable::post,
         super::resumable::get,

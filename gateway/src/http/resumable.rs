@@ -79,8 +79,8 @@ pub async fn start(
     begin(app, caller, &parts, order).await
 }
 
-/// Begins an upload that replaces the content of a file.
-#[utoipa::path(patch, path = "/api/v1/files/{id}", operation_id = "replace_content", security(("bearer" = [])),
+/// Begins an upload that replaces the content of a file; by `PATCH`, or by `PUT` for the clients that say it so.
+#[utoipa::path(method(patch, put), path = "/api/v1/files/{id}", operation_id = "replace_content", security(("bearer" = [])),
     params(("id" = String, Path,), ReplaceQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key begins no second upload.")),
     request_body = ResumableMetadata,
     responses((status = 200, body = ResumableStarted), (status = "default", body = api::problem::Problem)))]
@@ -91,32 +91,7 @@ pub async fn replace(
     Query(query): Query<ReplaceQuery>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    replacing(&app, &caller, &id, &query, request).await
-}
-
-/// The same for the clients that say it so.
-#[utoipa::path(put, path = "/api/v1/files/{id}", operation_id = "replace_content_by_put", security(("bearer" = [])),
-    params(("id" = String, Path,), ReplaceQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key begins no second upload.")),
-    request_body = ResumableMetadata,
-    responses((status = 200, body = ResumableStarted), (status = "default", body = api::problem::Problem)))]
-pub async fn replace_by_put(
-    State(app): State<Arc<App>>,
-    Authenticated(caller): Authenticated,
-    Id(id): Id,
-    Query(query): Query<ReplaceQuery>,
-    request: Request,
-) -> Result<Response, HttpError> {
-    replacing(&app, &caller, &id, &query, request).await
-}
-
-async fn replacing(
-    app: &Arc<App>,
-    caller: &Caller,
-    id: &str,
-    query: &ReplaceQuery,
-    request: Request,
-) -> Result<Response, HttpError> {
-    let id = tree::entry_id(id)?;
+    let id = tree::entry_id(&id)?;
     if query.upload_type != UploadType::Resumable {
         return Err(codes::BAD_QUERY
             .because("this address begins resumable uploads: send uploadType=resumable")
@@ -127,7 +102,7 @@ async fn replacing(
     let said = named.base_version.or(query.base_version);
     let base_version = match said {
         Some(version) => version,
-        None => app.core.entry(caller, EntryRef::Id(id)).await?.entry.version,
+        None => app.core.entry(&caller, EntryRef::Id(id)).await?.entry.version,
     };
     let mut order = UploadOrder {
         target: UploadTarget::Entry(id),
@@ -144,8 +119,8 @@ async fn replacing(
         said,
         (order.declared_bytes, &order.content_type),
     ))?;
-    order.key = client_key(app, caller, &parts.headers, &asked)?;
-    begin(app, caller, &parts, order).await
+    order.key = client_key(&app, &caller, &parts.headers, &asked)?;
+    begin(&app, &caller, &parts, order).await
 }
 
 async fn metadata(body: axum::body::Body) -> Result<ResumableMetadata, Failure> {

@@ -1,8 +1,8 @@
 //! One gateway on a loopback port over a cluster in memory: one metadata process without Raft, six shelves instead of nodes.
 //!
-//! Invariant: every command that the gateway proposes is noted in order, refused ones too.
-//! Not here: elections, disks, other gateways.
+//! Not here: what stands for the metadata (`replica`), disks, other gateways.
 
+use super::replica::{CLUSTER, NOW, Replica, furnish, process};
 use super::wire::{Reply, exchange};
 use crate::auth::token;
 use crate::config::{
@@ -14,214 +14,35 @@ use crate::seams::Seams;
 use crate::serve::{Gateway, Place, start};
 use async_trait::async_trait;
 use codec::cipher::Aes256Gcm;
-use daemon::clock::{Clock, ManualClock};
+use daemon::clock::ManualClock;
 use daemon::metrics::Metrics;
 use daemon::pool::Pool;
 use daemon::random::Random;
 use daemon::shutdown::Shutdown;
-use kv::memory::MemoryKv;
-use kv::overlay::Overlay;
-use kv::seam::Kv;
 use metadata_raft::feed_watch::FeedWatch;
-use metadata_raft::state::State;
 use model::authorize::Principal;
-use model::cluster::{Membership, NodeInfo};
-use model::id::{CONTROL_GROUP, ClusterId, DiskId, GroupId, NodeId, RaftId, RowVersion, SLOTS, Slot};
+use model::id::GroupId;
 use model::name::Username;
 use model::process::{ProcessId, Role};
-use model::profile::ProfileId;
-use model::time::{Age, WallTime};
+use model::time::WallTime;
 use protocol::frame::{Answer, Call, Method, decode, encode};
-use protocol::metadata::control::{ClusterSettings, ControlCommand, NodeDisk, SlotRange};
-use protocol::metadata::group::{AdoptedSlot, GroupCommand, GroupSettings};
-use protocol::metadata::query::{ControlQuery, Usage};
+use protocol::metadata::Command;
+use protocol::metadata::query::Usage;
 use protocol::metadata::upload::UploadCommand;
 use protocol::metadata::user::NewToken;
-use protocol::metadata::watch::{MovedScope, WatchAnswer, WatchRequest};
-use protocol::metadata::{
-    Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest,
-    Reply as GroupAnswer,
-};
 use protocol::node::{StoreAnswer, StoreFragment, Stored};
-use protocol::status::{GroupStatus, MetadataStatus};
 use protocol::wire_error::Failure;
 use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
 use rpc::transport::{Handler, Peer};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
+use tokio::sync::RwLockWriteGuard;
 
-const CLUSTER: ClusterId = ClusterId(1);
-const NOW: WallTime = WallTime(1_800_000_000_000);
 /// Far above what any of these tests needs; a hang ends here.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
-const SETTINGS: ClusterSettings = ClusterSettings {
-    default_profile: ProfileId::Dev,
-    default_quota_bytes: 1 << 40,
-    birth_epoch_ms: 3_600_000,
-    block_grace_ms: 60_000,
-};
-
-/// The state machines of both groups.
-pub(super) struct Replica {
-    stores: [MemoryKv; 2],
-    commands: Mutex<Vec<Command>>,
-    /// A command that opens a session is told here when it arrives, and waits while a test holds the gate.
-    opening: Notify,
-    gate: RwLock<()>,
-    /// What the group of drives tells of feeds that go on.
-    pub(super) feed: FeedWatch,
-    asked: Mutex<Vec<Method>>,
-    applied: AtomicU64,
-    clock: ManualClock,
-}
-
-impl Replica {
-    fn propose(&self, group: GroupId, envelope: &[u8]) -> bytes::Bytes {
-        // Held over the whole: commands are applied one after the other.
-        let mut commands = self.commands.lock().unwrap();
-        let kv = &self.stores[group.0 as usize];
-        let mut overlay = Overlay::new(kv);
-        let reply = State::new(group)
-            .apply(&mut overlay, self.applied.fetch_add(1, Ordering::Relaxed) + 1, envelope)
-            .unwrap();
-        let batch = overlay.into_batch();
-        kv.write(batch).unwrap();
-        commands.push(decode::<Envelope>(envelope).unwrap().command);
-        self.tell(&commands);
-        reply
-    }
-
-    /// Tells where the feed of the last command's drive stands.
-    fn tell(&self, commands: &[Command]) {
-        let Some(command @ (Command::Drive(_) | Command::Upload(_))) = commands.last() else {
-            return;
-        };
-        let drive = match command {
-            Command::Drive(command) => command.drive(),
-            Command::Upload(command) => command.drive(),
-            _ => return,
-        };
-        let query = encode(&Query::FeedEnds(vec![drive.root()])).unwrap();
-        let reply = State::new(GroupId(1)).query(&self.stores[1], &query).unwrap();
-        let answer = GroupAnswer::<QueryAnswer>::from_bytes(&reply).unwrap().result;
-        let Ok(QueryAnswer::FeedEnds(ends)) = answer else {
-            panic!("asked for the ends of feeds")
-        };
-        let index = self.feed.index() + 1;
-        let moved = ends.iter().map(|end| MovedScope {
-            scope: end.scope,
-            sequence: end.sequence,
-        });
-        self.feed.moves(index, moved.collect());
-        self.feed.written(index);
-    }
-
-    fn command(&self, group: GroupId, command: Command) {
-        let envelope = Envelope {
-            request_id: None,
-            wall: NOW,
-            command,
-        };
-        let reply = self.propose(group, &encode(&envelope).unwrap());
-        GroupAnswer::<CommandAnswer>::from_bytes(&reply)
-            .unwrap()
-            .result
-            .unwrap();
-    }
-
-    fn query(&self, query: &Query) -> QueryAnswer {
-        let group = GroupId(u32::from(query.slot().is_some()));
-        let kv = &self.stores[group.0 as usize];
-        let reply = State::new(group).query(kv, &encode(query).unwrap()).unwrap();
-        GroupAnswer::<QueryAnswer>::from_bytes(&reply).unwrap().result.unwrap()
-    }
-
-    /// As a leader's replica.
-    async fn watch(&self, request: &WatchRequest) -> WatchAnswer {
-        let Some(after) = request.after else {
-            return self.feed.behind(self.feed.index());
-        };
-        let end = self.clock.monotonic() + Duration::from_millis(u64::from(request.wait_ms));
-        let mut news = self.feed.news();
-        loop {
-            news.borrow_and_update();
-            let told = self.feed.behind(after);
-            let left = end.saturating_sub(self.clock.monotonic());
-            if !told.moved.is_empty() || !told.is_whole || left.is_zero() {
-                return told;
-            }
-            tokio::select! {
-                changed = news.changed() => changed.unwrap(),
-                () = self.clock.sleep(left) => {}
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Handler for Replica {
-    async fn handle(&self, _: ProcessId, call: Call) -> Result<Answer, Failure> {
-        self.asked.lock().unwrap().push(call.method);
-        let reply = match call.method {
-            Method::WatchFeed => {
-                return Ok(Answer {
-                    message: encode(&self.watch(&decode(&call.message)?).await)?,
-                    payload: bytes::Bytes::new(),
-                });
-            }
-            Method::Propose => {
-                let request: ProposeRequest = decode(&call.message)?;
-                let command = decode::<Envelope>(&request.envelope)?.command;
-                if matches!(command, Command::Upload(UploadCommand::OpenSession { .. })) {
-                    self.opening.notify_one();
-                    drop(self.gate.read().await);
-                }
-                self.propose(request.group, &request.envelope)
-            }
-            Method::Query => {
-                let request: QueryRequest = decode(&call.message)?;
-                let kv = &self.stores[request.group.0 as usize];
-                State::new(request.group).query(kv, &request.query).unwrap()
-            }
-            Method::MetadataStatus => {
-                return Ok(Answer {
-                    message: encode(&own_word())?,
-                    payload: bytes::Bytes::new(),
-                });
-            }
-            other => panic!("{other:?} is not asked of this replica"),
-        };
-        let message = encode(&GroupReply { log_index: 1, reply })?;
-        Ok(Answer {
-            message,
-            payload: bytes::Bytes::new(),
-        })
-    }
-}
-
-/// What the one replica says of its two groups.
-fn own_word() -> MetadataStatus {
-    let group = |group| GroupStatus {
-        group,
-        leader: Some(RaftId(1)),
-        term: 3,
-        applied_index: 7,
-        last_index: 7,
-        has_quorum: true,
-        voters: vec![RaftId(1)],
-        stopped: None,
-    };
-    MetadataStatus {
-        replica: RaftId(1),
-        groups: vec![group(CONTROL_GROUP), group(GroupId(1))],
-        is_volume_encrypted: None,
-    }
-}
 
 /// Takes every fragment and forgets it.
 struct Shelf;
@@ -301,16 +122,7 @@ impl World {
     pub(super) async fn start_with(wishes: Wishes) -> Self {
         let clock = ManualClock::new(NOW);
         let network = MemoryNetwork::new(Arc::new(clock.clone()));
-        let replica = Arc::new(Replica {
-            stores: [MemoryKv::new(), MemoryKv::new()],
-            commands: Mutex::default(),
-            opening: Notify::new(),
-            gate: RwLock::new(()),
-            feed: FeedWatch::new(0),
-            asked: Mutex::default(),
-            applied: AtomicU64::new(0),
-            clock: clock.clone(),
-        });
+        let replica = Arc::new(Replica::new(clock.clone()));
         let metadata = process(Role::Metadata, 1);
         let (first, address) = network.attach(metadata, CLUSTER, Arc::clone(&replica) as Arc<dyn Handler>);
         let mut transports = vec![first];
@@ -483,85 +295,6 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.shutdown.request();
-    }
-}
-
-fn process(role: Role, number: u64) -> ProcessId {
-    ProcessId { role, number }
-}
-
-fn node_info(number: u32, address: SocketAddr) -> NodeInfo {
-    NodeInfo {
-        region: format!("r{}", number.div_ceil(2)),
-        zone: format!("z{}", number.div_ceil(2)),
-        address,
-        membership: Membership::Active,
-    }
-}
-
-/// What processes, leaders and workers tell the groups in a real cluster.
-fn furnish(replica: &Replica, metadata: SocketAddr, shelves: &[SocketAddr]) {
-    let control = |command| replica.command(CONTROL_GROUP, Command::Control(command));
-    control(ControlCommand::InitCluster {
-        cluster: CLUSTER,
-        settings: SETTINGS,
-    });
-    control(ControlCommand::RegisterProcess {
-        id: process(Role::Metadata, 1),
-        address: metadata,
-        region: "r1".to_owned(),
-        zone: "z1".to_owned(),
-    });
-    for (number, address) in (1..).zip(shelves) {
-        let disks = [2 * number - 1, 2 * number].map(|disk| NodeDisk {
-            disk: DiskId(disk),
-            weight_bytes: 1 << 40,
-        });
-        control(ControlCommand::RegisterNode {
-            node: NodeId(number),
-            info: node_info(number, *address),
-            disks: disks.to_vec(),
-        });
-    }
-    for group in [CONTROL_GROUP, GroupId(1)] {
-        control(ControlCommand::SetGroup {
-            group,
-            voters: vec![RaftId(1)],
-        });
-    }
-    let (first, last) = (Slot::new(0).unwrap(), Slot::new(SLOTS - 1).unwrap());
-    let group = GroupId(1);
-    control(ControlCommand::AssignSlots {
-        ranges: vec![SlotRange { first, last, group }],
-    });
-    let QueryAnswer::Cluster(cluster) = replica.query(&Query::Control(ControlQuery::Cluster)) else {
-        panic!("asked for the cluster")
-    };
-    let drives = |command| replica.command(group, Command::Group(command));
-    drives(GroupCommand::Configure(GroupSettings {
-        birth_epoch_ms: SETTINGS.birth_epoch_ms,
-        block_grace_ms: SETTINGS.block_grace_ms,
-    }));
-    for profile in [ProfileId::Dev, ProfileId::Copies] {
-        let table = placement::layout::plan(&cluster.map, None, profile).unwrap().table;
-        let versions: Vec<RowVersion> = table.rows.iter().map(|row| row.version).collect();
-        let pg_bits = table.pg_bits;
-        control(ControlCommand::SetTable {
-            planned_from: cluster.map.version,
-            table,
-        });
-        drives(GroupCommand::TellRows {
-            profile,
-            pg_bits,
-            versions,
-        });
-    }
-    let all: Vec<AdoptedSlot> = (0..SLOTS)
-        .filter_map(Slot::new)
-        .map(|slot| AdoptedSlot { slot, age: Age(0) })
-        .collect();
-    for slots in all.chunks(1000) {
-        drives(GroupCommand::AdoptSlots { slots: slots.to_vec() });
     }
 }
 

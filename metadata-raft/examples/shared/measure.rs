@@ -100,3 +100,24 @@ impl Load {
         Times { sorted, span }
     }
 }
+
+/// Lets `clients` do `work` over and over for `span`, and prints how many there were a second, how long one took and the CPU time of
+/// one. `one` and `many` are its names.
+pub(crate) async fn show<F, W>(clients: usize, span: Duration, (one, many): (&str, &str), work: F)
+where
+    F: Fn() -> W + Clone + Send + 'static,
+    W: Future<Output = ()> + Send,
+{
+    let before = cpu();
+    let load = Load::start(clients, Duration::ZERO, work);
+    tokio::time::sleep(span).await;
+    let times = load.end().await;
+    let used = cpu() - before;
+    println!(
+        "{clients:>4} at once: {:>7.0} {many}/s  p50 {:>6.3} ms  p99 {:>6.3} ms  cpu {:>6.1} us a {one}",
+        times.rate(),
+        times.at(50),
+        times.at(99),
+        used.as_secs_f64() * 1e6 / times.count() as f64
+    );
+}

@@ -9,13 +9,11 @@
 use crate::drive::{Drive, GROUP, names};
 use crate::world::{PATIENCE, Wires, World, call};
 use daemon::clock::{Clock, SystemClock};
-use disk::{Disk, DiskError, DiskFile, Space};
+use disk::ShownSpace;
 use model::error_kind::ErrorKind;
 use model::id::CONTROL_GROUP;
 use protocol::frame::{Method, encode};
 use protocol::metadata::{CommandAnswer, Envelope, ProposeRequest, Reply};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
@@ -25,60 +23,6 @@ const NONE: u64 = 10 * MIB;
 const ROOM: u64 = 10 << 30;
 /// A folder that is made again and again: all but the first time its name is taken, which is as good as an entry of the log.
 const PROBE: u64 = 900;
-
-/// What a disk shows as free; clones show the same.
-#[derive(Clone)]
-struct Shown(Arc<AtomicU64>);
-
-impl Shown {
-    fn set(&self, free_bytes: u64) {
-        self.0.store(free_bytes, Ordering::SeqCst);
-    }
-
-    /// `inner` that shows this.
-    fn over(&self, inner: Arc<dyn Disk>) -> Arc<dyn Disk> {
-        Arc::new(ShownDisk {
-            inner,
-            shown: self.clone(),
-        })
-    }
-}
-
-struct ShownDisk {
-    inner: Arc<dyn Disk>,
-    shown: Shown,
-}
-
-impl Disk for ShownDisk {
-    fn create(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        self.inner.create(name)
-    }
-    fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
-        self.inner.open(name)
-    }
-    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
-        self.inner.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.inner.remove(name)
-    }
-    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.sync_dir(dir)
-    }
-    fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
-        self.inner.make_dir(dir)
-    }
-    fn space(&self) -> Result<Space, DiskError> {
-        let whole = self.inner.space()?;
-        Ok(Space {
-            free_bytes: self.shown.0.load(Ordering::SeqCst),
-            ..whole
-        })
-    }
-}
 
 /// Waits until `is_so` holds.
 async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
@@ -116,7 +60,8 @@ async fn answered(world: &World, drive: &Drive, number: u64) -> Result<(), (Erro
 async fn a_replica_whose_disk_fills_up_steps_down_falls_behind_and_catches_up_once_there_is_room() {
     let mut world = World::new(Wires::memory(), 3, 1);
     let all = world.numbers();
-    let shown: Vec<Shown> = all.iter().map(|_| Shown(Arc::new(AtomicU64::new(ROOM)))).collect();
+    let shown: Vec<ShownSpace> = all.iter().map(|_| ShownSpace::all()).collect();
+    shown.iter().for_each(|shown| shown.set(ROOM));
     for number in &all {
         let shown = shown[*number as usize - 1].clone();
         world.lay_over(*number, Box::new(move |disk| shown.over(disk)));

@@ -4,7 +4,7 @@
 //! map) are not in it; a draining disk is in it, since it still holds fragments, but is not usable.
 //! Not here: how many fragments a domain may hold (margins.rs), how many places a disk gets (quota.rs).
 
-use model::cluster::{ClusterMap, Membership};
+use model::cluster::ClusterMap;
 use model::id::DiskId;
 use std::collections::BTreeMap;
 
@@ -30,17 +30,6 @@ pub(crate) struct DiskTable {
 }
 
 impl DiskTable {
-    /// Whether `disk` still holds what it was given: it and its node are in the map and not declared out.
-    pub(crate) fn holds(map: &ClusterMap, disk: DiskId) -> bool {
-        map.disks.get(&disk).is_some_and(|info| {
-            info.membership != Membership::Out
-                && map
-                    .nodes
-                    .get(&info.node)
-                    .is_some_and(|node| node.membership != Membership::Out)
-        })
-    }
-
     /// Numbers the disks of `map`. Cost O(disks log disks).
     pub(crate) fn of(map: &ClusterMap) -> Self {
         let mut sorted = BTreeMap::new();
@@ -48,7 +37,7 @@ impl DiskTable {
             let Some(node) = map.nodes.get(&info.node) else {
                 continue;
             };
-            if Self::holds(map, *disk) {
+            if map.holds(*disk) {
                 sorted.insert((&node.region, &node.zone, info.node, *disk), info.weight_bytes);
             }
         }

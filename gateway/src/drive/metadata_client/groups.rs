@@ -2,8 +2,8 @@
 //!
 //! Not here: how a call finds its leader and is repeated (`metadata_client`).
 
-use super::{MetadataClient, Target, group_of};
-use model::id::{CONTROL_GROUP, GroupId, RaftId, Slot};
+use super::{MetadataClient, Target};
+use model::id::{CONTROL_GROUP, GroupId, RaftId};
 use model::process::Role;
 use protocol::metadata::group::GroupCommand;
 use protocol::metadata::{Command, Query, QueryAnswer};
@@ -42,11 +42,6 @@ impl MetadataClient {
     pub fn drive_groups(&self) -> Vec<GroupId> {
         let groups = self.routes().groups.keys().copied().collect::<Vec<_>>();
         groups.into_iter().filter(|group| *group != CONTROL_GROUP).collect()
-    }
-
-    /// The group of a slot, as last fetched.
-    pub fn group_of(&self, slot: Slot) -> Option<GroupId> {
-        group_of(&self.routes(), slot)
     }
 
     /// How many gateways are registered, as last fetched; at least this one.

@@ -1,6 +1,7 @@
 //! Routes that have changed, and which replica is asked.
 
-use super::{MetadataClient, nearest_first};
+use super::MetadataClient;
+use super::routes::nearest_first;
 use crate::config::MetadataReads;
 use crate::seams::Seams;
 use async_trait::async_trait;

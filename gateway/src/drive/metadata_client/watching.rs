@@ -3,7 +3,7 @@
 //! Invariants: one call at a time for each group, whoever waits; it ends early when another leader becomes known.
 //! Not here: who waits for what (`drive::notices`).
 
-use super::{CALL_DEADLINE, MetadataClient, Target, Try, group_of};
+use super::{CALL_DEADLINE, MetadataClient, Target, Try};
 use crate::codes;
 use crate::metrics;
 use bytes::Bytes;
@@ -24,11 +24,6 @@ impl MetadataClient {
     pub async fn group_serving(&self, slot: Slot, trace: u128) -> Result<GroupId, Failure> {
         let group = self.group_for(&Target::Slot(slot), trace).await?;
         group.ok_or_else(|| codes::METADATA_UNREACHABLE.because("no group serves the slot yet"))
-    }
-
-    /// The same as far as it is known.
-    pub fn known_group(&self, slot: Slot) -> Option<GroupId> {
-        group_of(&self.routes(), slot)
     }
 
     /// Asks the leader of `group` what moved behind `after`, and waits for it; one try with each replica.

@@ -5,7 +5,7 @@
 //! Not here: the order of batches, rows and commits (`upload`).
 
 use crate::drive::stripe_writer::Coded;
-use crate::drive::upload::{Stage, worse};
+use crate::drive::upload::Stage;
 use crate::drive::{Caller, Core, expect};
 use crate::metrics;
 use bytes::Bytes;
@@ -106,7 +106,7 @@ impl Batch {
         let mut seen = known;
         let lacking: Vec<BlockRow> = rows.iter().filter(|row| seen.insert(row.digest)).copied().collect();
         let (stripes, written) = store_blocks(stage, time, &lacking, &plain).await?;
-        survival = worse(survival, written);
+        survival = survival.least(written);
         let plain_bytes = rows.iter().map(|row| row.size as usize).sum();
         Ok(Done {
             rows,
@@ -126,7 +126,7 @@ impl Done {
             let blocks = written.named.blocks.clone();
             let (named, survival) = write_named(stage, &written.coded, blocks, (name, None)).await?;
             written.named = named;
-            self.survival = worse(self.survival, survival);
+            self.survival = self.survival.least(survival);
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ impl Done {
         lacking.dedup();
         let (stripes, survival) = store_blocks(stage, time, &lacking, &self.plain).await?;
         self.stripes.extend(stripes);
-        self.survival = worse(self.survival, survival);
+        self.survival = self.survival.least(survival);
         Ok(())
     }
 }
@@ -206,7 +206,7 @@ async fn store_blocks(
             sealed_bytes: place.sealed_bytes,
         });
         let (named, durable) = write_named(stage, &coded, blocks.collect(), (None, time)).await?;
-        survival = worse(survival, durable);
+        survival = survival.least(durable);
         stripes.push(Written { named, coded });
     }
     Ok((stripes, survival))
@@ -309,10 +309,10 @@ impl Core {
     ) -> Result<Survival, Failure> {
         let mut survival = NOTHING_LOST;
         if found.found.iter().any(|block| block.stripe.is_none()) {
-            survival = worse(survival, self.inline_survival(facts.drive.slot()));
+            survival = survival.least(self.inline_survival(facts.drive.slot()));
         }
         for stripe in &found.stripes {
-            survival = worse(survival, self.stripe_survival(stripe, caller.trace).await?);
+            survival = survival.least(self.stripe_survival(stripe, caller.trace).await?);
         }
         Ok(survival)
     }

@@ -6,7 +6,7 @@
 
 use crate::codes;
 use crate::drive::upload::batch::Done;
-use crate::drive::upload::{Stage, Upload, worse};
+use crate::drive::upload::{Stage, Upload};
 use crate::drive::{Caller, Core, expect};
 use model::digest::Digest;
 use model::entry::BlockRow;
@@ -73,7 +73,7 @@ impl Unnamed {
 
     /// The least that any of its blocks survives.
     pub(super) fn survival(&self) -> Option<Survival> {
-        self.done.iter().map(|done| done.survival).reduce(worse)
+        self.done.iter().map(|done| done.survival).reduce(Survival::least)
     }
 }
 
@@ -148,7 +148,7 @@ impl Upload {
         if let Some((_, position)) = &mut self.session {
             *position = named.position;
         }
-        self.survival = self.survival.into_iter().chain(named.survival).reduce(worse);
+        self.survival = self.survival.into_iter().chain(named.survival).reduce(Survival::least);
         if self.waiting.batches() > 0 {
             self.name();
         }
