@@ -35,6 +35,7 @@ mod insider;
 mod lifetime;
 mod listing;
 mod log_lines;
+mod made_up;
 mod majority;
 mod metadata_full;
 mod misplaced;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 /// No answer may take longer; far above what a loaded two-core machine needs.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Of every account that a test makes.
 pub(crate) const PASSWORD: &str = "correct horse battery";
@@ -254,7 +254,12 @@ impl Answer {
 
 /// Sends a prepared request and reads the whole answer.
 pub(crate) async fn answer(request: reqwest::RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
+    try_answer(request).await.unwrap()
+}
+
+/// The same; an error where no answer came.
+pub(crate) async fn try_answer(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+    let response = request.send().await?;
     let status = response.status();
     let headers = response.headers().iter();
     let headers = headers
@@ -265,11 +270,11 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> Answer {
             )
         })
         .collect();
-    Answer {
+    Ok(Answer {
         status,
         headers,
-        body: response.bytes().await.unwrap().to_vec(),
-    }
+        body: response.bytes().await?.to_vec(),
+    })
 }
 
 /// Bytes that do not compress and follow from `seed`.

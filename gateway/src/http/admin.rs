@@ -24,7 +24,7 @@ pub async fn status(
 
 /// Stops a node of a dev cluster in one process.
 #[utoipa::path(post, path = "/api/v1/admin/nodes/{id}/stop", params(("id" = u32, Path,)), security(("bearer" = [])),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204), (status = 404), (status = "default", body = api::problem::Problem)))]
 pub async fn stop_node(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -37,7 +37,7 @@ pub async fn stop_node(
 
 /// Starts a stopped node again on its old data; when it is answered, this gateway uses the node.
 #[utoipa::path(post, path = "/api/v1/admin/nodes/{id}/start", params(("id" = u32, Path,)), security(("bearer" = [])),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204), (status = 404), (status = "default", body = api::problem::Problem)))]
 pub async fn start_node(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

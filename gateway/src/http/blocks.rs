@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// Takes a block in.
 #[utoipa::path(put, path = "/api/v1/blocks/{digest}", operation_id = "put_block", params(("digest" = String, Path,), BlockQuery), security(("bearer" = [])),
     request_body(content = String, content_type = "application/octet-stream", description = "The bytes that the digest names. A ticket in the address stands for the token."),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204), (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn take(
     State(app): State<Arc<App>>,
     Id(digest): Id,
@@ -81,7 +81,7 @@ fn too_long(row: BlockRow) -> Failure {
 
 /// Gives a ticket for one block out.
 #[utoipa::path(post, path = "/api/v1/blocks/upload-url", operation_id = "block_ticket", request_body = TicketRequest, security(("bearer" = [])),
-    responses((status = 200, body = BlockTicket), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = BlockTicket), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn ticket(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Changes behind a cursor; the present end without one.
 #[utoipa::path(get, path = "/api/v1/changes/list", operation_id = "list_changes", params(ChangesQuery), security(("bearer" = [])),
-    responses((status = 200, body = ChangesPage), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = ChangesPage), (status = 410), (status = "default", body = api::problem::Problem)))]
 pub async fn list(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -90,7 +90,7 @@ pub async fn start_page_token(
 
 /// Changes behind a token, as Google's drive says them.
 #[utoipa::path(get, path = "/api/v1/changes", operation_id = "drive_changes", params(DriveChangesQuery), security(("bearer" = [])),
-    responses((status = 200, body = DriveChangeList), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = DriveChangeList), (status = 410), (status = "default", body = api::problem::Problem)))]
 pub async fn drive_list(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

@@ -26,8 +26,16 @@ const CACHING: &str = "private, no-cache";
 
 /// The bytes of a file, or a range of them.
 #[utoipa::path(get, path = "/api/v1/files/{id}/content", params(("id" = String, Path,), ContentQuery), security(("bearer" = [])),
-    responses((status = 200, content_type = "application/octet-stream"), (status = 206), (status = 304), (status = 416, body = api::problem::Problem),
-        (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, content_type = "application/octet-stream", headers(("ETag" = String, description = "The entry's id and the version of its content."), ("Accept-Ranges" = String, description = "bytes"),
+            ("Content-Disposition" = String, description = "attachment"), ("Holdfast-Digest" = String, description = "The digest of the whole content."),
+            ("Holdfast-Committed-At" = String, description = "When the content was committed."))),
+        (status = 206, content_type = "application/octet-stream", headers(("Content-Range" = String, description = "Which bytes, and of how many."),
+            ("ETag" = String, description = "The entry's id and the version of its content."), ("Accept-Ranges" = String, description = "bytes"),
+            ("Content-Disposition" = String, description = "attachment"), ("Holdfast-Digest" = String, description = "The digest of the whole content."),
+            ("Holdfast-Committed-At" = String, description = "When the content was committed."))),
+        (status = 304, headers(("ETag" = String, description = "The entry's id and the version of its content."))),
+        (status = 416, headers(("Content-Range" = String, description = "How many bytes the content has."))),
+        (status = 404), (status = 412), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn content(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

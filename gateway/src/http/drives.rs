@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// A drive.
 #[utoipa::path(get, path = "/api/v1/drives/{id}", operation_id = "drive", params(("id" = String, Path,)), security(("bearer" = [])),
-    responses((status = 200, body = Drive), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = Drive), (status = 404), (status = "default", body = api::problem::Problem)))]
 pub async fn show(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -26,7 +26,7 @@ pub async fn show(
 
 /// Changes how long a drive keeps old versions; what is beyond the new rules goes within seconds.
 #[utoipa::path(patch, path = "/api/v1/drives/{id}", operation_id = "change_drive", params(("id" = String, Path,)), request_body = ChangeDrive,
-    security(("bearer" = [])), responses((status = 200, body = Drive), (status = "default", body = api::problem::Problem)))]
+    security(("bearer" = [])), responses((status = 200, body = Drive), (status = 404), (status = 415), (status = "default", body = api::problem::Problem)))]
 pub async fn change(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

@@ -27,7 +27,7 @@ use std::sync::Arc;
 #[utoipa::path(post, path = "/api/v1/files/batch", operation_id = "create_batch", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
     request_body(content((FileBatch = "multipart/related"))),
-    responses((status = 200, body = BatchAnswer), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = BatchAnswer), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

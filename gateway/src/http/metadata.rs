@@ -27,7 +27,8 @@ use std::sync::Arc;
 /// An entry and a page of its children.
 #[utoipa::path(get, path = "/api/v1/metadata", operation_id = "list_entry", security(("bearer" = [])),
     params(ListQuery, ("If-None-Match" = Option<String>, Header, description = "Tags of answers that the caller still has.")),
-    responses((status = 200, body = Listing), (status = 304), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = Listing, headers(("ETag" = String, description = "Names this very answer."))),
+        (status = 304, headers(("ETag" = String, description = "Names this very answer."))), (status = 404), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn list(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -84,7 +85,7 @@ pub async fn list(
 /// Makes a folder or an empty file.
 #[utoipa::path(post, path = "/api/v1/metadata", operation_id = "create_entry", request_body = CreateEntry, security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
-    responses((status = 201, body = Entry), (status = "default", body = api::problem::Problem)))]
+    responses((status = 201, body = Entry, headers(("ETag" = String, description = "The entry's id and revision."))), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -127,7 +128,7 @@ pub async fn create(
 /// Renames or moves an entry.
 #[utoipa::path(patch, path = "/api/v1/metadata/{id}", operation_id = "change_entry", request_body = ChangeEntry,
     params(("id" = String, Path,), ("If-Match" = Option<String>, Header, description = "Tags of which one must be the entry's.")),
-    security(("bearer" = [])), responses((status = 200, body = Entry), (status = "default", body = api::problem::Problem)))]
+    security(("bearer" = [])), responses((status = 200, body = Entry, headers(("ETag" = String, description = "The entry's id and revision."))), (status = 404), (status = 409), (status = 412), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn change(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -160,7 +161,7 @@ pub async fn change(
 /// Puts an entry into the trash, or removes it for good.
 #[utoipa::path(delete, path = "/api/v1/metadata/{id}", operation_id = "delete_entry", security(("bearer" = [])),
     params(("id" = String, Path,), ("If-Match" = Option<String>, Header, description = "Tags of which one must be the entry's."), DeleteQuery),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204), (status = 404), (status = 409), (status = 412), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn delete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -184,7 +185,7 @@ pub async fn delete(
 /// Copies a file, or a folder with all below it, inside its drive; moves no data and takes no quota.
 #[utoipa::path(post, path = "/api/v1/metadata/{id}/copy", operation_id = "copy_entry", request_body = CopyEntry, security(("bearer" = [])),
     params(("id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
-    responses((status = 201, body = Entry), (status = "default", body = api::problem::Problem)))]
+    responses((status = 201, body = Entry, headers(("ETag" = String, description = "The entry's id and revision."))), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn copy(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -206,7 +207,7 @@ pub async fn copy(
 
 /// Takes an entry out of the trash.
 #[utoipa::path(post, path = "/api/v1/metadata/{id}/restore", operation_id = "restore_entry", params(("id" = String, Path,)),
-    request_body = Option<RestoreEntry>, security(("bearer" = [])), responses((status = 200, body = Entry), (status = "default", body = api::problem::Problem)))]
+    request_body = Option<RestoreEntry>, security(("bearer" = [])), responses((status = 200, body = Entry, headers(("ETag" = String, description = "The entry's id and revision."))), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn restore(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

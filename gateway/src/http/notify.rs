@@ -34,7 +34,7 @@ type Asked = (Authenticated, Query<PollRequest>, MaybeJson<PollRequest>);
 /// Waits for a change behind a cursor.
 #[utoipa::path(get, path = "/api/v1/notifications/poll", operation_id = "poll", security(("bearer" = [])),
     params(PollRequest, ("Timeout" = Option<String>, Header, description = "Seconds to wait, when the query does not say.")),
-    responses((status = 200, body = PollAnswer), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = PollAnswer), (status = 410), (status = "default", body = api::problem::Problem)))]
 pub async fn poll(
     State(app): State<Arc<App>>,
     entered: Entered,
@@ -49,7 +49,7 @@ pub async fn poll(
 /// The same with cursor and time in the body.
 #[utoipa::path(post, path = "/api/v1/notifications/poll", operation_id = "poll_by_body", security(("bearer" = [])), request_body = PollRequest,
     params(PollRequest, ("Timeout" = Option<String>, Header, description = "Seconds to wait, when neither query nor body say.")),
-    responses((status = 200, body = PollAnswer), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = PollAnswer), (status = 410), (status = 415), (status = "default", body = api::problem::Problem)))]
 pub async fn poll_by_body(
     State(app): State<Arc<App>>,
     Extension(awaited): Extension<Awaited>,
@@ -67,7 +67,7 @@ pub async fn poll_by_body(
 /// The other name of the poll.
 #[utoipa::path(get, path = "/api/v1/events", operation_id = "events", security(("bearer" = [])),
     params(PollRequest, ("Timeout" = Option<String>, Header, description = "Seconds to wait, when the query does not say.")),
-    responses((status = 200, body = PollAnswer), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = PollAnswer), (status = 410), (status = "default", body = api::problem::Problem)))]
 pub async fn events(
     state: State<Arc<App>>,
     entered: Entered,
@@ -82,7 +82,7 @@ pub async fn events(
 /// The other name of the poll, with cursor and time in the body.
 #[utoipa::path(post, path = "/api/v1/events", operation_id = "events_by_body", security(("bearer" = [])), request_body = PollRequest,
     params(PollRequest, ("Timeout" = Option<String>, Header, description = "Seconds to wait, when neither query nor body say.")),
-    responses((status = 200, body = PollAnswer), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = PollAnswer), (status = 410), (status = 415), (status = "default", body = api::problem::Problem)))]
 pub async fn events_by_body(
     state: State<Arc<App>>,
     awaited: Extension<Awaited>,

@@ -1,11 +1,16 @@
 //! `/api/v1/openapi.json`: the description of the API, made from the handlers and the types of `api`.
 //!
-//! Invariants: every route of `http::router` is in it (tests/cluster/contract.rs compares); what all operations share is added here
-//! once: tags by resource, statuses in words, the media type of errors, a name of its own for each.
+//! Invariants: every route of `http::router` is in it (tests/cluster/contract.rs compares); what all operations share is added once:
+//! tags by resource, statuses in words, the media type of errors, a name of its own for each here, and in `answers` what is refused
+//! before a handler runs.
+
+mod answers;
 
 use api::problem::PROBLEM_TYPE;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use serde_json::Value;
+use std::sync::LazyLock;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Ref, RefOr, Response};
@@ -70,9 +75,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 
 fn describe(status: &str, response: &mut Response) {
     if response.description.is_empty() {
-        let code = status.parse().ok().and_then(|code| StatusCode::from_u16(code).ok());
-        let words = code.and_then(|code| code.canonical_reason());
-        response.description = words.unwrap_or("A refusal or a failure; see docs/errors.md").to_owned();
+        response.description = words(status).to_owned();
     }
     let problem = Ref::from_schema_name("Problem");
     let is_problem =
@@ -84,7 +87,14 @@ fn describe(status: &str, response: &mut Response) {
     }
 }
 
-/// The document.
+/// A status as people call it.
+fn words(status: &str) -> &'static str {
+    let code = status.parse().ok().and_then(|code| StatusCode::from_u16(code).ok());
+    let words = code.and_then(|code| code.canonical_reason());
+    words.unwrap_or("A refusal or a failure; see docs/errors.md")
+}
+
+/// What handlers and types say of themselves.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Holdfast", description = "A self-hosted drive on its own storage cluster.", version = "1"),
@@ -151,19 +161,27 @@ fn describe(status: &str, response: &mut Response) {
 )]
 pub struct Document;
 
+/// The document as it is served.
+static SERVED: LazyLock<String> = LazyLock::new(|| described().to_string());
+
+/// The whole document.
+fn described() -> Value {
+    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+    answers::complete(&mut document);
+    document
+}
+
 /// The document as JSON.
 #[utoipa::path(get, path = "/api/v1/openapi.json", operation_id = "openapi", responses((status = 200, body = serde_json::Value)))]
 pub async fn document() -> impl IntoResponse {
-    let text = Document::openapi().to_json().unwrap_or_default();
-    ([(header::CONTENT_TYPE, "application/json")], text)
+    ([(header::CONTENT_TYPE, "application/json")], SERVED.as_str())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Document;
+    use super::described;
     use serde_json::Value;
     use std::collections::BTreeSet;
-    use utoipa::OpenApi;
 
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
@@ -180,7 +198,7 @@ mod tests {
     /// Found by `make api-fuzz`: a type of a query alone was named and not there.
     #[test]
     fn every_reference_leads_somewhere() {
-        let document: Value = serde_json::from_str(&Document::openapi().to_json().unwrap()).unwrap();
+        let document = described();
         let mut named = BTreeSet::new();
         references(&document, &mut named);
         assert!(named.len() > 10, "{named:?}");
@@ -192,16 +210,18 @@ mod tests {
 
     #[test]
     fn the_document_is_openapi_3_1_and_its_operations_have_names_of_their_own() {
-        let text = Document::openapi().to_json().unwrap();
-        assert!(text.contains("\"openapi\":\"3.1.0\""), "{}", &text[..60]);
-        let document: Value = serde_json::from_str(&text).unwrap();
+        let document = described();
+        assert_eq!(document["openapi"], "3.1.0");
         let mut seen = BTreeSet::new();
         for item in document["paths"].as_object().unwrap().values() {
             for operation in item.as_object().unwrap().values() {
                 let id = operation["operationId"].as_str().unwrap();
                 assert!(seen.insert(id.to_owned()), "{id} is the name of two operations");
                 for response in operation["responses"].as_object().unwrap().values() {
-                    assert_ne!(response["description"], "", "{id}");
+                    assert!(
+                        response["description"].as_str().is_some_and(|text| !text.is_empty()),
+                        "{id}"
+                    );
                 }
             }
         }

@@ -45,7 +45,8 @@ const EXPIRES: HeaderName = HeaderName::from_static("x-upload-expires");
 /// Begins an upload, as `POST /api/v1/files/upload?uploadType=resumable` does.
 #[utoipa::path(post, path = "/files/upload", operation_id = "start_upload", security(("bearer" = [])), params(ResumableQuery),
     request_body = ResumableMetadata,
-    responses((status = 200, body = ResumableStarted), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = ResumableStarted, headers(("Location" = String, description = "The upload's address."),
+        ("X-Upload-Expires" = String, description = "When the upload ends by its age."))), (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn start_alias(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -83,7 +84,8 @@ pub async fn start(
 #[utoipa::path(method(patch, put), path = "/api/v1/files/{id}", operation_id = "replace_content", security(("bearer" = [])),
     params(("id" = String, Path,), ReplaceQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key begins no second upload.")),
     request_body = ResumableMetadata,
-    responses((status = 200, body = ResumableStarted), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = ResumableStarted, headers(("Location" = String, description = "The upload's address."),
+        ("X-Upload-Expires" = String, description = "When the upload ends by its age."))), (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn replace(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -291,8 +293,14 @@ impl FromRequestParts<Arc<App>> for Holder {
     params(("key" = String, Path, description = "As it was given at the start."),
         ("Content-Range" = Option<String>, Header, description = "`bytes 0-262143/*` with a chunk, `bytes */*` to ask.")),
     request_body(content = String, content_type = "application/octet-stream"),
-    responses((status = 200, body = ChunkAnswer), (status = 201, body = Uploaded), (status = 308, body = UploadProgress),
-        (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = ChunkAnswer, headers(("ETag" = Option<String>, description = "Of a content that is whole."),
+            ("Range" = Option<String>, description = "`bytes=0-` and the last byte that is stored, while some are and others lack."),
+            ("X-Upload-Expires" = Option<String>, description = "When the upload ends by its age, while bytes lack."),
+            ("X-HTTP-Status-Code-Override" = Option<String>, description = "308 for whoever sends `X-GUploader-No-308: yes`."))),
+        (status = 201, body = Uploaded, headers(("ETag" = String, description = "The entry's id and the version of its content."))),
+        (status = 308, body = UploadProgress, headers(("Range" = Option<String>, description = "`bytes=0-` and the last byte that is stored, if any is."),
+            ("X-Upload-Expires" = String, description = "When the upload ends by its age."))),
+        (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn put(State(app): State<Arc<App>>, holder: Holder, request: Request) -> Result<Response, HttpError> {
     chunk(&app, &holder, request).await
 }
@@ -302,8 +310,14 @@ pub async fn put(State(app): State<Arc<App>>, holder: Holder, request: Request) 
     params(("key" = String, Path, description = "As it was given at the start."),
         ("Content-Range" = Option<String>, Header, description = "`bytes 0-262143/*` with a chunk, `bytes */*` to ask.")),
     request_body(content = String, content_type = "application/octet-stream"),
-    responses((status = 200, body = ChunkAnswer), (status = 201, body = Uploaded), (status = 308, body = UploadProgress),
-        (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = ChunkAnswer, headers(("ETag" = Option<String>, description = "Of a content that is whole."),
+            ("Range" = Option<String>, description = "`bytes=0-` and the last byte that is stored, while some are and others lack."),
+            ("X-Upload-Expires" = Option<String>, description = "When the upload ends by its age, while bytes lack."),
+            ("X-HTTP-Status-Code-Override" = Option<String>, description = "308 for whoever sends `X-GUploader-No-308: yes`."))),
+        (status = 201, body = Uploaded, headers(("ETag" = String, description = "The entry's id and the version of its content."))),
+        (status = 308, body = UploadProgress, headers(("Range" = Option<String>, description = "`bytes=0-` and the last byte that is stored, if any is."),
+            ("X-Upload-Expires" = String, description = "When the upload ends by its age."))),
+        (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn post(State(app): State<Arc<App>>, holder: Holder, request: Request) -> Result<Response, HttpError> {
     chunk(&app, &holder, request).await
 }
@@ -335,7 +349,7 @@ async fn chunk(app: &Arc<App>, holder: &Holder, request: Request) -> Result<Resp
 /// How far the upload is.
 #[utoipa::path(get, path = "/upload/{key}", operation_id = "upload_progress",
     params(("key" = String, Path, description = "As it was given at the start.")),
-    responses((status = 200, body = UploadProgress), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = UploadProgress), (status = 404), (status = "default", body = api::problem::Problem)))]
 pub async fn get(State(app): State<Arc<App>>, holder: Holder) -> Result<axum::Json<UploadProgress>, HttpError> {
     let progress = match app.core.standing(&holder.caller, holder.upload).await? {
         Standing::Open {
@@ -350,7 +364,7 @@ pub async fn get(State(app): State<Arc<App>>, holder: Holder) -> Result<axum::Js
 /// Ends the upload; nothing of it is kept.
 #[utoipa::path(delete, path = "/upload/{key}", operation_id = "cancel_upload",
     params(("key" = String, Path, description = "As it was given at the start.")),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204), (status = 404), (status = "default", body = api::problem::Problem)))]
 pub async fn delete(State(app): State<Arc<App>>, holder: Holder) -> Result<StatusCode, HttpError> {
     app.core.abandon(&holder.caller, holder.upload).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -22,7 +22,7 @@ use std::sync::Arc;
 #[utoipa::path(post, path = "/api/v1/metadata/{id}/rewind", operation_id = "rewind_entry", request_body = Rewind, security(("bearer" = [])),
     params(("id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
     responses((status = 202, body = RewindJob, headers(("Location" = String, description = "The job's address."))),
-        (status = "default", body = api::problem::Problem)))]
+        (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn begin(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -46,7 +46,7 @@ pub async fn begin(
 
 /// A job with a page of what it has listed.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", operation_id = "job", params(("id" = String, Path,), JobQuery), security(("bearer" = [])),
-    responses((status = 200, body = JobReport), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = JobReport), (status = 404), (status = "default", body = api::problem::Problem)))]
 pub async fn show(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -69,7 +69,7 @@ pub async fn show(
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/run", operation_id = "run_job", security(("bearer" = [])),
     params(("id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
     responses((status = 202, body = RewindJob, headers(("Location" = String, description = "The job's address."))),
-        (status = "default", body = api::problem::Problem)))]
+        (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn run(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -85,7 +85,7 @@ pub async fn run(
 
 /// Entries of a folder whose names are equal but for case.
 #[utoipa::path(get, path = "/api/v1/metadata/{id}/twins", operation_id = "list_twins", params(("id" = String, Path,), TwinsQuery),
-    security(("bearer" = [])), responses((status = 200, body = TwinList), (status = "default", body = api::problem::Problem)))]
+    security(("bearer" = [])), responses((status = 200, body = TwinList), (status = 404), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn twins(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 /// Makes the first administrator. The token is spent by it.
 #[utoipa::path(post, path = "/api/v1/admin/setup", operation_id = "setup", request_body = Setup,
-    responses((status = 201, body = User), (status = "default", body = api::problem::Problem)))]
+    responses((status = 201, body = User), (status = 401), (status = 409), (status = 415), (status = "default", body = api::problem::Problem)))]
 pub async fn setup(
     State(app): State<Arc<App>>,
     ClientAddress(from): ClientAddress,

@@ -34,7 +34,7 @@ type Listed<T> = Json<T, SYNC_JSON_BYTES_MAX>;
 /// Begins an upload of which only the missing blocks are sent; `new` as the id makes a file.
 #[utoipa::path(post, path = "/api/v1/files/{id}/sync", operation_id = "sync_file", request_body = SyncRequest, security(("bearer" = [])),
     params(("id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key begins no second upload.")),
-    responses((status = 200, body = SyncAnswer), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = SyncAnswer), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn sync(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -55,7 +55,8 @@ pub async fn sync(
 /// Commits an upload whose blocks are all there, or a list of blocks that the drive has.
 #[utoipa::path(post, path = "/api/v1/files/{id}/commit", operation_id = "commit_file", request_body = CommitRequest, security(("bearer" = [])),
     params(("id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "A repeat of a list under the same key commits it once.")),
-    responses((status = 201, body = api::upload::Uploaded), (status = 200, body = api::upload::Uploaded), (status = "default", body = api::problem::Problem)))]
+    responses((status = 201, body = api::upload::Uploaded, headers(("ETag" = String, description = "The entry's id and the version of its content."))),
+        (status = 200, body = api::upload::Uploaded, headers(("ETag" = String, description = "The entry's id and the version of its content."))), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn commit(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -78,7 +79,7 @@ pub async fn commit(
 
 /// A version's list of blocks, or how it differs from another version's.
 #[utoipa::path(get, path = "/api/v1/files/{id}/blocks", operation_id = "list_blocks", params(("id" = String, Path,), BlocksQuery), security(("bearer" = [])),
-    responses((status = 200, body = BlockList), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = BlockList), (status = 404), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn blocks(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

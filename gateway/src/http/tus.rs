@@ -82,7 +82,9 @@ impl FromRequestParts<Arc<App>> for Spoken {
 
 /// What this gateway can do.
 #[utoipa::path(options, path = "/api/v1/tus", operation_id = "tus_options",
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204, headers(("Tus-Version" = String, description = "1.0.0"), ("Tus-Extension" = String, description = "Names of extensions."),
+            ("Tus-Max-Size" = u64, description = "Bytes of the longest file."), ("Tus-Checksum-Algorithm" = String, description = "sha1"))),
+        (status = "default", body = api::problem::Problem)))]
 pub async fn options(State(app): State<Arc<App>>) -> Response {
     let headers = [
         (VERSIONS, HeaderValue::from_static(VERSION)),
@@ -111,7 +113,10 @@ pub async fn options(State(app): State<Arc<App>>) -> Response {
         ("Upload-Metadata" = Option<String>, Header,
             description = "`path`, or `filename` with `parent`; `filetype`, `base_version`, `parents`: keys with values in Base64.")),
     request_body(content = String, content_type = "application/offset+octet-stream"),
-    responses((status = 201), (status = "default", body = api::problem::Problem)))]
+    responses((status = 201, headers(("Location" = String, description = "The upload's address."),
+            ("Upload-Expires" = String, description = "When the upload ends by its age."),
+            ("Upload-Offset" = Option<u64>, description = "What is stored, when bytes came along."))),
+        (status = 404), (status = 409), (status = 412), (status = 422), (status = 460), (status = "default", body = api::problem::Problem)))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -160,7 +165,10 @@ pub async fn create(
 #[utoipa::path(head, path = "/api/v1/tus/{key}", operation_id = "tus_offset",
     params(("key" = String, Path, description = "As it was given at the start."),
         ("Tus-Resumable" = String, Header, description = "1.0.0")),
-    responses((status = 200), (status = "default", description = "Why not; without the body of a problem.")))]
+    responses((status = 200, headers(("Upload-Offset" = u64, description = "What is stored."),
+            ("Upload-Length" = Option<u64>, description = "Bytes of the whole content, once they are known."),
+            ("Upload-Defer-Length" = Option<String>, description = "1 until they are."))),
+        (status = 404), (status = 412), (status = "default", description = "Why not; without the body of a problem.")))]
 pub async fn offset(State(app): State<Arc<App>>, holder: Holder, _: Spoken) -> Result<Response, HttpError> {
     let (stored, declared) = standing(&app, &holder).await?;
     let length = match declared {
@@ -183,7 +191,9 @@ pub async fn offset(State(app): State<Arc<App>>, holder: Holder, _: Spoken) -> R
         ("Upload-Length" = Option<u64>, Header, description = "Bytes of the whole content, when they were deferred."),
         ("Upload-Checksum" = Option<String>, Header, description = "`sha1` and the digest of these bytes in Base64.")),
     request_body(content = String, content_type = "application/offset+octet-stream"),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204, headers(("Upload-Offset" = u64, description = "What is stored."),
+            ("Upload-Expires" = String, description = "When the upload ends by its age."))),
+        (status = 404), (status = 409), (status = 412), (status = 415), (status = 422), (status = 460), (status = "default", body = api::problem::Problem)))]
 pub async fn append(
     State(app): State<Arc<App>>,
     holder: Holder,
@@ -222,7 +232,7 @@ pub async fn append(
 #[utoipa::path(delete, path = "/api/v1/tus/{key}", operation_id = "tus_terminate",
     params(("key" = String, Path, description = "As it was given at the start."),
         ("Tus-Resumable" = String, Header, description = "1.0.0")),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204), (status = 404), (status = 412), (status = "default", body = api::problem::Problem)))]
 pub async fn terminate(State(app): State<Arc<App>>, holder: Holder, _: Spoken) -> Result<StatusCode, HttpError> {
     app.core.abandon(&holder.caller, holder.upload).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -232,9 +242,14 @@ pub async fn terminate(State(app): State<Arc<App>>, holder: Holder, _: Spoken) -
 #[utoipa::path(post, path = "/api/v1/tus/{key}", operation_id = "tus_override",
     params(("key" = String, Path, description = "As it was given at the start."),
         ("Tus-Resumable" = String, Header, description = "1.0.0"),
-        ("X-HTTP-Method-Override" = String, Header, description = "PATCH or DELETE.")),
+        ("X-HTTP-Method-Override" = String, Header, description = "PATCH or DELETE."),
+        ("Upload-Offset" = Option<u64>, Header, description = "Where these bytes begin: what HEAD tells. PATCH needs it."),
+        ("Upload-Length" = Option<u64>, Header, description = "Bytes of the whole content, when they were deferred; of PATCH."),
+        ("Upload-Checksum" = Option<String>, Header, description = "`sha1` and the digest of these bytes in Base64; of PATCH.")),
     request_body(content = String, content_type = "application/offset+octet-stream"),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204, headers(("Upload-Offset" = Option<u64>, description = "What is stored; of PATCH."),
+            ("Upload-Expires" = Option<String>, description = "When the upload ends by its age; of PATCH."))),
+        (status = 404), (status = 409), (status = 412), (status = 415), (status = 422), (status = 460), (status = "default", body = api::problem::Problem)))]
 pub async fn overridden(
     app: State<Arc<App>>,
     holder: Holder,

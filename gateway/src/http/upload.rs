@@ -27,7 +27,10 @@ use std::sync::Arc;
     params(UploadQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
     request_body(content((String = "application/octet-stream"), (UploadMetadata = "multipart/related"),
         (ResumableMetadata = "application/json"))),
-    responses((status = 201, body = Uploaded), (status = 200, body = UploadAnswer), (status = "default", body = api::problem::Problem)))]
+    responses((status = 201, body = Uploaded, headers(("ETag" = String, description = "The entry's id and the version of its content."))),
+        (status = 200, body = UploadAnswer, headers(("ETag" = Option<String>, description = "Of a content that was replaced."),
+            ("Location" = Option<String>, description = "The address of an upload that was begun."),
+            ("X-Upload-Expires" = Option<String>, description = "When an upload that was begun ends by its age."))), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn upload(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 /// Makes an account with a home drive.
 #[utoipa::path(post, path = "/api/v1/users", operation_id = "create_user", request_body = CreateUser, security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat of the same account gets the first answer.")),
-    responses((status = 201, body = User), (status = "default", body = api::problem::Problem)))]
+    responses((status = 201, body = User), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn create(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -53,7 +53,7 @@ pub async fn create(
 
 /// Changes an account.
 #[utoipa::path(patch, path = "/api/v1/users/{id}", operation_id = "change_user", params(("id" = String, Path,)), request_body = ChangeUser,
-    security(("bearer" = [])), responses((status = 200, body = User), (status = "default", body = api::problem::Problem)))]
+    security(("bearer" = [])), responses((status = 200, body = User), (status = 404), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn change(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -82,7 +82,7 @@ pub async fn change(
 
 /// Deletes an account: it ends at once, and after 30 aged days its name, its key and all that it holds are gone for good.
 #[utoipa::path(delete, path = "/api/v1/users/{id}", operation_id = "delete_user", params(("id" = String, Path,)),
-    security(("bearer" = [])), responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    security(("bearer" = [])), responses((status = 204), (status = 404), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn delete(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -97,7 +97,7 @@ pub async fn delete(
 
 /// The caller's own account.
 #[utoipa::path(get, path = "/api/v1/me", security(("bearer" = [])),
-    responses((status = 200, body = Me), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = Me), (status = 404), (status = "default", body = api::problem::Problem)))]
 pub async fn me(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -124,7 +124,7 @@ pub async fn me(
 
 /// Changes the caller's own password; all of the account's tokens end with it.
 #[utoipa::path(post, path = "/api/v1/me/password", request_body = ChangePassword, security(("bearer" = [])),
-    responses((status = 204), (status = "default", body = api::problem::Problem)))]
+    responses((status = 204), (status = 404), (status = 415), (status = "default", body = api::problem::Problem)))]
 pub async fn change_password(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// The versions of a file that are kept, the newest first.
 #[utoipa::path(get, path = "/api/v1/files/{id}/versions", operation_id = "list_versions", params(("id" = String, Path,), VersionsQuery),
-    security(("bearer" = [])), responses((status = 200, body = VersionList), (status = "default", body = api::problem::Problem)))]
+    security(("bearer" = [])), responses((status = 200, body = VersionList), (status = 404), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn list(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -40,7 +40,7 @@ pub async fn list(
 #[utoipa::path(post, path = "/api/v1/files/{id}/restore", operation_id = "restore_version", request_body = RestoreVersion,
     params(("id" = String, Path,), ("If-Match" = Option<String>, Header, description = "Tags of contents of which one must be the current one's."),
         ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
-    security(("bearer" = [])), responses((status = 200, body = Entry), (status = "default", body = api::problem::Problem)))]
+    security(("bearer" = [])), responses((status = 200, body = Entry, headers(("ETag" = String, description = "The entry's id and the version of its content."))), (status = 404), (status = 409), (status = 412), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn restore(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
