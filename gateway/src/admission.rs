@@ -9,7 +9,6 @@ pub mod gate;
 pub mod pace;
 pub mod places;
 
-use crate::auth::token;
 use crate::config::AdmissionLimits;
 use crate::drive::remembered::Remembered;
 use crate::seams::Seams;
@@ -81,8 +80,8 @@ impl Admission {
     }
 
     /// Whose request this is, as far as is known without asking anybody.
-    pub fn who(&self, bearer: Option<&str>, from: IpAddr) -> Who {
-        let proven = bearer.and_then(token::read).and_then(|(user, hash)| {
+    pub fn who(&self, token: Option<(UserId, TokenHash)>, from: IpAddr) -> Who {
+        let proven = token.and_then(|(user, hash)| {
             let known = self.proven.get(&hash, self.clock.monotonic()).ok()?;
             (known == user).then_some(user)
         });

@@ -81,7 +81,7 @@ pub struct Core {
     /// Opened keys of drives.
     pub seals: Seals,
     /// Living tokens, for as long as a revocation may take to count.
-    pub tokens: Remembered<TokenHash, TokenFacts>,
+    pub tokens: Remembered<TokenHash, Arc<TokenFacts>>,
     /// What is needed to cut and seal in a drive.
     pub drives: Remembered<DriveId, DriveFacts>,
     /// What uploads may hold in memory.

@@ -39,6 +39,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream};
@@ -335,10 +336,14 @@ impl Front {
         let asked = Arc::new(Notify::new());
         let service = {
             let (asked, inner) = (Arc::clone(&asked), TowerToHyperService::new(self.router.clone()));
+            let has_asked = AtomicBool::new(false);
             service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(from);
-                seat.asked();
-                asked.notify_one();
+                // Only the first request changes anything, and all connections share the lock of their seats.
+                if !has_asked.swap(true, Ordering::Relaxed) {
+                    seat.asked();
+                    asked.notify_one();
+                }
                 inner.call(request)
             })
         };

@@ -51,9 +51,19 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     }
 }
 
+/// Runs `work` where it may block and tells nobody of its end, also when it panics: whoever waits for what it does is told by the
+/// work itself. No task waits for it, so that its end wakes none. Must be called inside a tokio runtime.
+pub fn start(work: impl FnOnce() + Send + 'static) {
+    if is_inline() {
+        tokio::spawn(async move { drop(run(work).await) });
+    } else {
+        drop(tokio::task::spawn_blocking(work));
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{inline_on_this_thread, is_inline, run};
+    use super::{inline_on_this_thread, is_inline, run, start};
     use crate::random::Random;
 
     #[tokio::test]
@@ -64,6 +74,19 @@ mod tests {
         inline_on_this_thread(Random::seeded(1));
         assert!(is_inline());
         assert_eq!(run(|| std::thread::current().id()).await.unwrap(), here);
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_runs_to_its_end() {
+        for seed in [None, Some(1)] {
+            if let Some(seed) = seed {
+                inline_on_this_thread(Random::seeded(seed));
+            }
+            let (send, receive) = tokio::sync::oneshot::channel();
+            start(move || send.send(std::thread::current().id()).unwrap());
+            let is_here = receive.await.unwrap() == std::thread::current().id();
+            assert_eq!(is_here, seed.is_some());
+        }
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use protocol::metadata::user::{
 };
 use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey};
 use protocol::wire_error::Failure;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The one fixed table of this release.
@@ -209,7 +210,7 @@ impl Core {
     }
 
     /// The living token of this hash.
-    pub async fn token_facts(&self, user: UserId, hash: TokenHash, trace: u128) -> Result<TokenFacts, Failure> {
+    pub async fn token_facts(&self, user: UserId, hash: TokenHash, trace: u128) -> Result<Arc<TokenFacts>, Failure> {
         let now = self.seams.clock.wall();
         let asking = match self.tokens.get(&hash, self.seams.clock.monotonic()) {
             Ok(facts) if facts.user.user == user && now < facts.expires_at => return Ok(facts),
@@ -222,8 +223,9 @@ impl Core {
             .await
         {
             Ok((QueryAnswer::Token(facts), _)) => {
+                let facts = Arc::new(facts);
                 if let Some(asking) = asking {
-                    self.tokens.put(hash, facts.clone(), asking);
+                    self.tokens.put(hash, Arc::clone(&facts), asking);
                 }
                 return Ok(facts);
             }

@@ -2,7 +2,8 @@
 //!
 //! Each question goes to the group, with the mark that the drive had when the answer was made; the group authorises whoever asks and
 //! answers in full, or says that the drive has this mark still (decision 0043). Who asks the same while such a call is under way waits
-//! for the next one and shares it: the present one may have looked before he came.
+//! for the next one and shares it: the present one may have looked before he came. Who asks alone makes the call himself, without a
+//! task, and the next one does not wait for it: he may have stopped to listen in the middle of it.
 //! Invariants: an answer is given only after a linearizable read that began after it was asked for; to nobody but the principal who
 //! may ask for it, device and all; no clock decides whether an answer holds.
 //! Not here: which questions a mark covers (`metadata-raft`), how much is kept (`kept`).
@@ -28,10 +29,30 @@ pub const ANSWER_LIFE: Duration = Duration::from_secs(60);
 
 type Told = Result<Arc<QueryAnswer>, Failure>;
 
-/// Who waits for the next call about one question; a call is under way as long as there is an entry.
-type Waiting = BTreeMap<Bytes, Vec<oneshot::Sender<Told>>>;
+/// Questions about which calls are under way.
+type Waiting = BTreeMap<Bytes, UnderWay>;
 
-/// Should a call panic, whoever waits for the next one is told, and who comes then begins anew.
+enum UnderWay {
+    /// Of one who asks alone.
+    Alone,
+    /// Of a task, and who waits for its next one.
+    Shared(Vec<oneshot::Sender<Told>>),
+}
+
+/// A call by one who asks alone, until it ends or is dropped midway. Should he have taken longer than others who shared calls since,
+/// another one is taken out in his place: then it may happen that two ask alone.
+struct Alone<'a>(&'a Answers, &'a Bytes);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        if matches!(waiting.get(self.1), Some(UnderWay::Alone)) {
+            waiting.remove(self.1);
+        }
+    }
+}
+
+/// Should a shared call panic, whoever waits for the next one is told, and who comes then begins anew.
 struct Unwound<'a>(&'a Answers, &'a Bytes);
 
 impl Drop for Unwound<'_> {
@@ -82,21 +103,43 @@ impl Answers {
         }
         // The principal is in it.
         let key = encode(&query)?;
-        let (sender, told) = oneshot::channel();
-        let begins = {
-            let mut waiting = self.waiting();
-            let is_under_way = waiting.contains_key(&key);
-            waiting.entry(key.clone()).or_default().push(sender);
-            !is_under_way
+        let told = match self.join(&key) {
+            None => {
+                let _alone = Alone(self, &key);
+                self.once(&key, &query, trace).await
+            }
+            Some((told, begins)) => {
+                if begins {
+                    // Its own task: who begins may be dropped, and others still wait.
+                    tokio::spawn(Arc::clone(self).run(key, query, trace).in_current_span());
+                }
+                told.await
+                    .map_err(|_| Failure::bug("a question ended without an answer"))?
+            }
         };
-        if begins {
-            // Its own task: who begins may be dropped, and others still wait.
-            tokio::spawn(Arc::clone(self).run(key, query, trace).in_current_span());
-        }
-        let told = told
-            .await
-            .map_err(|_| Failure::bug("a question ended without an answer"))?;
         told.map(Arc::unwrap_or_clone)
+    }
+
+    /// Where the answer of the next call is told when one is under way, and whether the task of shared calls is to be begun. `None`
+    /// when there was none: now it is the caller's.
+    fn join(&self, key: &Bytes) -> Option<(oneshot::Receiver<Told>, bool)> {
+        let mut waiting = self.waiting();
+        let Some(under_way) = waiting.get_mut(key) else {
+            waiting.insert(key.clone(), UnderWay::Alone);
+            return None;
+        };
+        let (sender, told) = oneshot::channel();
+        let begins = match under_way {
+            UnderWay::Shared(askers) => {
+                askers.push(sender);
+                false
+            }
+            UnderWay::Alone => {
+                *under_way = UnderWay::Shared(vec![sender]);
+                true
+            }
+        };
+        Some((told, begins))
     }
 
     /// Questions about which a call is under way, or about to be.
@@ -127,7 +170,10 @@ impl Answers {
     /// Those who came before this call begins; the calls rest when there are none.
     fn next(&self, key: &Bytes) -> Option<Vec<oneshot::Sender<Told>>> {
         let mut waiting = self.waiting();
-        let askers = waiting.get_mut(key).map(std::mem::take).unwrap_or_default();
+        let askers = match waiting.get_mut(key) {
+            Some(UnderWay::Shared(askers)) => std::mem::take(askers),
+            _ => Vec::new(),
+        };
         if askers.is_empty() {
             waiting.remove(key);
             return None;

@@ -11,6 +11,7 @@ use crate::metrics;
 use bytes::Bytes;
 use codec::seal::DriveSeal;
 use daemon::pool::Urgency;
+use futures_util::future::{Either, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use model::entry::{BlockPlace, PlacedStripe};
 use model::id::EntryId;
@@ -26,6 +27,9 @@ use tracing::Instrument;
 
 /// Blocks of a longer read are not kept when they were opened: one backup that is fetched would push out everything else.
 const KEPT_READ_BYTES_MAX: u64 = 4 << 20;
+/// A run of no more sealed bytes is opened where it is asked for. A guess: some 50 us, and the way to a thread of the pool and back
+/// costs more than opening 4 KiB.
+const OPENED_HERE_BYTES_MAX: usize = 32 << 10;
 /// Runs that are fetched beside the one that is being sent.
 const READ_AHEAD: usize = 2;
 
@@ -58,6 +62,9 @@ impl Core {
 
     /// Streams `range` of the version that `first` was read from; further pages of the manifest are asked for as they are needed.
     pub fn stream(self: &Arc<Self>, caller: Caller, entry: EntryId, first: Manifest, range: Range<u64>) -> Bits {
+        if first.next_offset.is_none_or(|offset| offset >= range.end) {
+            return Arc::clone(self).page(caller, first, range);
+        }
         let core = Arc::clone(self);
         let version = first.version.number;
         let pages = stream::unfold(Some(Ok(first)), move |page| {
@@ -100,7 +107,10 @@ impl Core {
             self.seams.metrics.counter(&metrics::DOWNLOADED_BYTES),
         );
         let sent = sent.with_label_values::<&str>(&[]);
-        stream::iter(runs(manifest.blocks))
+        let runs = runs(manifest.blocks);
+        // There is nothing to be fetched beside it.
+        let is_alone = runs.len() == 1;
+        stream::iter(runs)
             .map(move |run| {
                 let (core, stripes, seal) = (Arc::clone(&self), Arc::clone(&stripes), Arc::clone(&seal));
                 let read = async move {
@@ -111,14 +121,17 @@ impl Core {
                     if is_kept {
                         core.opened.keep(caller.principal.user, drive, &run.blocks, &plain);
                     }
-                    Ok((run, plain))
+                    Ok::<_, Failure>((run, plain))
                 };
+                if is_alone {
+                    return Either::Left(read.boxed());
+                }
                 // A task of its own goes on while the client is slow to take what is there; it ends with the download.
                 let task = AbortOnDropHandle::new(tokio::spawn(read.in_current_span()));
-                async move {
+                Either::Right(async move {
                     let read = task.await;
                     read.unwrap_or_else(|error| Err(Failure::bug(format!("read a run: {error}"))))
-                }
+                })
             })
             .buffered(READ_AHEAD)
             .flat_map(move |read| {
@@ -161,11 +174,6 @@ impl Core {
             .unwrap_or(0);
         let len = u32::try_from(end - u64::from(start)).map_err(|_| Failure::bug("a run passes its stripe"))?;
         let mut reading = StripeReading::new(self, stripe, (start, len), caller.trace).await?;
-        let corrupt = self
-            .seams
-            .metrics
-            .counter(&metrics::CORRUPT_READS)
-            .with_label_values::<&str>(&[]);
         loop {
             let found = reading.next().await?;
             let (bytes, is_direct) = match found {
@@ -178,7 +186,8 @@ impl Core {
                 return Ok(plain);
             }
             if !is_direct {
-                corrupt.inc();
+                let corrupt = self.seams.metrics.counter(&metrics::CORRUPT_READS);
+                corrupt.with_label_values::<&str>(&[]).inc();
                 // The stripe's own hash is right, so no other fragment can tell anything else.
                 return Err(codes::CONTENT_CORRUPT.failure().with("stripe", id));
             }
@@ -193,13 +202,17 @@ impl Core {
         if rows.len() != sealed.len() {
             return None;
         }
+        let sealed_bytes: usize = sealed.iter().map(Bytes::len).sum();
         let seal = Arc::clone(seal);
         let work = move || {
-            rows.iter()
-                .zip(&sealed)
+            let blocks = rows.iter().zip(&sealed);
+            blocks
                 .map(|(row, sealed)| seal.open_block(row, sealed).ok())
-                .collect()
+                .collect::<Option<Vec<Bytes>>>()
         };
+        if sealed_bytes <= OPENED_HERE_BYTES_MAX {
+            return work();
+        }
         self.seams.pool.run(Urgency::Foreground, work).await
     }
 }

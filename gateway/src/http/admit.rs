@@ -6,7 +6,7 @@
 //! their time and hold a place only while they do not (`Entered`); bodies of downloads, which `content` holds a place for.
 
 use super::App;
-use super::extract::{bearer, client_address, declared_length};
+use super::extract::{Token, client_address, declared_length};
 use super::problem::HttpError;
 use crate::admission::gate::{Place, Seat};
 use crate::admission::places::Refusal;
@@ -15,6 +15,7 @@ use axum::BoxError;
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -42,8 +43,7 @@ impl FromRequestParts<Arc<App>> for Entered {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, HttpError> {
-        let token = bearer(&parts.headers).ok();
-        let who = app.admission.who(token, client_address(&parts.extensions).0);
+        let who = who(app, &parts.headers, &mut parts.extensions);
         let entered = app.admission.requests.enter(who).await;
         Ok(Self(entered.map_err(Refusal::failure)?))
     }
@@ -77,16 +77,23 @@ pub async fn upload(State(app): State<Arc<App>>, request: Request, next: Next) -
     if declared.is_some_and(|bytes| bytes <= SHORT_BYTES_MAX) {
         return short(State(app), request, next).await;
     }
-    let who = who(&app, &request);
+    let (mut parts, body) = request.into_parts();
+    let who = who(&app, &parts.headers, &mut parts.extensions);
+    let request = Request::from_parts(parts, body);
     match app.admission.transfers.enter_now(who) {
         Ok(_place) => next.run(request).await,
         Err(refusal) => refused(refusal),
     }
 }
 
-fn who(app: &App, request: &Request) -> Who {
-    let token = bearer(request.headers()).ok();
-    app.admission.who(token, client_address(request.extensions()).0)
+/// Whose request it is. Its token is noted, so that it is read once.
+fn who(app: &App, headers: &HeaderMap, extensions: &mut Extensions) -> Who {
+    let token = Token::read(headers).ok();
+    if let Some(token) = token {
+        extensions.insert(token);
+    }
+    let token = token.map(|token| (token.user, token.hash));
+    app.admission.who(token, client_address(extensions).0)
 }
 
 fn refused(refusal: Refusal) -> Response {
@@ -94,11 +101,13 @@ fn refused(refusal: Refusal) -> Response {
 }
 
 async fn pass(app: &App, request: Request, next: Next, refused: fn(Refusal) -> Response) -> Response {
-    let place = match app.admission.requests.enter(who(app, &request)).await {
+    let (mut parts, body) = request.into_parts();
+    let who = who(app, &parts.headers, &mut parts.extensions);
+    let place = match app.admission.requests.enter(who).await {
         Ok(place) => place,
         Err(refusal) => return refused(refusal),
     };
-    let request = awaited(app, &place, request);
+    let request = awaited(app, &place, Request::from_parts(parts, body));
     let response = next.run(request).await;
     drop(place);
     response

@@ -88,14 +88,18 @@ pub async fn content(
         Some(entered) => Some(entered.map_err(Refusal::failure)?),
         None => None,
     };
-    *response.body_mut() = body(app.core.stream(caller, entry, manifest, range), place).await?;
+    let length = range.end - range.start;
+    *response.body_mut() = body(app.core.stream(caller, entry, manifest, range), length, place).await?;
     Ok(response)
 }
 
 /// Waits for the first bytes before the head goes out, so that what cannot be read at present is refused and not broken off.
-/// What is long holds a place for as long as it is being sent.
-async fn body(mut bits: Bits, place: Option<Place>) -> Result<Body, Failure> {
+/// What is long holds a place for as long as it is being sent; what is short and comes in one piece needs no stream.
+async fn body(mut bits: Bits, length: u64, place: Option<Place>) -> Result<Body, Failure> {
     let first = bits.next().await.transpose()?.unwrap_or_default();
+    if place.is_none() && first.len() as u64 == length {
+        return Ok(Body::from(first));
+    }
     let rest = bits.map(move |piece| {
         let _held = &place;
         // The head is gone: all that is left is to break the body off, so that the client sees it cut.

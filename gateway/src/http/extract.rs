@@ -16,8 +16,9 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use model::id::UserId;
 use model::limits::{IDEMPOTENCY_KEY_BYTES_MAX, JSON_BYTES_MAX};
-use protocol::metadata::user::TokenUse;
+use protocol::metadata::user::{TokenHash, TokenUse};
 use protocol::wire_error::Failure;
 use serde::de::DeserializeOwned;
 use std::net::Ipv4Addr;
@@ -30,8 +31,7 @@ impl FromRequestParts<Arc<App>> for Authenticated {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, HttpError> {
-        let text = bearer(&parts.headers)?;
-        let (user, hash) = token::read(text).ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
+        let Token { user, hash } = Token::from_request_parts(parts, app).await?;
         let trace = trace::current();
         let facts = app.core.token_facts(user, hash, trace).await?;
         if facts.token_use != TokenUse::Access {
@@ -43,6 +43,37 @@ impl FromRequestParts<Arc<App>> for Authenticated {
             home: facts.user.home,
             trace,
         }))
+    }
+}
+
+/// The bearer token of a request: whose it claims to be, and which. It proves nothing by itself. Who reads it first notes it among the
+/// request's extensions for all who come later (`admit`).
+#[derive(Clone, Copy)]
+pub struct Token {
+    /// The user whom it names.
+    pub user: UserId,
+    /// Under which it is kept, if it is a living one.
+    pub hash: TokenHash,
+}
+
+impl Token {
+    /// Reads it from the head.
+    ///
+    /// Errors: as `bearer`; it has not the form of a token.
+    pub fn read(headers: &HeaderMap) -> Result<Self, Failure> {
+        let (user, hash) = token::read(bearer(headers)?).ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
+        Ok(Self { user, hash })
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Token {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, HttpError> {
+        match parts.extensions.get::<Self>() {
+            Some(noted) => Ok(*noted),
+            None => Ok(Self::read(&parts.headers)?),
+        }
     }
 }
 

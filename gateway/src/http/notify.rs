@@ -8,10 +8,9 @@
 use super::App;
 use super::admit::{Entered, EnteredWith};
 use super::changes;
-use super::extract::{Authenticated, MaybeJson, Query, bearer};
+use super::extract::{Authenticated, MaybeJson, Query, Token};
 use super::problem::HttpError;
 use super::trace::Awaited;
-use crate::auth::token;
 use crate::codes;
 use crate::drive::Caller;
 use crate::drive::feed::Read;
@@ -19,17 +18,34 @@ use crate::drive::poll::Waiting;
 use crate::metrics;
 use api::change::{PollAnswer, PollRequest};
 use axum::Extension;
-use axum::extract::State;
-use axum::http::HeaderMap;
-use model::id::UserId;
+use axum::extract::{FromRequestParts, State};
+use axum::http::HeaderValue;
+use axum::http::request::Parts;
 use model::limits::{POLL_WAIT, POLL_WAIT_MAX, POLL_WAIT_MIN};
-use protocol::metadata::user::TokenHash;
 use protocol::wire_error::Failure;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Ends of polls fall on multiples of this, so that many end by one wake-up of a thread: with 200,000 of eight minutes, some twenty.
+/// A guess: what so many take together keeps nobody else waiting for long.
+const ENDS_EVERY: Duration = Duration::from_millis(50);
+/// A poll lasts longer by less than one in so many parts of its wait.
+const LATE_PARTS: u32 = 100;
+
 /// Who polls and for what, when a body says so.
-type Asked = (Authenticated, Query<PollRequest>, MaybeJson<PollRequest>);
+type Asked = (Authenticated, Token, Query<PollRequest>, MaybeJson<PollRequest>);
+
+/// The header `Timeout`, when there is one.
+pub struct Timeout(Option<HeaderValue>);
+
+impl FromRequestParts<Arc<App>> for Timeout {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Infallible> {
+        Ok(Self(parts.headers.get("timeout").cloned()))
+    }
+}
 
 /// Waits for a change behind a cursor.
 #[utoipa::path(get, path = "/api/v1/notifications/poll", operation_id = "poll", security(("bearer" = [])),
@@ -39,11 +55,12 @@ pub async fn poll(
     State(app): State<Arc<App>>,
     entered: Entered,
     Authenticated(caller): Authenticated,
+    token: Token,
     Extension(awaited): Extension<Awaited>,
     Query(query): Query<PollRequest>,
-    headers: HeaderMap,
+    timeout: Timeout,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
-    answer(&app, entered, &caller, &awaited, headers, query).await
+    answer(&app, entered, (&caller, token), &awaited, timeout, query).await
 }
 
 /// The same with cursor and time in the body.
@@ -53,15 +70,15 @@ pub async fn poll(
 pub async fn poll_by_body(
     State(app): State<Arc<App>>,
     Extension(awaited): Extension<Awaited>,
-    headers: HeaderMap,
-    EnteredWith(entered, (caller, query, body)): EnteredWith<Asked>,
+    timeout: Timeout,
+    EnteredWith(entered, (caller, token, query, body)): EnteredWith<Asked>,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
     let (Authenticated(caller), Query(query), MaybeJson(body)) = (caller, query, body);
     let wanted = PollRequest {
         cursor: query.cursor.or(body.cursor),
         timeout: query.timeout.or(body.timeout),
     };
-    answer(&app, entered, &caller, &awaited, headers, wanted).await
+    answer(&app, entered, (&caller, token), &awaited, timeout, wanted).await
 }
 
 /// The other name of the poll.
@@ -72,11 +89,12 @@ pub async fn events(
     state: State<Arc<App>>,
     entered: Entered,
     caller: Authenticated,
+    token: Token,
     awaited: Extension<Awaited>,
     query: Query<PollRequest>,
-    headers: HeaderMap,
+    timeout: Timeout,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
-    poll(state, entered, caller, awaited, query, headers).await
+    poll(state, entered, caller, token, awaited, query, timeout).await
 }
 
 /// The other name of the poll, with cursor and time in the body.
@@ -86,15 +104,15 @@ pub async fn events(
 pub async fn events_by_body(
     state: State<Arc<App>>,
     awaited: Extension<Awaited>,
-    headers: HeaderMap,
+    timeout: Timeout,
     asked: EnteredWith<Asked>,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
-    poll_by_body(state, awaited, headers, asked).await
+    poll_by_body(state, awaited, timeout, asked).await
 }
 
 /// Query and body come first, then the header.
-fn wait(asked_s: Option<u64>, headers: &HeaderMap) -> Result<Duration, Failure> {
-    let asked_s = match (asked_s, headers.get("timeout")) {
+fn wait(asked_s: Option<u64>, header: Option<&HeaderValue>) -> Result<Duration, Failure> {
+    let asked_s = match (asked_s, header) {
         (Some(seconds), _) => Some(seconds),
         (None, None) => None,
         (None, Some(value)) => {
@@ -108,22 +126,32 @@ fn wait(asked_s: Option<u64>, headers: &HeaderMap) -> Result<Duration, Failure> 
         .clamp(POLL_WAIT_MIN, POLL_WAIT_MAX))
 }
 
+/// When a poll ends that waits for so long from `begun` on.
+fn end_of(begun: Duration, wait: Duration) -> Duration {
+    let (end, step) = (begun + wait, ENDS_EVERY.min(wait / LATE_PARTS));
+    // Less than a step, which is no longer than `ENDS_EVERY`; a wait is at least `POLL_WAIT_MIN`, so no step is zero.
+    let over_ns = (end.as_nanos() % step.as_nanos()) as u64;
+    match over_ns {
+        0 => end,
+        _ => end + step - Duration::from_nanos(over_ns),
+    }
+}
+
 async fn answer(
     app: &Arc<App>,
     entered: Entered,
-    caller: &Caller,
+    (caller, token): (&Caller, Token),
     awaited: &Awaited,
-    headers: HeaderMap,
+    timeout: Timeout,
     wanted: PollRequest,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
     let begun = app.core.seams.clock.monotonic();
-    let wait = wait(wanted.timeout, &headers)?;
-    let token = token::read(bearer(&headers)?).ok_or_else(|| codes::TOKEN_MALFORMED.failure())?;
+    let end = end_of(begun, wait(wanted.timeout, timeout.0.as_ref())?);
     // What is done before and after the wait is boxed, so that a poll that waits takes no memory for it.
     let mut waiting = Box::pin(app.core.begin_poll(caller, wanted.cursor.as_deref())).await?;
     // The smallest header keeps the buffer of a whole head of a request.
-    drop((wanted, entered, headers));
-    let outcome = until(app, caller, token, &mut waiting, begun + wait, awaited).await;
+    drop((wanted, entered, timeout));
+    let outcome = until(app, caller, token, &mut waiting, end, awaited).await;
     let word = match &outcome {
         Ok(Some(_)) => "changes",
         Ok(None) => "silence",
@@ -139,7 +167,7 @@ async fn answer(
 async fn until(
     app: &Arc<App>,
     caller: &Caller,
-    token: (UserId, TokenHash),
+    token: Token,
     waiting: &mut Waiting,
     end: Duration,
     awaited: &Awaited,
@@ -164,14 +192,9 @@ async fn until(
 }
 
 /// Looks whether the token still lives and what has come.
-async fn look(
-    app: &Arc<App>,
-    caller: &Caller,
-    (user, hash): (UserId, TokenHash),
-    waiting: &mut Waiting,
-) -> Result<Option<Read>, Failure> {
+async fn look(app: &Arc<App>, caller: &Caller, token: Token, waiting: &mut Waiting) -> Result<Option<Read>, Failure> {
     let _turn = app.core.notices.turn().await;
-    app.core.token_facts(user, hash, caller.trace).await?;
+    app.core.token_facts(token.user, token.hash, caller.trace).await?;
     app.core.look(caller, waiting).await
 }
 
@@ -203,18 +226,14 @@ fn told(app: &App, caller: &Caller, waiting: &Waiting, read: Option<Read>) -> Po
 
 #[cfg(test)]
 mod tests {
-    use super::wait;
-    use axum::http::{HeaderMap, HeaderValue};
+    use super::{ENDS_EVERY, LATE_PARTS, end_of, wait};
+    use axum::http::HeaderValue;
+    use proptest::prelude::proptest;
     use std::time::Duration;
 
     /// shows: I-04 scale=1/2
     #[test]
     fn the_time_comes_from_query_or_body_then_from_the_header_and_is_1_to_480_seconds() {
-        let headers = |text: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            text.map(|text| headers.insert("timeout", HeaderValue::from_static(text)));
-            headers
-        };
         for (asked, header, expected) in [
             (None, None, 55),
             (Some(7), None, 7),
@@ -224,11 +243,29 @@ mod tests {
             (Some(481), None, 480),
             (Some(u64::MAX), Some("x"), 480),
         ] {
-            let waited = wait(asked, &headers(header)).unwrap();
+            let header = header.map(HeaderValue::from_static);
+            let waited = wait(asked, header.as_ref()).unwrap();
             assert_eq!(waited, Duration::from_secs(expected), "{asked:?} {header:?}");
         }
         for header in ["", "x", "-1", "1.5", "99999999999999999999"] {
-            assert_eq!(wait(None, &headers(Some(header))).unwrap_err().code, "bad_header");
+            let header = HeaderValue::from_static(header);
+            assert_eq!(wait(None, Some(&header)).unwrap_err().code, "bad_header");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_poll_lasts_no_less_than_was_asked_and_hardly_longer(begun_ns in 0..1_u64 << 50, wait_s in 1_u64..=480) {
+            let (begun, wait) = (Duration::from_nanos(begun_ns), Duration::from_secs(wait_s));
+            let lasts = end_of(begun, wait) - begun;
+            assert!(lasts >= wait && lasts - wait < ENDS_EVERY.min(wait / LATE_PARTS), "{lasts:?}");
+        }
+    }
+
+    #[test]
+    fn polls_that_begin_at_almost_the_same_time_end_together() {
+        let end = |begun_ms| end_of(Duration::from_millis(begun_ms), Duration::from_secs(480));
+        assert_eq!((end(1_001), end(1_049)), (end(1_050), end(1_050)));
+        assert!(end(1_051) > end(1_050));
     }
 }

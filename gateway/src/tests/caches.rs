@@ -55,7 +55,7 @@ async fn a_kept_answer_is_confirmed_each_time_and_ends_with_the_next_change_of_t
     assert_eq!((hits, misses), (1, 2));
 }
 
-/// The first of them begins a call; the others have all come before it looks, so they share it.
+/// The first of them makes a call; the others have all come before the next one looks, so they share that.
 #[tokio::test]
 async fn readers_of_the_same_who_come_before_a_call_begins_share_it() {
     let world = World::start().await;
@@ -64,7 +64,8 @@ async fn readers_of_the_same_who_come_before_a_call_begins_share_it() {
     let first = all[0].as_ref().unwrap().clone();
     assert!(all.into_iter().all(|view| view.unwrap() == first));
     let (_, hits, misses) = counted(&world, "answers").await;
-    assert_eq!((hits, misses), (0, 1), "one call for all of them");
+    assert_eq!(hits + misses, 2, "one call for the first, and one for all others");
+    assert_eq!(world.core().answers.under_way(), 0);
     world.cut_metadata();
     let asked = world.while_time_passes(world.core().entry(&world.caller, at)).await;
     assert_eq!(
@@ -84,7 +85,32 @@ async fn a_reader_who_goes_away_takes_nobody_with_him() {
     assert!((&mut stayer).now_or_never().is_none());
     drop(leaver);
     stayer.await.unwrap();
-    world.core().entry(&world.caller, at).await.unwrap();
+    world.core().entry(&world.caller, at.clone()).await.unwrap();
+
+    // The one who asked alone and one of two who share the next call.
+    let mut all = [(); 3].map(|()| Box::pin(world.core().entry(&world.caller, at.clone())));
+    for asker in &mut all {
+        assert!(asker.now_or_never().is_none());
+    }
+    let [alone, leaver, stayer] = all;
+    drop((alone, leaver));
+    stayer.await.unwrap();
+    assert_eq!(world.core().answers.under_way(), 0);
+}
+
+/// A download whose client takes nothing is not asked to go on, and neither is the call that it makes.
+#[tokio::test]
+async fn who_asks_alone_and_stops_to_listen_holds_up_nobody() {
+    let world = World::start().await;
+    let at = folder(&world, "/a").await;
+    let mut stalled = Box::pin(world.core().entry(&world.caller, at.clone()));
+    assert!((&mut stalled).now_or_never().is_none());
+    for _ in 0..2 {
+        let asked = world.core().entry(&world.caller, at.clone());
+        let asked = tokio::time::timeout(DEADLINE, asked).await;
+        asked.expect("it waits for one who does not go on").unwrap();
+    }
+    stalled.await.unwrap();
 }
 
 /// With the group away a call would last for seconds; it ends with the last who waits for it.

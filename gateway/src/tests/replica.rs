@@ -175,6 +175,8 @@ impl Handler for Replica {
                 self.propose(request.group, &request.envelope)
             }
             Method::Query => {
+                // As over any network, the answer comes later than the question.
+                tokio::task::yield_now().await;
                 let request: QueryRequest = decode(&call.message)?;
                 let kv = &self.stores[request.group.0 as usize];
                 State::new(request.group).query(kv, &request.query).unwrap()

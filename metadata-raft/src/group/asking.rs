@@ -90,7 +90,9 @@ async fn run(group: Arc<Group>) {
             Ok(by) => {
                 while !askers.is_empty() {
                     let rest = askers.split_off(askers.len().min(HOP_QUERIES_MAX));
-                    tokio::spawn(hop(Arc::clone(&group), std::mem::replace(&mut askers, rest), by));
+                    let (group, askers) = (Arc::clone(&group), std::mem::replace(&mut askers, rest));
+                    // A query that panics lets go of those who asked with it; they are told.
+                    daemon::blocking::start(move || answer_run(&group, askers, by));
                 }
             }
             Err(error) => {
@@ -101,11 +103,6 @@ async fn run(group: Arc<Group>) {
             }
         }
     }
-}
-
-async fn hop(group: Arc<Group>, askers: Vec<Asker>, by: ReadBy) {
-    // A query that panics lets go of those who asked with it; they are told.
-    drop(daemon::blocking::run(move || answer_run(&group, askers, by)).await);
 }
 
 fn answer_run(group: &Arc<Group>, askers: Vec<Asker>, by: ReadBy) {
