@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
 
-.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim histories collection wide-folder wide-folder-10m rewind largest-file delta clients tools clean
+.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim histories chaos collection wide-folder wide-folder-10m rewind largest-file delta clients tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -108,7 +108,7 @@ quorum: tools
 	HOLDFAST_QUORUM_SEEDS=30 $(CARGO) test --release --locked -p metadata-raft --lib -- voters_acknowledge
 
 # The simulated world: so many seeds, or one again with SEED=n, perhaps with a planted bug (PLANT=vote-unsynced). A second a seed.
-# KIND=collection for worlds in which contents come, are shared and go for good.
+# KIND=collection for worlds in which contents come, are shared and go for good, KIND=layout for those whose rows change.
 SEEDS ?= 100
 FIRST ?= 1
 sim: tools
@@ -117,6 +117,11 @@ sim: tools
 # C-3 with histories as long as it asks for: twenty seeds of 2,000 operations (OPERATIONS=n for `make sim`). Some minutes.
 histories:
 	$(MAKE) sim SEEDS=20 OPERATIONS=2000
+
+# C-3 at its full scale: a hundred seeds of 10,000 operations each, every one printed as it ends and a failing one with the command that
+# runs it again. Each is forty minutes of a world, so hours on two cores; SEEDS=n for fewer, FIRST=n to go on where it was broken off.
+chaos:
+	$(MAKE) sim OPERATIONS=10000
 
 # N8 at its full scale: a million random steps in two hundred worlds of collection. WORLDS=n for other numbers of them.
 WORLDS ?= 200

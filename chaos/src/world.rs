@@ -4,14 +4,16 @@
 //! Place in the picture: the product's own services on simulated seams: turmoil's network and time, disks and stores in memory,
 //! clocks that may be wrong. `make sim` runs many seeds, each in a process of its own, since libraries below draw from
 //! thread-locals and counters that a second run in the same process would find used.
-//! There are two sorts of worlds (`kind`): one in which operations meet on a few names, and one of collection.
-//! Reading order: `shape`, `processes`, `network`, `storage`, `home`, `clients`, `workload`, `turnover`, `nemesis`, then the oracles.
+//! There are three sorts of worlds (`kind`): one in which operations meet on a few names, the same while the layout changes, and one of
+//! collection.
+//! Reading order: `shape`, `processes`, `network`, `storage`, `home`, `clients`, `workload`, `turnover`, `draining`, `nemesis`, then the oracles.
 //! Not here: QUIC, RocksDB, HTTP and real disks, which level 5 runs.
 
 pub mod campaign;
 pub mod census;
 pub mod clients;
 pub mod collectors;
+pub mod draining;
 pub mod faults;
 pub mod history;
 pub mod home;
@@ -65,8 +67,9 @@ const LATENCY_MIN: Duration = Duration::from_millis(1);
 const LATENCY_MAX: Duration = Duration::from_millis(20);
 /// How long the nemesis works, in the world's time.
 const FAULTS_LAST: Duration = Duration::from_secs(40);
-/// The same where a number of operations ends it: five times what 2,000 of them take on average.
-const FAULTS_LONGEST: Duration = Duration::from_secs(2_400);
+/// The same at most where a number of operations ends it, for each of them and in all: five times what one takes on average.
+const FAULTS_AN_OPERATION: Duration = Duration::from_millis(1_200);
+const FAULTS_LONGEST_MIN: Duration = Duration::from_secs(2_400);
 /// Far more than any phase may take.
 const WORLD_MAX: Duration = Duration::from_secs(400);
 
@@ -130,9 +133,7 @@ pub fn run(orders: &Orders) -> anyhow::Result<Report> {
     let mut sim = Builder::new()
         .rng_seed(seed.u64())
         .tick_duration(TICK)
-        .simulation_duration(
-            WORLD_MAX + orders.kind.quiet() + orders.operations.map_or(Duration::ZERO, |_| FAULTS_LONGEST),
-        )
+        .simulation_duration(WORLD_MAX + orders.kind.quiet() + orders.operations.map_or(Duration::ZERO, longest))
         .min_message_latency(LATENCY_MIN)
         .max_message_latency(LATENCY_MAX)
         .udp_capacity(1 << 16)
@@ -172,6 +173,19 @@ async fn live(
                 phases.enter(Phase::Faults);
                 workload.work(phases).await;
                 workload.read_back().await
+            };
+            Left::Names(found.await)
+        }
+        Kind::Layout => {
+            let found = async {
+                let moves = Random::seeded(users.u64());
+                let workload = Workload::begin(Arc::clone(&core), records.history, users).await?;
+                let before = draining::row_versions(&core).await?;
+                phases.enter(Phase::Faults);
+                let changes = draining::make(&core, &ground.trace, phases, &moves);
+                tokio::join!(workload.work(phases), changes);
+                let found = workload.read_back().await?;
+                draining::require_changed(&core, &before).await.map(|()| found)
             };
             Left::Names(found.await)
         }
@@ -243,7 +257,7 @@ fn drive(
             let lasted = sim.elapsed() - *faults_began.get_or_insert(sim.elapsed());
             let is_enough = match orders.operations {
                 None => lasted >= FAULTS_LAST,
-                Some(operations) => records.answered() >= operations || lasted >= FAULTS_LONGEST,
+                Some(operations) => records.answered() >= operations || lasted >= longest(operations),
             };
             if is_enough {
                 nemesis.end_all(sim);
@@ -256,6 +270,12 @@ fn drive(
             return Ok(());
         }
     }
+}
+
+/// The longest that the nemesis works until so many operations were answered.
+fn longest(operations: usize) -> Duration {
+    let operations = u32::try_from(operations).unwrap_or(u32::MAX);
+    FAULTS_LONGEST_MIN.max(FAULTS_AN_OPERATION * operations)
 }
 
 /// Shows the oracle who leads; answers who is new.

@@ -1,5 +1,5 @@
 //! The simulated world in CI: twenty seeds hold, a seed twice is the same world, and each planted bug is caught; of worlds of
-//! collection fewer seeds.
+//! collection and of changing layouts fewer seeds.
 //!
 //! Each seed runs in a process of its own, as `make sim` does it; a failing one is printed with the command that runs it again.
 
@@ -19,6 +19,8 @@ const SEEDS_TO_CATCH: u64 = 200;
 const CONCURRENCY_MIN: usize = 4;
 /// Seeds of a plant that run before it is asked whether one was enough.
 const SEEDS_AT_ONCE: u64 = 4;
+/// Worlds in which the layout changes.
+const LAYOUT_SEEDS: u64 = 6;
 /// Worlds of collection, and how many operations each of them lasts.
 const COLLECTION_SEEDS: u64 = 4;
 const COLLECTION_OPERATIONS: usize = 750;
@@ -33,6 +35,13 @@ fn names(seed: u64) -> Orders {
     Orders {
         seed,
         ..Orders::default()
+    }
+}
+
+fn layout(seed: u64) -> Orders {
+    Orders {
+        kind: Kind::Layout,
+        ..names(seed)
     }
 }
 
@@ -67,6 +76,11 @@ fn the_same_seed_twice_is_the_same_world_of_collection() {
     twice(&collection(3, COLLECTION_OPERATIONS_FEW));
 }
 
+#[test]
+fn the_same_seed_twice_is_the_same_world_of_changing_layouts() {
+    twice(&layout(3));
+}
+
 /// A report of a world that kept every promise.
 fn held(orders: &Orders, report: anyhow::Result<Report>) -> Report {
     let report = report.unwrap_or_else(|error| panic!("{error:#}\nagain: {}", replay(orders)));
@@ -81,7 +95,7 @@ fn held(orders: &Orders, report: anyhow::Result<Report>) -> Report {
 /// Commits behind a base version, reads, moves and deletions under partitions, deaths and power cuts.
 ///
 /// shows: F9
-/// shows: C-3 scale=4000/40000
+/// shows: C-3 side=ci scale=4000/40000
 #[test]
 fn twenty_seeds_hold_every_promise() {
     let campaign = Campaign {
@@ -101,6 +115,26 @@ fn twenty_seeds_hold_every_promise() {
     );
     // Three groups are led from the start: more terms are elections that faults made.
     assert!(sum(|report| report.terms) > 3 * reports.len());
+}
+
+/// The same while disks are emptied and taken back, so that rows change under writers and readers, with wrong clocks among the faults.
+///
+/// shows: F10 side=layout
+#[test]
+fn a_layout_that_changes_under_everybody_loses_nothing_and_turns_no_order() {
+    let campaign = Campaign {
+        binary: binary().to_owned(),
+        seeds: (1..=LAYOUT_SEEDS).collect(),
+        orders: layout(0),
+    };
+    println!("{}", Report::TITLES);
+    let ended = campaign.run(|_, _| ()).into_iter();
+    let reports: Vec<Report> = ended
+        .map(|(seed, report)| held(&campaign.orders.of(seed), report))
+        .collect();
+    // Without a change of rows the world says so itself.
+    let acknowledged: usize = reports.iter().map(|report| report.acknowledged).sum();
+    assert!(acknowledged >= 60, "{acknowledged} versions were acknowledged");
 }
 
 /// Contents come, are shared and go, under the same faults: what somebody may still want is there, the rest is gone after two graces.

@@ -65,7 +65,6 @@ async fn reads_back(world: &World, file: &Uploaded, bytes: &[u8]) {
 }
 
 /// shows: FR-007 scale=20/100
-/// shows: C-7 scale=1/3
 #[tokio::test]
 async fn what_was_purged_leaves_the_disks_and_what_another_file_shares_stays() {
     let world = World::start_with(&OPTIONS).await;

@@ -116,7 +116,7 @@ async fn attack(world: &World, done: &AtomicUsize, commits: usize) {
     }
 }
 
-/// shows: N1, CMP-queue scale=1/2, CMP-meta scale=1/2
+/// shows: N1, CMP-queue scale=1/2, CMP-meta side=events
 #[tokio::test(flavor = "multi_thread")]
 async fn no_follower_misses_a_change_while_leaders_and_gateways_are_killed() {
     let (drives, followers, commits) = sizes();

@@ -41,6 +41,7 @@ mod metadata_full;
 mod misplaced;
 mod name_corpus;
 mod names;
+mod new_disks;
 mod outside;
 mod overload;
 mod pauses;

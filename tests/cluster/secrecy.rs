@@ -222,7 +222,7 @@ fn has_file(found: &Found, role: impl Fn(&Path) -> bool, part: &str) -> bool {
         .any(|file| role(file) && file.to_string_lossy().contains(part))
 }
 
-/// shows: C-6, QAS-016, F43, NF-sec-1 scale=1/2
+/// shows: C-6, QAS-016, F43, NF-sec-1 scale=1/2, CMP-store side=at-rest
 #[tokio::test]
 async fn no_file_of_a_cluster_holds_a_content_a_name_on_a_data_disk_or_a_secret_in_the_open() {
     let mut world = World::start().await;

@@ -28,7 +28,7 @@ const PAGE_ENTRIES: usize = 100;
 
 /// The report holds the p99 against its goal of 100 ms; a bench that misses a goal says so and does not fail.
 ///
-/// shows: NF-meta scale=1/2
+/// shows: NF-meta side=beside-uploads scale=1/2
 pub(super) async fn run(client: &Client, watch: &ClusterWatch, quick: bool, seed: u64) -> anyhow::Result<Figure> {
     client
         .make_folder(PARENT)

@@ -28,11 +28,13 @@ pub enum Kind {
     Names,
     /// Contents that come, are shared and go for good, with collection at work.
     Collection,
+    /// The few names, while disks are emptied and taken back, so that rows change under everybody.
+    Layout,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Names, Self::Collection];
+    pub const ALL: [Self; 3] = [Self::Names, Self::Collection, Self::Layout];
 
     /// As the command line writes it.
     #[must_use]
@@ -40,6 +42,7 @@ impl Kind {
         match self {
             Self::Names => "names",
             Self::Collection => "collection",
+            Self::Layout => "layout",
         }
     }
 
@@ -47,7 +50,7 @@ impl Kind {
     #[must_use]
     pub fn birth_epoch(self) -> Duration {
         match self {
-            Self::Names => BIRTH_EPOCH_DEV,
+            Self::Names | Self::Layout => BIRTH_EPOCH_DEV,
             Self::Collection => EPOCH,
         }
     }
@@ -56,7 +59,7 @@ impl Kind {
     #[must_use]
     pub fn block_grace(self) -> Duration {
         match self {
-            Self::Names => BLOCK_GRACE_DEV,
+            Self::Names | Self::Layout => BLOCK_GRACE_DEV,
             Self::Collection => GRACE,
         }
     }
@@ -65,7 +68,7 @@ impl Kind {
     #[must_use]
     pub fn limbo(self) -> Duration {
         match self {
-            Self::Names => NEVER,
+            Self::Names | Self::Layout => NEVER,
             Self::Collection => LIMBO,
         }
     }
@@ -74,7 +77,7 @@ impl Kind {
     #[must_use]
     pub fn quiet(self) -> Duration {
         match self {
-            Self::Names => Duration::ZERO,
+            Self::Names | Self::Layout => Duration::ZERO,
             Self::Collection => 2 * GRACE,
         }
     }

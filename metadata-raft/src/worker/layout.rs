@@ -40,6 +40,8 @@ pub struct LayoutWorker {
     told: BTreeMap<NodeId, BTreeMap<ProfileId, u64>>,
     /// Up to where the control group's entries are planned for and told to everybody.
     done: Option<u64>,
+    /// The map that last moved no row, as that of a node that came back at another address: no table says that it was planned from.
+    moved_nothing: Option<MapVersion>,
 }
 
 impl LayoutWorker {
@@ -57,6 +59,7 @@ impl LayoutWorker {
             nodes_expected,
             told: BTreeMap::new(),
             done: None,
+            moved_nothing: None,
         }
     }
 
@@ -74,16 +77,19 @@ impl LayoutWorker {
         }
     }
 
-    async fn plan(&self, cluster: &ClusterState, layout: &Layout) -> Result<bool, WorkError> {
+    /// Answers whether a table is another one now.
+    async fn plan(&mut self, cluster: &ClusterState, layout: &Layout) -> Result<bool, WorkError> {
         let ready = cluster
             .map
             .nodes
             .keys()
             .filter(|node| cluster.map.disks_of(**node).next().is_some())
             .count();
-        if ready < self.nodes_expected || is_planned(layout, cluster.map.version) {
+        let version = cluster.map.version;
+        if ready < self.nodes_expected || is_planned(layout, version) || self.moved_nothing == Some(version) {
             return Ok(false);
         }
+        let mut has_changed = false;
         for profile in [cluster.settings.default_profile, ProfileId::Copies] {
             let before = layout.tables.get(&profile);
             let table = match plan_table(&cluster.map, before, profile) {
@@ -95,15 +101,19 @@ impl LayoutWorker {
             if before == Some(&table) {
                 continue;
             }
-            let planned_from = cluster.map.version;
+            let planned_from = version;
             command(
                 &self.control,
                 self.clock.as_ref(),
                 Command::Control(ControlCommand::SetTable { planned_from, table }),
             )
             .await?;
+            has_changed = true;
         }
-        Ok(true)
+        if !has_changed {
+            self.moved_nothing = Some(version);
+        }
+        Ok(has_changed)
     }
 
     /// Answers whether every node has its rows.
@@ -181,6 +191,7 @@ impl Worker for LayoutWorker {
         if !self.control.is_leader() {
             self.told.clear();
             self.done = None;
+            self.moved_nothing = None;
             return Ok(Next::After(LOOK_EVERY));
         }
         let applied = self.control.applied_index();

@@ -1,6 +1,7 @@
-//! Workers over one replica of a drive group whose clock moves only when told.
+//! Workers over one replica of a group whose clock moves only when told.
 
 mod age;
+mod layout;
 mod sweep;
 
 use super::bell::Bell;
@@ -98,7 +99,7 @@ struct Bench {
     drive: DriveId,
     next: u64,
     _stream: Arc<JournalStream>,
-    _transport: Arc<dyn Transport>,
+    transport: Arc<dyn Transport>,
 }
 
 fn info() -> ReplicaInfo {
@@ -109,16 +110,20 @@ fn info() -> ReplicaInfo {
 
 impl Bench {
     async fn new() -> Self {
+        Self::of(GROUP).await
+    }
+
+    async fn of(group: GroupId) -> Self {
         let disk = Arc::new(SimDisk::new(1 << 30));
         let (log, stream) = JournalStream::open(disk, "raft", options()).unwrap();
         let transport: Arc<dyn Transport> = Arc::new(Alone);
         let (bell, metrics) = (Arc::<Bell>::default(), Metrics::new());
         let parts = GroupParts {
-            group: GROUP,
+            group,
             replica: RaftId(1),
             log,
             kv: Arc::new(MemoryKv::new()),
-            apply: Arc::new(StateApply::new(GROUP, bell.clone())),
+            apply: Arc::new(StateApply::new(group, bell.clone())),
             heartbeats: Heartbeats::start(
                 &transport,
                 info().address,
@@ -145,12 +150,12 @@ impl Bench {
             drive,
             next: 100,
             _stream: stream,
-            _transport: transport,
+            transport,
         }
     }
 
-    /// Has the replica lead, with a user's drive in its group.
-    async fn found(&mut self) {
+    /// Has the replica lead.
+    async fn lead(&self) {
         self.group
             .bootstrap(BTreeMap::from([(RaftId(1), info())]))
             .await
@@ -161,6 +166,11 @@ impl Bench {
             }
         };
         tokio::time::timeout(PATIENCE, leads).await.unwrap();
+    }
+
+    /// Has the replica lead, with a user's drive in its group.
+    async fn found(&mut self) {
+        self.lead().await;
         for command in founding("ada") {
             self.run(command).await;
         }

@@ -40,7 +40,7 @@ async fn led(world: &World) -> BTreeMap<u64, usize> {
 /// All processes end at once while all groups are written to; each group comes back with everything that it acknowledged.
 ///
 /// shows: B-3 scale=1/2
-/// shows: CMP-shard scale=1/2
+/// shows: CMP-shard side=subset
 /// shows: D-3.1 side=one-slot
 #[tokio::test(flavor = "multi_thread")]
 async fn four_groups_share_a_journal_and_lose_nothing_when_all_processes_are_killed() {
@@ -99,7 +99,7 @@ async fn leaders_spread_over_processes_and_regions_and_again_when_one_stops() {
 }
 
 /// shows: CMP-replica side=reads
-/// shows: SCL-1 scale=1/2
+/// shows: SCL-1 side=replicas
 /// shows: D-3.3 side=counted
 #[tokio::test(flavor = "multi_thread")]
 async fn any_replica_answers_a_query_with_what_was_acknowledged_and_counts_it() {

@@ -22,7 +22,7 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// What users do: `names` or `collection`.
+    /// What happens beside faults: `names`, `collection` or `layout`.
     #[arg(long, default_value = "names")]
     kind: Kind,
     /// Puts a bug into every world.
@@ -76,9 +76,9 @@ fn one(seed: u64, arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Run by `make histories` with twenty seeds of 2,000 operations each.
+/// Run by `make chaos` with a hundred seeds of 10,000 operations each, by `make histories` with twenty of 2,000.
 ///
-/// shows: C-3 scale=2000/10000
+/// shows: C-3 side=chaos
 fn many(arguments: &Arguments) -> anyhow::Result<()> {
     let campaign = Campaign {
         binary: std::env::current_exe()?,
@@ -91,11 +91,17 @@ fn many(arguments: &Arguments) -> anyhow::Result<()> {
         },
     };
     println!("{}", Report::TITLES);
-    let ended = campaign.run(|seed, report| match report {
-        Ok(report) => println!("{}", report.line()),
-        Err(error) => println!("{seed:>6} {error:#}"),
-    });
     let is_whole = |report: &anyhow::Result<Report>| report.as_ref().is_ok_and(|report| report.violations.is_empty());
+    let ended = campaign.run(|seed, report| {
+        match report {
+            Ok(report) => println!("{}", report.line()),
+            Err(error) => println!("{seed:>6} {error:#}"),
+        }
+        // At once as well, since a long campaign may be broken off.
+        if !is_whole(report) {
+            println!("again: {}", replay(&campaign.orders.of(seed)));
+        }
+    });
     let broken: Vec<u64> = ended
         .iter()
         .filter(|(_, report)| !is_whole(report))

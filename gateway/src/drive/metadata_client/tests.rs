@@ -179,7 +179,7 @@ async fn a_slot_that_moved_is_found_by_fetching_the_routes_anew() {
 
 /// A drive lies in one slot and so in one group: nobody else is asked, not even for the way there.
 ///
-/// shows: D-3.1 side=one-group
+/// shows: D-3.1 side=one-group, SCL-1 side=slots
 #[tokio::test]
 async fn a_listing_is_one_question_to_one_group() {
     let world = world(MetadataReads::Leader);

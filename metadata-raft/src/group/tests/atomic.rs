@@ -164,9 +164,9 @@ async fn check_every_cut(commands: &[Command]) -> Result<[usize; 2], String> {
     Err(format!("more than {IOS_MAX} I/Os"))
 }
 
-/// A folder is shared by no command yet.
+/// A folder is shared by no command yet, so the third part of such a commit is a side of its own.
 ///
-/// shows: QAS-015 scale=2/3
+/// shows: QAS-015 side=move-rename
 #[tokio::test(flavor = "multi_thread")]
 async fn after_any_power_cut_a_move_with_a_rename_is_done_or_not_begun() {
     let seen = check_every_cut(&[patch(Some("moved"), Some(TO))]).await;

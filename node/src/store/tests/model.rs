@@ -40,7 +40,7 @@ proptest! {
     /// shows: N10
     /// shows: F17
     /// shows: F22 scale=2/3
-    /// shows: CMP-store scale=1/3
+    /// shows: CMP-store side=hardware scale=1/4
     #[test]
     fn the_store_is_a_map_through_restarts_lost_indexes_and_power_cuts(
         steps in proptest::collection::vec(step(), 1..80),

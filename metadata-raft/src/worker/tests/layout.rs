@@ -1,0 +1,89 @@
+//! Rows follow the cluster map, and a map that moves none of them leaves the planner at rest.
+
+use super::Bench;
+use crate::worker::layout::LayoutWorker;
+use crate::worker::query;
+use daemon::clock::Clock;
+use daemon::worker::{Next, Worker};
+use model::cluster::{Membership, NodeInfo};
+use model::id::{CONTROL_GROUP, ClusterId, DiskId, NodeId};
+use model::layout::Layout;
+use model::profile::ProfileId;
+use protocol::metadata::control::{ClusterSettings, ControlCommand, NodeDisk};
+use protocol::metadata::query::ControlQuery;
+use protocol::metadata::{Command, Query, QueryAnswer};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+const NODES: u32 = 3;
+
+/// A node of a region of its own with three disks, which listens at this port.
+fn node(number: u32, port: u16) -> Command {
+    let disk = |disk| NodeDisk {
+        disk: DiskId(disk),
+        weight_bytes: 1 << 30,
+    };
+    Command::Control(ControlCommand::RegisterNode {
+        node: NodeId(number),
+        info: NodeInfo {
+            region: format!("r{number}"),
+            zone: "z1".to_owned(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            membership: Membership::Active,
+        },
+        disks: (3 * number..3 * number + 3).map(disk).collect(),
+    })
+}
+
+async fn layout(bench: &Bench) -> Layout {
+    match query(&bench.group, &Query::Control(ControlQuery::Layout(None)))
+        .await
+        .unwrap()
+    {
+        QueryAnswer::Layout(layout) => layout,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether the planner wants its next step at once.
+async fn is_at_work(worker: &mut LayoutWorker) -> bool {
+    matches!(worker.step().await.unwrap(), Next::Now)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_elsewhere_moves_no_row_and_the_planner_rests() {
+    let bench = Bench::of(CONTROL_GROUP).await;
+    bench.lead().await;
+    let settings = ClusterSettings {
+        default_profile: ProfileId::Dev,
+        default_quota_bytes: 1 << 30,
+        birth_epoch_ms: 1_000,
+        block_grace_ms: 60_000,
+    };
+    bench
+        .run(Command::Control(ControlCommand::InitCluster {
+            cluster: ClusterId(1),
+            settings,
+        }))
+        .await;
+    for number in 1..=NODES {
+        bench.run(node(number, 7_000)).await;
+    }
+    let clock: Arc<dyn Clock> = bench.clock.clone();
+    let (control, transport) = (Arc::clone(&bench.group), Arc::clone(&bench.transport));
+    let mut worker = LayoutWorker::new(control, transport, clock, NODES as usize);
+    assert!(is_at_work(&mut worker).await, "rows are planned for the first time");
+    let planned = layout(&bench).await;
+    assert!(planned.tables.contains_key(&ProfileId::Dev) && planned.tables.contains_key(&ProfileId::Copies));
+    assert!(!is_at_work(&mut worker).await, "nothing is left to plan");
+    bench.run(node(2, 7_001)).await;
+    assert!(!is_at_work(&mut worker).await, "no row was moved");
+    assert_eq!(layout(&bench).await, planned);
+    let disk = DiskId(6);
+    let membership = Membership::Draining;
+    bench
+        .run(Command::Control(ControlCommand::SetDisk { disk, membership }))
+        .await;
+    assert!(is_at_work(&mut worker).await, "rows leave a disk that is being emptied");
+    assert_ne!(layout(&bench).await, planned);
+}
