@@ -69,7 +69,11 @@ crowd: build
 polls: build
 	$(CARGO) run --release --locked -p chaos --bin polls -- --holdfast $(HOLDFAST) $(ARGS)
 
-.PHONY: install-snapshot purge
+.PHONY: install-snapshot purge long-upload
+
+# US-1.2 at its full scale: one upload of 10 GiB, cut at twenty places while three gateways die. Some minutes and twenty gigabytes of disk.
+long-upload: build
+	HOLDFAST_UPLOAD=10240x20x3 $(CARGO) test --release --locked --test cluster -- --nocapture an_upload_goes_on_after_every_cut
 
 # A replica that was away for a million entries is sent a snapshot under load, killed midway, and goes on. Some minutes and some
 # gigabytes of disk; ARGS=n for fewer entries.

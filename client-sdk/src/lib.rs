@@ -7,6 +7,7 @@ pub mod client;
 pub mod delta;
 pub mod error;
 pub mod file_batch;
+pub mod follow;
 pub mod http;
 pub mod rewind;
 pub mod versions;

@@ -146,6 +146,12 @@ pub const POLLS_WOKEN: Definition = Definition::counter(
     "Waiting polls woken by a change of their scopes.",
     &[],
 );
+/// From the news of a change to the answer of a poll that waited for it.
+pub const POLL_LAG: Definition = Definition::latency(
+    "gateway_poll_lag_seconds",
+    "Time from the news of a change at this gateway to the answer of a poll that waited for it.",
+    &[],
+);
 /// Scopes that polls wait for, or waited for lately.
 pub const WATCHED_SCOPES: Definition = Definition::gauge(
     "gateway_watched_scopes",
@@ -215,6 +221,7 @@ pub const ALL: &[Definition] = &[
     POLLS_WAITING,
     POLLS,
     POLLS_WOKEN,
+    POLL_LAG,
     WATCHED_SCOPES,
     FEED_WATCH_CALLS,
     FEED_READS,

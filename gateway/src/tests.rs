@@ -4,6 +4,7 @@
 //! tests move. Not here: what one module shows alone, and what needs real nodes or processes (tests/cluster).
 
 mod admission;
+mod aged;
 mod bodies;
 mod caches;
 mod connections;

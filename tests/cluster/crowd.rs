@@ -30,7 +30,8 @@ const DESCRIPTORS: u64 = 5_000;
 /// meanwhile.
 const GROWTH_BYTES_MAX: u64 = 200 << 20;
 
-fn resident_bytes(pid: u32) -> u64 {
+/// Bytes that a process holds in memory.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kib: u64 = line.trim().strip_suffix("kB").unwrap().trim().parse().unwrap();

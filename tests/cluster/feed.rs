@@ -7,6 +7,7 @@ use crate::entries::make_folder;
 use crate::world::{Answer, World, tree_of};
 use api::change::{Change, ChangeKind, ChangesPage, PollAnswer};
 use client_sdk::client::Client;
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -110,7 +111,7 @@ async fn change_much(world: &World) {
     delete(&trashed, "").await;
 }
 
-/// shows: I-06, N1 scale=1/2
+/// shows: I-06 side=paging, N1 scale=1/2
 #[tokio::test]
 async fn a_follower_rebuilds_the_tree_from_pages_and_polls() {
     let world = World::start().await;
@@ -183,7 +184,51 @@ async fn a_follower_rebuilds_the_tree_from_pages_and_polls() {
     }
 }
 
-/// shows: I-06
+/// shows: I-06 side=concurrent
+#[tokio::test]
+async fn pages_leave_nothing_out_and_tell_nothing_twice_while_many_write() {
+    const WRITERS: usize = 8;
+    const EACH: usize = 25;
+    let world = World::start().await;
+    let mut token = end(&world).await;
+    let write = |writer: usize| {
+        let world = &world;
+        async move {
+            for number in 0..EACH {
+                make_folder(world, &format!("/{writer}-{number}")).await;
+            }
+        }
+    };
+    let read = async {
+        let mut told = Vec::new();
+        while told.len() < WRITERS * EACH {
+            let page = page(&world, &format!("since_token={token}&limit=7&fold=false")).await;
+            assert!(page.changes.len() <= 7);
+            told.extend(page.changes);
+            token.clone_from(&page.cursor);
+        }
+        told
+    };
+    let (told, _) = tokio::join!(read, join_all((0..WRITERS).map(write)));
+    let first = told[0].sequence;
+    let sequences = told.iter().map(|change| change.sequence);
+    assert!(sequences.eq(first..first + (WRITERS * EACH) as u64));
+    let mut names: Vec<&str> = told
+        .iter()
+        .map(|change| change.entry.as_ref().unwrap().name.as_str())
+        .collect();
+    // Each writer's own changes are in the order in which they were answered.
+    for writer in 0..WRITERS {
+        let own = names.iter().filter_map(|name| name.strip_prefix(&format!("{writer}-")));
+        assert!(own.eq((0..EACH).map(|number| number.to_string())), "of writer {writer}");
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), WRITERS * EACH);
+    assert!(page(&world, &format!("since_token={token}")).await.changes.is_empty());
+}
+
+/// shows: I-06 side=paging
 #[tokio::test]
 async fn the_feed_is_there_in_the_shapes_of_googles_drive() {
     let world = World::start().await;

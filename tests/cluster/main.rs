@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod bursts;
 mod caches;
 mod cancels;
 mod capacity;
@@ -35,6 +36,7 @@ mod insider;
 mod lifetime;
 mod listing;
 mod log_lines;
+mod long_upload;
 mod made_up;
 mod majority;
 mod metadata_full;
@@ -42,8 +44,10 @@ mod misplaced;
 mod name_corpus;
 mod names;
 mod new_disks;
+mod notifiers;
 mod outside;
 mod overload;
+mod paused_uploads;
 mod pauses;
 mod permissions;
 mod quiet_log;

@@ -297,7 +297,7 @@ async fn put(client: &Client, path: &str, base_version: u64, content: Vec<u8>) -
     crate::world::answer(request.body(content)).await
 }
 
-/// shows: US-2.3 scale=100/1000
+/// shows: US-2.3 side=server scale=100/1000
 #[tokio::test]
 async fn of_two_writers_on_one_base_version_exactly_one_wins_each_time() {
     let world = World::start().await;

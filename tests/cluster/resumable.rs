@@ -433,7 +433,7 @@ async fn the_newest_request_goes_on_and_the_one_before_stops() {
     assert!(world.content(&uploaded(&rest).entry.id, &[]).await.body == content);
 }
 
-/// shows: I-09, CMP-block scale=1/2, US-1.2 scale=64/10240
+/// shows: I-09, CMP-block side=another scale=1/2, US-1.2 scale=64/10240
 #[tokio::test]
 async fn after_a_gateways_death_at_most_sixteen_mib_are_sent_again() {
     let mut cluster = Cluster::of(Plan::make());

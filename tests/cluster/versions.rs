@@ -230,7 +230,7 @@ async fn a_restored_version_is_a_new_one_and_moves_no_data() {
     keyed(3).await.refused(422, "request_id_reused");
 }
 
-/// shows: US-2.3 scale=1/2
+/// shows: US-2.3 side=server scale=1/2
 #[tokio::test]
 async fn of_two_that_restore_or_commit_on_one_version_the_first_wins() {
     let world = World::start().await;

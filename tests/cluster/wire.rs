@@ -71,6 +71,12 @@ impl Sender {
         Self(world.connect().await)
     }
 
+    /// A connection to any gateway, or to what stands before one.
+    pub(crate) async fn to(url: &str) -> Self {
+        let address = url.trim_start_matches("http://");
+        Self(TcpStream::connect(address).await.unwrap())
+    }
+
     /// Sends all, or as much as the other side takes before it closes.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         drop(self.0.write_all(bytes).await);

@@ -58,7 +58,7 @@ async fn check_history(clients: &[Client; 2], id: &str, versions: &BTreeMap<u64,
     }
 }
 
-/// shows: US-2.3 scale=1/2
+/// shows: US-2.3 side=server
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_gateways_that_commit_one_base_version_one_wins_each_of_a_thousand_times() {
     let world = World::start_with(&GATEWAYS).await;

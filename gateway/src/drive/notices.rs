@@ -68,6 +68,8 @@ struct Watched {
 struct Row {
     waker: Option<Waker>,
     is_woken: bool,
+    /// When it was woken by what this gateway was told, on its clock; `None` where it came behind what was known before.
+    woken_at: Option<Duration>,
     /// How many were woken with it.
     crowd: usize,
 }
@@ -208,17 +210,18 @@ impl Notices {
         own.map(|(id, _)| *id).collect()
     }
 
-    /// Feeds went on: whoever waits behind their ends is woken.
-    pub fn moved(&self, moved: &[MovedScope]) {
-        self.wake(moved.iter().map(|moved| (moved.scope, None, moved.sequence)));
+    /// Feeds went on, as was told at `now`: whoever waits behind their ends is woken.
+    pub fn moved(&self, moved: &[MovedScope], now: Duration) {
+        self.wake(moved.iter().map(|moved| (moved.scope, None, moved.sequence)), now);
     }
 
-    /// Feeds were compared: they stand there, or further on.
-    pub fn compared(&self, ends: &[FeedPosition]) {
-        self.wake(ends.iter().map(|end| (end.scope, Some(end.incarnation), end.sequence)));
+    /// Feeds were compared at `now`: they stand there, or further on.
+    pub fn compared(&self, ends: &[FeedPosition], now: Duration) {
+        let ends = ends.iter();
+        self.wake(ends.map(|end| (end.scope, Some(end.incarnation), end.sequence)), now);
     }
 
-    fn wake(&self, ends: impl Iterator<Item = (EntryId, Option<Incarnation>, u64)>) {
+    fn wake(&self, ends: impl Iterator<Item = (EntryId, Option<Incarnation>, u64)>, now: Duration) {
         let mut wakers = Vec::new();
         {
             let mut registry = self.registry();
@@ -243,6 +246,7 @@ impl Notices {
                     scope.waiters.remove(row);
                     if let Some(row) = registry.arena.get_mut(*row as usize) {
                         row.is_woken = true;
+                        row.woken_at = Some(now);
                         row.crowd = behind.len();
                         wakers.extend(row.waker.take());
                     }
@@ -289,6 +293,7 @@ impl Registry {
         }
         if let Some(row) = self.arena.get_mut(row as usize) {
             row.is_woken = is_behind;
+            row.woken_at = None;
             row.crowd = 1;
         }
     }
@@ -324,6 +329,12 @@ impl Ticket {
     /// Returns once a scope went on; how many were woken with it. May be dropped midway.
     pub async fn woken(&self) -> usize {
         poll_fn(|context| self.poll_woken(context)).await
+    }
+
+    /// When it was woken by what this gateway was told; `None` where it is not, or came behind what was known before.
+    pub fn woken_at(&self) -> Option<Duration> {
+        let registry = self.notices.registry();
+        registry.arena.get(self.row as usize).and_then(|row| row.woken_at)
     }
 
     fn poll_woken(&self, context: &Context<'_>) -> Poll<usize> {

@@ -25,6 +25,8 @@ pub struct Waiting {
     /// Whether the scopes must be compared before anybody waits.
     is_uncompared: bool,
     crowd: usize,
+    /// When the gateway was told of what woke it last.
+    woken_at: Option<Duration>,
 }
 
 impl Core {
@@ -49,6 +51,7 @@ impl Core {
             places,
             ticket,
             crowd: 1,
+            woken_at: None,
         })
     }
 
@@ -75,7 +78,7 @@ impl Core {
             };
             match page {
                 Some(page) => {
-                    self.notices.compared(&[page.position]);
+                    self.notices.compared(&[page.position], self.seams.clock.monotonic());
                     read.take(place, page, POLL_EVENTS_MAX - read.told.len());
                 }
                 None => read.places.push(*place),
@@ -96,12 +99,18 @@ impl Waiting {
             self.ticket.covered().await;
         } else {
             self.crowd = self.ticket.woken().await;
+            self.woken_at = self.ticket.woken_at();
         }
     }
 
     /// Where the cursor stands.
     pub fn places(&self) -> &[FeedPosition] {
         &self.places
+    }
+
+    /// How long ago by `now` the gateway was told of what woke it; `None` where the poll came behind what was known before.
+    pub fn lag(&self, now: Duration) -> Option<Duration> {
+        self.woken_at.map(|woken_at| now.saturating_sub(woken_at))
     }
 
     /// Seconds that the client should leave pass before it comes again, when so many were woken together that they would come together

@@ -72,7 +72,7 @@ impl Core {
             self.compare(group, self.notices.scopes_of(group)).await?;
         }
         if !told.moved.is_empty() {
-            self.notices.moved(&told.moved);
+            self.notices.moved(&told.moved, self.seams.clock.monotonic());
             self.seams.clock.sleep(TOLD_REST).await;
         }
         Ok(told.index)
@@ -82,7 +82,7 @@ impl Core {
         for part in scopes.chunks(ROWS_MAX) {
             let query = Query::FeedEnds(part.to_vec());
             match self.metadata.query_group(group, &query, 0).await? {
-                QueryAnswer::FeedEnds(ends) => self.notices.compared(&ends),
+                QueryAnswer::FeedEnds(ends) => self.notices.compared(&ends, self.seams.clock.monotonic()),
                 _ => return Err(unexpected()),
             }
         }

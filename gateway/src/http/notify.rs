@@ -160,6 +160,10 @@ async fn answer(
     let polls = app.core.seams.metrics.counter(&metrics::POLLS);
     polls.with_label_values(&[word]).inc();
     let read = outcome?;
+    if let (Some(_), Some(lag)) = (&read, waiting.lag(app.core.seams.clock.monotonic())) {
+        let lags = app.core.seams.metrics.histogram(&metrics::POLL_LAG);
+        lags.with_label_values::<&str>(&[]).observe(lag.as_secs_f64());
+    }
     Ok(axum::Json(told(app, caller, &waiting, read)))
 }
 

@@ -4,6 +4,7 @@ use super::wire::{Line, Reply};
 use super::world::{Wishes, World};
 use crate::config::{AdmissionLimits, Limits};
 use crate::drive::notices::PollLimits;
+use crate::metrics;
 use api::change::{ChangeKind, ChangesPage, PollAnswer};
 use futures_util::future::join_all;
 use model::limits::POLL_WAIT_MAX;
@@ -12,14 +13,14 @@ use std::time::Duration;
 
 const FOLDER: &str = "POST /api/v1/metadata";
 
-async fn make(world: &World, path: &str) {
+pub(super) async fn make(world: &World, path: &str) {
     let body = format!("{{\"type\":\"folder\",\"path\":\"{path}\"}}");
     let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
     let reply = world.request(FOLDER, &headers, body.as_bytes()).await;
     assert_eq!(reply.status, 201, "{}", String::from_utf8_lossy(&reply.body));
 }
 
-async fn changes(world: &World, query: &str) -> ChangesPage {
+pub(super) async fn changes(world: &World, query: &str) -> ChangesPage {
     let reply = world
         .request(&format!("GET /api/v1/changes/list{query}"), "", b"")
         .await;
@@ -27,12 +28,12 @@ async fn changes(world: &World, query: &str) -> ChangesPage {
     serde_json::from_slice(&reply.body).unwrap()
 }
 
-async fn poll(world: &World, cursor: &str, timeout_s: u64) -> Reply {
+pub(super) async fn poll(world: &World, cursor: &str, timeout_s: u64) -> Reply {
     let line = format!("GET /api/v1/notifications/poll?cursor={cursor}&timeout={timeout_s}");
     world.request(&line, "", b"").await
 }
 
-fn told(reply: &Reply) -> PollAnswer {
+pub(super) fn told(reply: &Reply) -> PollAnswer {
     assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
     serde_json::from_slice(&reply.body).unwrap()
 }
@@ -90,6 +91,28 @@ async fn a_waiting_poll_is_told_what_changed_and_goes_on_from_there() {
     let all = changes(&world, &format!("?since_token={}", start.cursor)).await;
     assert_eq!(all.changes.len(), 2);
     assert_eq!(all.cursor, second.cursor);
+}
+
+/// What woke a poll runs until its answer; whoever comes behind a change that is known waits for nothing.
+#[tokio::test]
+async fn the_lag_of_a_poll_is_counted_from_the_news_of_a_change_to_the_answer() {
+    let world = World::start().await;
+    let start = changes(&world, "").await;
+    make(&world, "/a").await;
+    let first = told(&world.while_time_passes(poll(&world, &start.cursor, 480)).await);
+    let lags = world.core().seams.metrics.histogram(&metrics::POLL_LAG);
+    let lags = lags.with_label_values::<&str>(&[]);
+    let before = lags.get_sample_count();
+    let both = futures_util::future::join(poll(&world, &first.cursor, 480), async {
+        waiting(&world, 1).await;
+        make(&world, "/b").await;
+    });
+    let (reply, ()) = world.while_time_passes(both).await;
+    assert!(told(&reply).changes);
+    assert_eq!(lags.get_sample_count(), before + 1);
+    let again = told(&world.while_time_passes(poll(&world, &first.cursor, 480)).await);
+    assert!(again.changes);
+    assert_eq!(lags.get_sample_count(), before + 1);
 }
 
 #[tokio::test]

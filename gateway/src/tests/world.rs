@@ -2,6 +2,8 @@
 //!
 //! Not here: what stands for the metadata (`replica`), disks, other gateways.
 
+pub(super) mod age;
+
 use super::replica::{CLUSTER, NOW, Replica, furnish, process};
 use super::wire::{Reply, exchange};
 use crate::auth::token;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const GROUP: GroupId = GroupId(1);
+const NOW: Duration = Duration::from_secs(7);
 
 fn place(drive: u64, sequence: u64) -> FeedPosition {
     FeedPosition {
@@ -42,10 +43,12 @@ fn a_poll_is_woken_by_what_moves_its_scope_past_its_place_and_by_nothing_else() 
     let (notices, _) = notices(10, 10);
     let ticket = notices.enter(UserId(1), &at(1, 5)).unwrap();
     assert_eq!(ticket.woken().now_or_never(), None);
-    notices.moved(&[moved(2, 9), moved(1, 5)]);
+    notices.moved(&[moved(2, 9), moved(1, 5)], NOW);
     assert_eq!(ticket.woken().now_or_never(), None);
-    notices.moved(&[moved(1, 6)]);
+    assert_eq!(ticket.woken_at(), None);
+    notices.moved(&[moved(1, 6)], NOW);
     assert_eq!(ticket.woken().now_or_never(), Some(1));
+    assert_eq!(ticket.woken_at(), Some(NOW));
     // Before it is armed again it stays woken, so that a wake-up between two looks is not lost.
     assert_eq!(ticket.woken().now_or_never(), Some(1));
     ticket.arm(&[place(1, 6)]);
@@ -56,7 +59,7 @@ fn a_poll_is_woken_by_what_moves_its_scope_past_its_place_and_by_nothing_else() 
         None,
         "nothing was compared, so the end is not known"
     );
-    notices.compared(&[place(1, 6)]);
+    notices.compared(&[place(1, 6)], NOW);
     assert_eq!(ticket.woken().now_or_never(), Some(1));
 }
 
@@ -64,10 +67,10 @@ fn a_poll_is_woken_by_what_moves_its_scope_past_its_place_and_by_nothing_else() 
 fn who_enters_behind_a_known_end_is_woken_at_once() {
     let (notices, _) = notices(10, 10);
     let first = notices.enter(UserId(1), &at(1, 5)).unwrap();
-    notices.compared(&[place(1, 5)]);
+    notices.compared(&[place(1, 5)], NOW);
     assert_eq!(first.end_of(DriveId(1).root()), Some((Incarnation(1), 5)));
-    notices.moved(&[moved(1, 7)]);
-    notices.compared(&[place(1, 6)]);
+    notices.moved(&[moved(1, 7)], NOW);
+    notices.compared(&[place(1, 6)], NOW);
     assert_eq!(
         first.end_of(DriveId(1).root()),
         Some((Incarnation(1), 7)),
@@ -75,6 +78,7 @@ fn who_enters_behind_a_known_end_is_woken_at_once() {
     );
     let late = notices.enter(UserId(1), &at(1, 6)).unwrap();
     assert_eq!(late.woken().now_or_never(), Some(1));
+    assert_eq!(late.woken_at(), None, "it came behind what was known");
     let present = notices.enter(UserId(1), &at(1, 7)).unwrap();
     assert_eq!(present.woken().now_or_never(), None);
 }
@@ -85,12 +89,12 @@ fn a_poll_of_many_scopes_is_woken_by_any_of_them_and_leaves_all() {
     let places: Vec<_> = (1..=128).map(|drive| (place(drive, 5), GROUP)).collect();
     let ticket = notices.enter(UserId(1), &places).unwrap();
     let other = notices.enter(UserId(2), &at(77, 5)).unwrap();
-    notices.moved(&[moved(77, 6)]);
+    notices.moved(&[moved(77, 6)], NOW);
     assert_eq!(ticket.woken().now_or_never(), Some(2), "both were woken together");
     assert_eq!(other.woken().now_or_never(), Some(2));
     drop(ticket);
     let after = notices.enter(UserId(3), &at(1, 5)).unwrap();
-    notices.moved(&[moved(1, 6)]);
+    notices.moved(&[moved(1, 6)], NOW);
     assert_eq!(
         after.woken().now_or_never(),
         Some(1),

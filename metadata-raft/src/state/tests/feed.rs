@@ -68,7 +68,7 @@ fn is_due(bench: &Bench) -> bool {
     queue.due.iter().any(|(_, due)| *due == work)
 }
 
-/// shows: I-06 scale=1/3
+/// shows: I-06 side=paging scale=1/2
 #[test]
 fn pages_tell_every_change_once_and_in_order_with_the_entry_as_it_is_now() {
     let mut bench = bench();
@@ -120,7 +120,7 @@ fn pages_tell_every_change_once_and_in_order_with_the_entry_as_it_is_now() {
     assert_eq!(code(page(&bench, Some(0), 1001)), "bad_limit");
 }
 
-/// shows: I-06 scale=1/3
+/// shows: I-06 side=reset scale=1/2
 #[test]
 fn a_place_of_another_incarnation_or_ahead_or_dropped_is_told_to_reset() {
     let mut bench = bench();
