@@ -73,6 +73,7 @@ codes! {
     VERSION_CONFLICT "version_conflict" Conflict "Somebody committed another version first; read it and decide."
     REVISION_CONFLICT "revision_conflict" Conflict "The entry changed since you read it; read it again and decide."
     STALE_ROW "stale_row" Conflict "The stripe was counted under an older row version; fetch the row and count again."
+    SLOT_OWNED "slot_owned" Conflict "The slot belongs to another group, with the drives in it; it stays there."
     STALE_MAP "stale_map" Conflict "The layout was planned from another cluster map or over newer rows; plan again."
     WRONG_POSITION "wrong_position" Conflict "The session has another number of rows; go on from the position given."
     LENGTH_DECLARED "length_declared" Conflict "The upload was declared to have the length given; go on with that one, or begin another upload."

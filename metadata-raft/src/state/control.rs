@@ -239,6 +239,9 @@ fn assign(tx: &mut Overlay<'_>, ranges: &[SlotRange]) -> Outcome<CommandAnswer> 
         require(range.first <= range.last, &codes::MALFORMED_COMMAND)?;
         require(tx.get(&group_key(range.group))?.is_some(), &codes::NOT_FOUND)?;
         for slot in (range.first.number()..=range.last.number()).filter_map(Slot::new) {
+            // Another group would adopt the slot empty while its owner goes on.
+            let owner: Option<GroupId> = load(tx, &slot_key(slot))?;
+            require(owner.is_none_or(|owner| owner == range.group), &codes::SLOT_OWNED)?;
             save(tx, slot_key(slot), &range.group)?;
         }
     }

@@ -78,7 +78,7 @@ fn one(seed: u64, arguments: Arguments) -> anyhow::Result<()> {
 
 /// Run by `make chaos` with a hundred seeds of 10,000 operations each, by `make histories` with twenty of 2,000.
 ///
-/// shows: C-3 side=chaos
+/// shows: C-3 side=chaos scale=2000/10000
 fn many(arguments: &Arguments) -> anyhow::Result<()> {
     let campaign = Campaign {
         binary: std::env::current_exe()?,

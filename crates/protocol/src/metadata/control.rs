@@ -91,7 +91,8 @@ pub enum ControlCommand {
         /// Its voters.
         voters: Vec<RaftId>,
     },
-    /// Gives slots to a group; the group adopts them by a command of its own.
+    /// Gives slots that no group has to a group, which adopts them by a command of its own; one of another group is `slot_owned`,
+    /// and none is given then.
     AssignSlots {
         /// First and last slot and their group; the group must be known.
         ranges: Vec<SlotRange>,

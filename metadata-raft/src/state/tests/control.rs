@@ -250,7 +250,7 @@ fn a_table_is_taken_whole_from_the_present_map_and_its_rows_only_get_newer() {
 }
 
 #[test]
-fn slots_go_to_known_groups_in_ranges() {
+fn slots_go_to_known_groups_in_ranges_and_never_from_one_to_another() {
     let control = cluster();
     let slot = |number| Slot::new(number).unwrap();
     let range = |first, last, group| SlotRange {
@@ -268,8 +268,11 @@ fn slots_go_to_known_groups_in_ranges() {
             })
             .unwrap();
     }
-    assign(vec![range(0, 4095, 1)]).unwrap();
+    assign(vec![range(0, 9, 1), range(21, 4095, 1)]).unwrap();
     assign(vec![range(10, 20, 2)]).unwrap();
+    assign(vec![range(10, 20, 2)]).unwrap();
+    assert_eq!(code(assign(vec![range(10, 20, 2), range(0, 0, 2)])), "slot_owned");
+    assert_eq!(code(assign(vec![range(20, 21, 1)])), "slot_owned");
     let QueryAnswer::Slots(slots) = control.ask(ControlQuery::Slots).unwrap() else {
         panic!()
     };
