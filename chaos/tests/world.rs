@@ -159,6 +159,7 @@ fn nothing_alive_is_removed_and_nothing_leaks_in_a_world_of_collection() {
     // Without removals nothing was shown.
     assert!(collected.iter().all(|collected| collected.stripes_removed > 0));
     assert!(collected.iter().any(|collected| collected.orphans_removed > 0));
+    assert!(collected.iter().any(|collected| collected.stripes_repacked > 0));
 }
 
 /// Runs seeds until one is caught by a violation that says `mark`.

@@ -136,6 +136,18 @@ pub const ORPHANS_REMOVED: Definition = Definition::counter(
     "Stripes removed from a node that no group knows and no command can name any more.",
     &[],
 );
+/// Stripes whose living blocks were moved.
+pub const STRIPES_REPACKED: Definition = Definition::counter(
+    "gateway_stripes_repacked_total",
+    "Stripes less than half alive whose blocks were switched to a new stripe.",
+    &[],
+);
+/// What was moved of them.
+pub const REPACKED_BYTES: Definition = Definition::counter(
+    "gateway_repacked_bytes_total",
+    "Sealed bytes of blocks that were switched to a new stripe.",
+    &[],
+);
 /// Polls that wait.
 pub const POLLS_WAITING: Definition = Definition::gauge("gateway_polls_waiting", "Polls that wait for a change.", &[]);
 /// Polls by what came of them.
@@ -218,6 +230,8 @@ pub const ALL: &[Definition] = &[
     STRIPES_REMOVED,
     REMOVALS_UNTOLD,
     ORPHANS_REMOVED,
+    STRIPES_REPACKED,
+    REPACKED_BYTES,
     POLLS_WAITING,
     POLLS,
     POLLS_WOKEN,

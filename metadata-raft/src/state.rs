@@ -29,6 +29,7 @@ mod manifest;
 mod page;
 mod purge;
 mod query;
+mod repacking;
 mod request;
 mod restore;
 mod resumable;

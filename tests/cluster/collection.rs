@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 /// An upload has 24 epochs to name a stripe; where a machine is too slow for that, the stripe is written again and one more goes.
-const OPTIONS: [&str; 6] = ["--birth-epoch-ms", "500", "--block-grace-ms", "1500", "--limbo-s", "0"];
+pub(crate) const OPTIONS: [&str; 6] = ["--birth-epoch-ms", "500", "--block-grace-ms", "1500", "--limbo-s", "0"];
 
 /// Ends a test that waits for what never comes; far above what any machine needs.
 const GIVE_UP: Duration = Duration::from_secs(600);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-async fn eventually<E: Debug>(what: &str, mut ask: impl AsyncFnMut() -> Result<(), E>) {
+pub(crate) async fn eventually<E: Debug>(what: &str, mut ask: impl AsyncFnMut() -> Result<(), E>) {
     let begun = Instant::now();
     while let Err(error) = ask().await {
         assert!(begun.elapsed() < GIVE_UP, "{what}: {error:?}");
@@ -31,7 +31,11 @@ async fn eventually<E: Debug>(what: &str, mut ask: impl AsyncFnMut() -> Result<(
 }
 
 async fn purge(world: &World, file: &Uploaded) {
-    let path = format!("/api/v1/metadata/{}?permanent=true", file.entry.id);
+    purge_entry(world, &file.entry.id).await;
+}
+
+pub(crate) async fn purge_entry(world: &World, id: &str) {
+    let path = format!("/api/v1/metadata/{id}?permanent=true");
     assert_eq!(
         world.call(Method::DELETE, &path, None).await.status,
         StatusCode::NO_CONTENT
@@ -39,7 +43,7 @@ async fn purge(world: &World, file: &Uploaded) {
 }
 
 /// Fragments that disks hold, and stripes that groups know.
-async fn held(world: &World, insider: &Insider) -> (u64, u64) {
+pub(crate) async fn held(world: &World, insider: &Insider) -> (u64, u64) {
     (
         world.metric("node_fragments").await as u64,
         insider.stripe_counts().await.total,

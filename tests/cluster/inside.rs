@@ -20,6 +20,7 @@ use protocol::metadata::query::DriveFacts;
 use protocol::metadata::upload::{NewStripe, Tail, UploadCommand, UploadTarget};
 use protocol::metadata::{Command as GroupCommand, Query, QueryAnswer};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -41,20 +42,22 @@ impl Inside {
         Self::start_on(|base| base.cipher = cipher).await
     }
 
+    /// Starts a cluster with further arguments.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
+        Self::begin(options, |_| ()).await
+    }
+
     /// Starts a cluster on a base in which `plant` has changed something.
     pub(crate) async fn start_on(plant: impl FnOnce(&mut Base)) -> Self {
+        Self::begin(&[], plant).await
+    }
+
+    async fn begin(options: &[&str], plant: impl FnOnce(&mut Base)) -> Self {
         let directory = TempDir::new().unwrap();
         let data_dir = directory.path().join("data");
-        let line = [
-            "holdfast",
-            "dev",
-            "--listen",
-            "127.0.0.1:0",
-            "--disk-capacity",
-            "4G",
-            "--data-dir",
-        ];
-        let line = line.into_iter().map(Into::into).chain([data_dir.into_os_string()]);
+        let line = ["holdfast", "dev", "--listen", "127.0.0.1:0", "--disk-capacity", "4G"];
+        let line = line.into_iter().chain(options.iter().copied()).chain(["--data-dir"]);
+        let line = line.map(OsString::from).chain([data_dir.into_os_string()]);
         let Command::Dev(arguments) = CommandLine::parse_from(line).command else {
             panic!("the command is `dev`");
         };

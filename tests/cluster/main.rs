@@ -53,6 +53,7 @@ mod permissions;
 mod quiet_log;
 mod quota;
 mod refusals;
+mod repacking;
 mod repeats;
 mod resumable;
 mod rewind;

@@ -2,7 +2,7 @@
 //!
 //! Reads the whole state of each drive group at the replica that has applied most, and asks every node for the names on its disks, as
 //! the search for orphans does. A fragment of a stripe that no group knows is a leak.
-//! Not here: dead bytes in stripes that live in part, which stay until their last block dies (decision 0040); how much may leak
+//! Not here: dead bytes in stripes of which half or more lives, which stay until more of it dies (decision 0045); how much may leak
 //! (`oracle::collection`).
 
 use crate::world::home::patiently;
@@ -36,7 +36,7 @@ const TOLD_MAX: usize = 5;
 const STRIPE_KEY_BYTES: usize = 2 + 1 + 1 + 16;
 const TABLE_AT: usize = 2;
 /// Tables in which nothing is left when nobody has done anything for two graces.
-const QUEUES: [(u8, &str); 7] = [
+const QUEUES: [(u8, &str); 8] = [
     (keys::JOB, "jobs"),
     (keys::PAGE_RELEASE, "released pages"),
     (keys::DROPPED_VERSION, "dropped versions"),
@@ -44,6 +44,7 @@ const QUEUES: [(u8, &str); 7] = [
     (keys::STRIPE_DYING, "dying stripes"),
     (keys::REMOVABLE, "stripes to be removed"),
     (keys::UNTOLD, "disks to be told"),
+    (keys::REPACKABLE, "stripes to be repacked"),
 ];
 
 /// What there is.
@@ -65,6 +66,8 @@ pub struct Census {
     pub stripes_removed: u64,
     /// Fragments that it found to be orphans.
     pub orphans_removed: u64,
+    /// Stripes less than half alive whose blocks it had switched.
+    pub stripes_repacked: u64,
 }
 
 type StripeName = (ProfileId, StripeId);
@@ -83,6 +86,7 @@ pub async fn take(core: &Core, ground: &Ground) -> Result<Census, String> {
     let mut census = Census {
         stripes_removed: counted(&metrics::STRIPES_REMOVED),
         orphans_removed: counted(&metrics::ORPHANS_REMOVED),
+        stripes_repacked: counted(&metrics::STRIPES_REPACKED),
         ..Census::default()
     };
     let mut lying = Vec::new();

@@ -12,6 +12,8 @@ pub struct Collected {
     pub stripes_removed: u64,
     /// Times that a node was told to remove what was never named.
     pub orphans_removed: u64,
+    /// Stripes less than half alive whose blocks were moved.
+    pub stripes_repacked: u64,
     /// Bytes that lived on disks in the end.
     pub living_bytes: u64,
     /// Of these, bytes of stripes that nobody knew.
@@ -67,10 +69,11 @@ impl Report {
     pub fn line(&self) -> String {
         let collected = self.collected.map_or_else(String::new, |collected| {
             format!(
-                "; {} files, {} stripes and {} orphans removed, {} of {} bytes nobody's",
+                "; {} files, {} stripes and {} orphans removed, {} repacked, {} of {} bytes nobody's",
                 collected.files,
                 collected.stripes_removed,
                 collected.orphans_removed,
+                collected.stripes_repacked,
                 collected.leaked_bytes,
                 collected.living_bytes
             )

@@ -95,6 +95,7 @@ fn of_collection(records: &Records, found: Result<collection::Findings, String>)
                 files: findings.files.len(),
                 stripes_removed: findings.census.stripes_removed,
                 orphans_removed: findings.census.orphans_removed,
+                stripes_repacked: findings.census.stripes_repacked,
                 living_bytes: findings.census.living_bytes,
                 leaked_bytes: findings.census.leaked_bytes,
             });

@@ -11,6 +11,7 @@ pub mod drive;
 pub mod file_batch;
 pub mod group;
 pub mod query;
+pub mod repacking;
 pub mod rewind;
 pub mod upload;
 pub mod user;
@@ -128,6 +129,8 @@ pub enum Query {
     /// To the group of a drive's slot: the same as `Drive`, whose answer may be left out when the drive still has this mark. Of what a
     /// user may ask only that which follows from the drive alone: one entry, a listing, a manifest, rows or versions of a file.
     DriveSince(query::DriveQuery, Option<query::DriveMark>),
+    /// To a drive group as a whole: what is to be repacked, behind this stripe in the queue.
+    Repackable(Option<(ProfileId, StripeId)>),
 }
 
 impl Query {
@@ -140,7 +143,8 @@ impl Query {
             | Self::StripeCounts
             | Self::Collection(_)
             | Self::Orphans(_)
-            | Self::FeedEnds(_) => None,
+            | Self::FeedEnds(_)
+            | Self::Repackable(_) => None,
             Self::Slot(slot) => Some(*slot),
             Self::User(query) => Some(query.slot()),
             Self::Drive(query) | Self::DriveSince(query, _) => Some(query.drive.slot()),
@@ -237,6 +241,8 @@ pub enum CommandAnswer {
     Rewind(rewind::RewindFacts),
     /// `CommitBatch`.
     Batch(file_batch::BatchCommitted),
+    /// `RepackBlocks`.
+    Repacked(repacking::Repacked),
 }
 
 /// Every answer to a query, by what was asked.
@@ -321,4 +327,6 @@ pub enum QueryAnswer {
     /// `Query::DriveSince`: how far the drive has come, and the encoded answer; `None` when that is the mark that was asked with.
     /// Encoded, so that no answer can hold answers without end.
     Since(query::DriveMark, Option<Bytes>),
+    /// `Query::Repackable`.
+    Repackable(repacking::Repackable),
 }

@@ -7,7 +7,7 @@ use model::authorize::Principal;
 use model::cluster::{Membership, NodeInfo};
 use model::digest::{Digest, StripeHash};
 use model::entry::BlockRow;
-use model::id::{DeviceId, DiskId, DriveId, EntryId, NodeId, RowVersion, UploadId, UserId};
+use model::id::{BlockId, DeviceId, DiskId, DriveId, EntryId, NodeId, RowVersion, UploadId, UserId};
 use model::name::DrivePath;
 use model::profile::{Domain, ProfileId};
 use model::stripe::{Astray, StripeForm, StripeId};
@@ -17,8 +17,9 @@ use protocol::metadata::control::{ControlCommand, NodeDisk};
 use protocol::metadata::drive::{DriveCommand, Place};
 use protocol::metadata::file_batch::{BatchedFile, FileBatch};
 use protocol::metadata::group::{ForgottenStripe, GroupCommand};
+use protocol::metadata::repacking::{OldPlace, Repacking};
 use protocol::metadata::rewind::RewindOrder;
-use protocol::metadata::upload::{NewStripe, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget};
+use protocol::metadata::upload::{NewBlock, NewStripe, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget};
 use protocol::metadata::user::{TokenHash, UserCommand};
 use protocol::metadata::{Command, Envelope};
 
@@ -381,6 +382,33 @@ fn length_commands() -> Vec<(&'static str, Command)> {
     vec![("DeclareLength", Command::Upload(command))]
 }
 
+/// Those of repacking.
+fn repacking_commands() -> Vec<(&'static str, Command)> {
+    let block = NewBlock {
+        row: BlockRow {
+            digest: Digest([6; 32]),
+            size: 9,
+        },
+        offset: 0,
+        sealed_bytes: 39,
+    };
+    let repacking = Repacking {
+        drive: DRIVE,
+        lease: 0x1234,
+        stripe: NewStripe {
+            blocks: vec![block],
+            ..stripe()
+        },
+        from: vec![OldPlace {
+            block: BlockId(7),
+            profile: ProfileId::Dev,
+            stripe: StripeId(0xabcd_0000_0000_0000_0000_0012_3000_0005),
+            offset: 300,
+        }],
+    };
+    vec![("RepackBlocks", Command::Upload(UploadCommand::RepackBlocks(repacking)))]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -396,7 +424,8 @@ fn commands_have_their_golden_bytes_and_read_back() {
         .chain(feed_commands())
         .chain(rewind_commands())
         .chain(batch_commands())
-        .chain(length_commands());
+        .chain(length_commands())
+        .chain(repacking_commands());
     for (name, command) in all {
         let envelope = Envelope {
             request_id: None,

@@ -454,6 +454,7 @@ fn later_queries() -> Vec<Query> {
             group: GroupId(2),
             index: 300,
         })),
+        Query::Repackable(Some((ProfileId::Dev, stripe().id))),
     ]
 }
 

@@ -26,6 +26,7 @@ pub struct Budget {
 }
 
 struct Inner {
+    bytes: u64,
     free: AtomicU64,
     free_gauge: IntGauge,
     refused: IntCounter,
@@ -53,6 +54,7 @@ impl Budget {
             .with_label_values::<&str>(&[]);
         Self {
             inner: Arc::new(Inner {
+                bytes,
                 free: AtomicU64::new(bytes),
                 free_gauge,
                 refused,
@@ -90,6 +92,17 @@ impl Budget {
         self.take(STRIPE_SHARE_BYTES)
     }
 
+    /// A stripe's share for work that nobody waits for: only while the budget has one more, for an upload. A budget that is too small
+    /// for two gives one while nobody uploads.
+    pub fn extend_idle(&self) -> Option<Share> {
+        if self.inner.bytes < 2 * STRIPE_SHARE_BYTES {
+            let is_unused = self.inner.free.load(Ordering::Acquire) == self.inner.bytes;
+            return if is_unused { self.extend() } else { None };
+        }
+        let _kept = self.extend()?;
+        self.extend()
+    }
+
     fn take(&self, bytes: u64) -> Option<Share> {
         let less = |free: u64| free.checked_sub(bytes);
         self.inner
@@ -125,6 +138,19 @@ mod tests {
         let small = budget.admit(Some(1000)).ok().unwrap();
         drop((first, small));
         assert!(budget.admit(Some(10 << 30)).is_ok());
+    }
+
+    #[test]
+    fn work_that_nobody_waits_for_leaves_a_share_for_an_upload() {
+        let budget = Budget::new(2 * STRIPE_SHARE_BYTES, &Metrics::new());
+        let idle = budget.extend_idle();
+        assert!(idle.is_some() && budget.extend_idle().is_none());
+        assert!(budget.admit(None).is_ok(), "looking for a share keeps none");
+        let small = Budget::new(STRIPE_SHARE_BYTES + (100 << 10), &Metrics::new());
+        let upload = small.admit(Some(1000)).ok().unwrap();
+        assert!(small.extend_idle().is_none());
+        drop(upload);
+        assert!(small.extend_idle().is_some());
     }
 
     #[test]

@@ -6,9 +6,11 @@
 //! be told are named to the group and told when they are back.
 //! Invariants: nothing is removed but what the group's present owner says is dead, after a read-index; the group forgets a stripe
 //! only after everybody was told or noted.
-//! Not here: which stripes are dead (the group's state), fragments of stripes that were never named (`orphans`).
+//! Not here: which stripes are dead (the group's state), fragments of stripes that were never named (`orphans`), stripes that live in
+//! part (`repacking`).
 
 mod orphans;
+mod repacking;
 
 use crate::drive::Core;
 use crate::drive::directory::{Known, node_peer};
@@ -22,7 +24,7 @@ use model::stripe::StripeId;
 use protocol::codes as group_codes;
 use protocol::frame::Method;
 use protocol::metadata::group::{ForgottenStripe, GroupCommand, Lease};
-use protocol::metadata::query::{COLLECTION_DISKS_MAX, COLLECTION_STRIPES_MAX, Collection, StripeFacts};
+use protocol::metadata::query::{COLLECTION_DISKS_MAX, COLLECTION_STRIPES_MAX, StripeFacts};
 use protocol::metadata::{Query, QueryAnswer};
 use protocol::node::{RemoveStripe, StripeRemoved};
 use protocol::wire_error::Failure;
@@ -56,6 +58,8 @@ struct Turn {
     lease: Option<(u64, Duration)>,
     /// Where disks that must still be told are gone on with.
     after: Option<DiskId>,
+    /// Behind which stripe of the queue repacking goes on; from its beginning after its end.
+    behind: Option<StripeName>,
 }
 
 /// Nodes that did not answer in this round: of many stripes only the first waits for them.
@@ -101,18 +105,17 @@ impl Core {
 
     /// Works off what a group names, until there is no more or something fails; then the next look begins anew.
     async fn collect(&self, group: GroupId, turn: &mut Turn) {
-        loop {
-            match self.collect_once(group, turn).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(failure) => {
-                    // The lease is another's by now, or the group is away: either way it is looked at again later.
-                    tracing::debug!(%group, %failure, "removal of stripes stopped");
-                    turn.lease = None;
-                    return;
-                }
-            }
+        if let Err(failure) = self.work_off(group, turn).await {
+            // The lease is another's by now, or the group is away: either way it is looked at again later.
+            tracing::debug!(%group, %failure, "removal or repacking of stripes stopped");
+            turn.lease = None;
+            turn.behind = None;
         }
+    }
+
+    async fn work_off(&self, group: GroupId, turn: &mut Turn) -> Result<(), Failure> {
+        while self.collect_once(group, turn).await? {}
+        self.repack(group, turn).await
     }
 
     /// One round; answers whether there is more to do at once.
@@ -126,7 +129,7 @@ impl Core {
         if found.removable.is_empty() && found.untold.is_empty() {
             return Ok(false);
         }
-        let Some(lease) = self.hold_lease(group, turn, &found, now).await? else {
+        let Some(lease) = self.hold_lease(group, turn, found.lease, now).await? else {
             return Ok(false);
         };
         let silent = Silent::default();
@@ -148,12 +151,11 @@ impl Core {
         &self,
         group: GroupId,
         turn: &mut Turn,
-        found: &Collection,
+        known: Option<Lease>,
         now: Duration,
     ) -> Result<Option<u64>, Failure> {
         let own = self.metadata.source();
-        let is_others = |lease: &Lease| lease.holder != own && lease.left_ms > 0;
-        if found.lease.as_ref().is_some_and(is_others) {
+        if known.is_some_and(|known| known.holder != own && known.left_ms > 0) {
             turn.lease = None;
             return Ok(None);
         }

@@ -1,7 +1,8 @@
 //! Gives a content out: the manifest with its places, then the blocks of the wanted range, checked, with read-ahead.
 //!
 //! Invariants: no byte leaves that does not belong to a block whose digest was checked; a range moves at most the range and two
-//! blocks, unless fragments have to be rebuilt; memory is at most `READ_AHEAD` runs of a stripe each.
+//! blocks, unless fragments have to be rebuilt; memory is at most `READ_AHEAD` runs of a stripe each; who misses a stripe asks once
+//! again for the places of its blocks.
 //! Not here: headers and conditions (`http::content`), what is kept for the next reader (`answers`, `opened`).
 
 use crate::codes;
@@ -35,6 +36,9 @@ const READ_AHEAD: usize = 2;
 
 /// The bytes of a range, in order.
 pub type Bits = BoxStream<'static, Result<Bytes, Failure>>;
+
+/// The stripes of a manifest.
+type Stripes = BTreeMap<StripeId, PlacedStripe>;
 
 /// Blocks that lie side by side in one stripe, or one inline block.
 struct Run {
@@ -99,8 +103,8 @@ impl Core {
             Ok(seal) => seal,
             Err(failure) => return stream::once(async move { Err(failure) }).boxed(),
         };
-        let stripes: BTreeMap<StripeId, PlacedStripe> =
-            manifest.stripes.into_iter().map(|stripe| (stripe.id, stripe)).collect();
+        let content = (manifest.view.entry.id, manifest.version.number);
+        let stripes = by_id(manifest.stripes);
         let (drive, is_kept) = (manifest.drive.drive, range.end - range.start <= KEPT_READ_BYTES_MAX);
         let (stripes, sent) = (
             Arc::new(stripes),
@@ -117,7 +121,7 @@ impl Core {
                     if let Some(plain) = core.find_opened(&caller, drive, is_kept, &run.blocks) {
                         return Ok((run, plain));
                     }
-                    let plain = core.read_run(&caller, &run, &stripes, &seal).await?;
+                    let plain = core.read_where_it_lies(&caller, content, &run, &stripes, &seal).await?;
                     if is_kept {
                         core.opened.keep(caller.principal.user, drive, &run.blocks, &plain);
                     }
@@ -149,11 +153,43 @@ impl Core {
             .boxed()
     }
 
+    /// Reads a run of a version (`content`: its file and number). Where its stripe is missed, the run is read at the places that the
+    /// drive's group tells then: since the manifest was made, the blocks may have been switched to another stripe and the old one
+    /// removed. They are asked for once.
+    async fn read_where_it_lies(
+        &self,
+        caller: &Caller,
+        (entry, version): (EntryId, u64),
+        run: &Run,
+        stripes: &Stripes,
+        seal: &Arc<DriveSeal>,
+    ) -> Result<Vec<Bytes>, Failure> {
+        let missed = match self.read_run(caller, run, stripes, seal).await {
+            Err(failure) if is_missed(&failure) => failure,
+            read => return read,
+        };
+        let (Some(first), Some(last)) = (run.blocks.first(), run.blocks.last()) else {
+            return Err(missed);
+        };
+        let end = last.offset.saturating_add(u64::from(last.block.row.size));
+        let range = Some((first.offset, end));
+        let manifest = self.manifest(caller, entry, Some(version), range).await?;
+        if !has_moved(&run.blocks, &manifest.blocks) {
+            return Err(missed);
+        }
+        let stripes = by_id(manifest.stripes);
+        let mut plain = Vec::with_capacity(run.blocks.len());
+        for run in runs(manifest.blocks) {
+            plain.extend(self.read_run(caller, &run, &stripes, seal).await?);
+        }
+        Ok(plain)
+    }
+
     async fn read_run(
         &self,
         caller: &Caller,
         run: &Run,
-        stripes: &BTreeMap<StripeId, PlacedStripe>,
+        stripes: &Stripes,
         seal: &Arc<DriveSeal>,
     ) -> Result<Vec<Bytes>, Failure> {
         let Some(id) = run.stripe else {
@@ -215,6 +251,23 @@ impl Core {
         }
         self.seams.pool.run(Urgency::Foreground, work).await
     }
+}
+
+fn by_id(stripes: Vec<PlacedStripe>) -> Stripes {
+    stripes.into_iter().map(|stripe| (stripe.id, stripe)).collect()
+}
+
+/// Whether a read ended because too little of a stripe is there.
+fn is_missed(failure: &Failure) -> bool {
+    codes::CONTENT_UNREADABLE.is(failure) || codes::CONTENT_CORRUPT.is(failure)
+}
+
+/// Whether these are the same blocks of a content, and one of them lies elsewhere.
+fn has_moved(before: &[ManifestBlock], after: &[ManifestBlock]) -> bool {
+    let is_same = |(before, after): (&ManifestBlock, &ManifestBlock)| {
+        before.offset == after.offset && before.block.row == after.block.row
+    };
+    before.len() == after.len() && before != after && before.iter().zip(after).all(is_same)
 }
 
 fn inline_bytes(block: &ManifestBlock) -> Option<Bytes> {

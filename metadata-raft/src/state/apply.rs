@@ -15,6 +15,7 @@ use crate::state::feed;
 use crate::state::file_batch;
 use crate::state::job;
 use crate::state::page;
+use crate::state::repacking;
 use crate::state::request;
 use crate::state::restore;
 use crate::state::resumable;
@@ -483,5 +484,6 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
             upload,
             bytes,
         } => resumable::declare(tx, Actor { principal, now }, *upload, *bytes).map(|()| CommandAnswer::Done),
+        UploadCommand::RepackBlocks(blocks) => repacking::switch(tx, now, blocks).map(CommandAnswer::Repacked),
     }
 }

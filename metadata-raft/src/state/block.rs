@@ -148,6 +148,27 @@ fn name_in_stripe(tx: &mut Overlay<'_>, drive: DriveId, block: BlockId, place: S
     }
 }
 
+/// Moves a block from one place to another, if it lives, is of this row and still lies there; answers whether it does now. The bytes
+/// that live in the two stripes are the caller's to count.
+pub(crate) fn switch(
+    tx: &mut Overlay<'_>,
+    drive: DriveId,
+    (block, row): (BlockId, BlockRow),
+    was: StoredPlace,
+    place: StoredPlace,
+) -> Outcome<bool> {
+    let known: Option<BlockRecord> = load(&*tx, &keys::block(drive, block))?;
+    let Some(known) = known.filter(|known| known.place == was && known.row == row) else {
+        return Ok(false);
+    };
+    if let StoredPlace::Stripe { stripe, offset, .. } = was {
+        tx.delete(keys::stripe_block(stripe, offset));
+    }
+    put(tx, drive, block, &BlockRecord { place, ..known })?;
+    name_in_stripe(tx, drive, block, place)?;
+    Ok(true)
+}
+
 /// Enters the block of a small file; its bytes are kept only when the drive has no other place for it.
 pub(crate) fn enter_inline(
     tx: &mut Overlay<'_>,

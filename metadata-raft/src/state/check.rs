@@ -65,7 +65,7 @@ pub(crate) fn expect(complaints: &mut Complaints, is_met: bool, what: impl FnOnc
 }
 
 fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
-    let (mut queued, mut removable) = (BTreeSet::new(), BTreeSet::new());
+    let (mut queued, mut stripes) = (BTreeSet::new(), contents::QueuedStripes::default());
     for slot in age::describe(kv)?.slots {
         let drives = list::<DriveRecord>(kv, &Key::of_slot(slot, keys::DRIVE).done(), None, usize::MAX)?;
         let (mut living, mut counted) = (BTreeMap::new(), ContentCounts::default());
@@ -76,11 +76,11 @@ fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
             versions::check(kv, drive.drive, complaints)?;
             rewinds::check(kv, drive.drive, complaints)?;
         }
-        contents::check_stripes(kv, slot, (&living, counted), &mut removable, complaints)?;
+        contents::check_stripes(kv, slot, (&living, counted), &mut stripes, complaints)?;
         check_requests(kv, slot, complaints)?;
         waiting::check_slot(kv, slot, &mut queued, complaints)?;
     }
-    contents::check_removable(kv, &removable, complaints)?;
+    contents::check_queued(kv, &stripes, complaints)?;
     waiting::check_queue(kv, &queued, complaints)
 }
 

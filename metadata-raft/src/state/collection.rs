@@ -6,7 +6,8 @@
 //! that it could not tell stand in a queue of their own, which needs no record of the stripe.
 //! Invariants: no block with a reference dies, and none before its grace is over unless more than the quota waits; every command
 //! looks again at what it removes; a stripe leaves the state only when it is dead and its epoch is closed.
-//! Not here: who sends these commands (`worker::sweep`, the gateway's collector), tombstones on disks (node).
+//! Not here: stripes that live in part (`repacking`), who sends these commands (`worker::sweep`, the gateway's collector), tombstones
+//! on disks (node).
 
 use crate::state::age::{self, Now};
 use crate::state::block::{self, BlockStanding};
@@ -106,7 +107,8 @@ pub(crate) fn closes_at(kv: &dyn KvRead, stripe: StripeId) -> Outcome<u64> {
     Ok(behind.saturating_mul(epoch_ms).saturating_sub_signed(offset_ms))
 }
 
-fn is_closed(kv: &dyn KvRead, stripe: StripeId) -> Outcome<bool> {
+/// Whether no command can name a stripe of this id any more.
+pub(crate) fn is_closed(kv: &dyn KvRead, stripe: StripeId) -> Outcome<bool> {
     Ok(closes_at(kv, stripe)? <= age::counter_ms(kv)?)
 }
 
@@ -142,9 +144,21 @@ pub(crate) fn take_lease(tx: &mut Overlay<'_>, holder: u64, lease: u64, span_ms:
     save(tx, lease_key(), &record)
 }
 
-fn require_lease(kv: &dyn KvRead, lease: u64) -> Outcome<()> {
+/// Refuses whoever does not hold the lease.
+pub(crate) fn require_lease(kv: &dyn KvRead, lease: u64) -> Outcome<()> {
     let known: Option<LeaseRecord> = load(kv, &lease_key())?;
     require(known.is_some_and(|known| known.lease == lease), &codes::LEASE_LOST)
+}
+
+/// Who has or had the lease.
+pub(crate) fn lease(kv: &dyn KvRead) -> Outcome<Option<Lease>> {
+    let now_ms = age::counter_ms(kv)?;
+    let known: Option<LeaseRecord> = load(kv, &lease_key())?;
+    Ok(known.map(|known| Lease {
+        holder: known.holder,
+        lease: known.lease,
+        left_ms: known.ends_ms.saturating_sub(now_ms),
+    }))
 }
 
 /// `ForgetStripes`.
@@ -189,11 +203,7 @@ pub(crate) fn forget_untold(
 /// What is to be removed, and disks behind `after` that must be told of what is removed already.
 pub(crate) fn describe(kv: &dyn KvRead, after: Option<DiskId>) -> Outcome<Collection> {
     let now_ms = age::counter_ms(kv)?;
-    let lease = load::<LeaseRecord>(kv, &lease_key())?.map(|known| Lease {
-        holder: known.holder,
-        lease: known.lease,
-        left_ms: known.ends_ms.saturating_sub(now_ms),
-    });
+    let lease = lease(kv)?;
     let mut removable = Vec::new();
     for (key, _) in kv.scan(&Scan::prefix(
         &Key::of_group(keys::REMOVABLE).done(),
@@ -213,9 +223,10 @@ pub(crate) fn describe(kv: &dyn KvRead, after: Option<DiskId>) -> Outcome<Collec
 }
 
 /// Bytes before what a table of the whole group is ordered by.
-const TABLE_PREFIX_BYTES: usize = 2 + 1;
+pub(crate) const TABLE_PREFIX_BYTES: usize = 2 + 1;
 
-fn named(key: &[u8]) -> Outcome<(ProfileId, StripeId)> {
+/// The name of a queued stripe.
+pub(crate) fn named(key: &[u8]) -> Outcome<(ProfileId, StripeId)> {
     stripe::name_at_end(key).ok_or_else(|| broken("a queued stripe has no name"))
 }
 

@@ -134,6 +134,10 @@ tables! {
     DUE = 0x85
     /// Of the whole group: how far what an earlier release left was entered into the queue.
     DUE_FILLED = 0x86
+    /// Of the whole group: how far stripes less than half alive that an earlier release left were entered into the queue.
+    REPACKABLE_FILLED = 0x8a
+    /// Of the whole group: stripes less than half alive, by (counter at which their birth epoch is closed, profile, id).
+    REPACKABLE = 0x8b
     /// Of the whole group: how far idle blocks and dying stripes that an earlier release left were entered into the queues.
     COLLECTION_FILLED = 0x8c
     /// Of the whole group: stripes without a living byte, by (counter at which their birth epoch is closed, profile, id).
@@ -391,6 +395,11 @@ pub(crate) fn stripe_dying(profile: ProfileId, stripe: StripeId) -> Bytes {
 
 pub(crate) fn removable(counter_ms: u64, profile: ProfileId, stripe: StripeId) -> Bytes {
     let key = Key::of_group(REMOVABLE).u64(counter_ms);
+    key.u8(profile.number()).bytes(&stripe.to_bytes()).done()
+}
+
+pub(crate) fn repackable(counter_ms: u64, profile: ProfileId, stripe: StripeId) -> Bytes {
+    let key = Key::of_group(REPACKABLE).u64(counter_ms);
     key.u8(profile.number()).bytes(&stripe.to_bytes()).done()
 }
 

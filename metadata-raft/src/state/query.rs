@@ -14,6 +14,7 @@ use crate::state::job;
 use crate::state::keys;
 use crate::state::manifest;
 use crate::state::page;
+use crate::state::repacking;
 use crate::state::request;
 use crate::state::resumable;
 use crate::state::retention;
@@ -81,6 +82,7 @@ impl State {
                 Query::StripeCounts => QueryAnswer::StripeCounts(stripe_counts::of_group(kv)?),
                 Query::Collection(after) => QueryAnswer::Collection(collection::describe(kv, *after)?),
                 Query::Orphans(stripes) => QueryAnswer::Orphans(collection::orphans(kv, stripes)?),
+                Query::Repackable(after) => QueryAnswer::Repackable(repacking::describe(kv, *after)?),
                 Query::FeedEnds(scopes) => QueryAnswer::FeedEnds(feed::ends(kv, times, scopes)?),
                 _ => QueryAnswer::Group(age::describe(kv)?),
             };
@@ -100,7 +102,8 @@ impl State {
             | Query::StripeCounts
             | Query::Collection(_)
             | Query::Orphans(_)
-            | Query::FeedEnds(_) => Ok(QueryAnswer::Time(now.time)),
+            | Query::FeedEnds(_)
+            | Query::Repackable(_) => Ok(QueryAnswer::Time(now.time)),
         };
         let result = match answer {
             Ok(answer) => Ok(answer),

@@ -1,9 +1,10 @@
 //! Stripes: named once, with all of their blocks; where their fragments are; which need repair and which are dead weight.
 //!
 //! Invariants: living bytes = sealed bytes of the blocks in the stripe's table, and of its tail; a stripe with an astray fragment is
-//! in the degraded queue, one without a living byte in the dying queue; the slot's counters count every stripe as it is.
+//! in the degraded queue, one without a living byte in the dying queue, one less than half alive in the queue of those to be repacked;
+//! the slot's counters count every stripe as it is.
 //! A stripe that has lost its last living byte never gets another: no block is entered into a stripe that is known.
-//! Not here: removing it (`collection`) and repair (node).
+//! Not here: removing it (`collection`), moving its blocks (`repacking`) and repair (node).
 
 use crate::state::age::{self, Now};
 use crate::state::block::{self, StoredPlace};
@@ -11,6 +12,7 @@ use crate::state::collection;
 use crate::state::content_counts;
 use crate::state::drive::DriveRecord;
 use crate::state::keys;
+use crate::state::repacking;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::stripe_counts;
 use bytes::Bytes;
@@ -90,6 +92,9 @@ fn replace(
             tx.delete(keys::stripe_dying(profile, id));
             collection::unqueue(tx, profile, id)?;
         }
+        if repacking::is_thin(old) {
+            repacking::unqueue(tx, profile, id)?;
+        }
     }
     stripe_counts::replace(tx, id.slot(), old, new)?;
     content_counts::replace_stripe(tx, id.slot(), old, new)?;
@@ -103,6 +108,9 @@ fn replace(
     if new.living_bytes == 0 {
         tx.put(keys::stripe_dying(profile, id), Bytes::new());
         collection::queue(tx, profile, id)?;
+    }
+    if repacking::is_sparse(&*tx, id, new)? {
+        repacking::queue(tx, profile, id)?;
     }
     save(tx, keys::stripe(profile, id), new)
 }
@@ -128,26 +136,9 @@ pub(crate) fn shift_living(tx: &mut Overlay<'_>, profile: ProfileId, id: StripeI
 
 /// Names a stripe and enters all of its blocks. Answers the sub-operations. The same stripe again changes nothing.
 pub(crate) fn enter(tx: &mut Overlay<'_>, now: &Now, drive: &mut DriveRecord, new: &NewStripe) -> Outcome<usize> {
-    require_form(drive, new)?;
-    if let Some(known) = find(&*tx, new.profile, new.id)? {
-        require(
-            known.drive == drive.drive && known.form == new.form,
-            &codes::STRIPE_EXISTS,
-        )?;
+    let Some(mut record) = begin(tx, now, drive, new)? else {
         return Ok(1);
-    }
-    require_born(now, new.id)?;
-    age::require_row(&*tx, new.profile, new.id, new.row_version)?;
-    let mut record = StripeRecord {
-        drive: drive.drive,
-        form: new.form,
-        row_version: new.row_version,
-        astray: new.astray.clone(),
-        living_bytes: 0,
-        is_damaged: false,
     };
-    // Blocks look at the stripes of their places, so the record is there before them and gets its living bytes after.
-    save(tx, keys::stripe(new.profile, new.id), &record)?;
     for block in &new.blocks {
         let place = StoredPlace::Stripe {
             profile: new.profile,
@@ -162,8 +153,44 @@ pub(crate) fn enter(tx: &mut Overlay<'_>, now: &Now, drive: &mut DriveRecord, ne
                 .ok_or_else(|| broken("a stripe's living bytes would leave their range"))?;
         }
     }
-    replace(tx, (new.profile, new.id), None, Some(&record))?;
+    settle(tx, (new.profile, new.id), &record)?;
     Ok(1 + new.blocks.len())
+}
+
+/// Begins to name a stripe: its record is there without a living byte, and in no queue or counter until `settle`. `None` when it is
+/// known already.
+pub(crate) fn begin(
+    tx: &mut Overlay<'_>,
+    now: &Now,
+    drive: &DriveRecord,
+    new: &NewStripe,
+) -> Outcome<Option<StripeRecord>> {
+    require_form(drive, new)?;
+    if let Some(known) = find(&*tx, new.profile, new.id)? {
+        require(
+            known.drive == drive.drive && known.form == new.form,
+            &codes::STRIPE_EXISTS,
+        )?;
+        return Ok(None);
+    }
+    require_born(now, new.id)?;
+    age::require_row(&*tx, new.profile, new.id, new.row_version)?;
+    let record = StripeRecord {
+        drive: drive.drive,
+        form: new.form,
+        row_version: new.row_version,
+        astray: new.astray.clone(),
+        living_bytes: 0,
+        is_damaged: false,
+    };
+    // Blocks look at the stripes of their places, so the record is there before them and gets its living bytes after.
+    save(tx, keys::stripe(new.profile, new.id), &record)?;
+    Ok(Some(record))
+}
+
+/// Keeps a stripe that was begun as it is with its blocks.
+pub(crate) fn settle(tx: &mut Overlay<'_>, name: (ProfileId, StripeId), record: &StripeRecord) -> Outcome<()> {
+    replace(tx, name, None, Some(record))
 }
 
 fn require_born(now: &Now, stripe: StripeId) -> Outcome<()> {

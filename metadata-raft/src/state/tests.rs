@@ -12,6 +12,7 @@ mod golden;
 mod model_tree;
 mod model_versions;
 mod pages;
+mod repacking;
 mod retention;
 mod rewinds;
 mod sessions;

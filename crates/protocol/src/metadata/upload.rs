@@ -7,6 +7,7 @@
 
 use crate::metadata::drive::{EntryView, FeedPosition, Place};
 use crate::metadata::file_batch::FileBatch;
+use crate::metadata::repacking::Repacking;
 use bytes::Bytes;
 use model::authorize::Principal;
 use model::digest::Digest;
@@ -305,6 +306,9 @@ pub enum UploadCommand {
         /// Plain bytes.
         bytes: u64,
     },
+    /// Switches living blocks from stripes that are less than half alive to a new one, which this command names first. A block that
+    /// died meanwhile, or lies elsewhere by now, stays as it is and is dead weight of the new stripe.
+    RepackBlocks(Repacking),
 }
 
 impl UploadCommand {
@@ -325,6 +329,7 @@ impl UploadCommand {
             | Self::DeclareLength { upload, .. } => upload.drive,
             Self::RestoreVersion { entry, .. } => entry.drive,
             Self::CommitBatch(batch) => batch.drive,
+            Self::RepackBlocks(repacking) => repacking.drive,
         }
     }
 }

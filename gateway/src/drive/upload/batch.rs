@@ -233,41 +233,52 @@ async fn lay(stage: &Stage, blocks: Vec<(BlockRow, Bytes)>) -> Result<Vec<Closed
     laid.map_err(|error| Failure::bug(error.to_string()))
 }
 
-/// Writes a coded stripe under `name`, or under fresh ones until one is free; the first of them is born at the `time` that the group
-/// told a moment ago, if it did.
+/// As `Core::write_named`, for an upload.
 pub(super) async fn write_named(
     stage: &Stage,
     coded: &Coded,
     blocks: Vec<NewBlock>,
-    (mut name, mut time): (Option<StripeId>, Option<SlotTime>),
+    name: (Option<StripeId>, Option<SlotTime>),
 ) -> Result<(NewStripe, Survival), Failure> {
     let Stage {
         core, caller, facts, ..
     } = stage;
-    for _ in 0..NAMES_MAX {
-        let id = match name.take() {
-            Some(id) => id,
-            None => core.draw_stripe_id(facts, time.take(), caller.trace).await?,
-        };
-        if let Some(durable) = core.write_stripe(id, coded, caller.trace).await? {
-            let (profile, form, row_version, astray) = (coded.profile, coded.form, durable.row_version, durable.astray);
-            return Ok((
-                NewStripe {
+    core.write_named(facts, coded, blocks, name, caller.trace).await
+}
+
+impl Core {
+    /// Writes a coded stripe under `name`, or under fresh ones until one is free; the first of them is born at the `time` that the
+    /// group told a moment ago, if it did.
+    pub(in crate::drive) async fn write_named(
+        &self,
+        facts: &DriveFacts,
+        coded: &Coded,
+        blocks: Vec<NewBlock>,
+        (mut name, mut time): (Option<StripeId>, Option<SlotTime>),
+        trace: u128,
+    ) -> Result<(NewStripe, Survival), Failure> {
+        for _ in 0..NAMES_MAX {
+            let id = match name.take() {
+                Some(id) => id,
+                None => self.draw_stripe_id(facts, time.take(), trace).await?,
+            };
+            if let Some(durable) = self.write_stripe(id, coded, trace).await? {
+                let (profile, form, row_version, astray) =
+                    (coded.profile, coded.form, durable.row_version, durable.astray);
+                let named = NewStripe {
                     id,
                     profile,
                     form,
                     row_version,
                     astray,
                     blocks,
-                },
-                durable.survival,
-            ));
+                };
+                return Ok((named, durable.survival));
+            }
         }
+        Err(Failure::bug("every drawn stripe id was taken"))
     }
-    Err(Failure::bug("every drawn stripe id was taken"))
-}
 
-impl Core {
     async fn draw_stripe_id(
         &self,
         facts: &DriveFacts,
@@ -286,7 +297,7 @@ impl Core {
     }
 
     /// `copies` for small stripes where the cluster has a table for it, else the drive's own profile.
-    pub(super) async fn profile_for(
+    pub(in crate::drive) async fn profile_for(
         &self,
         facts: &DriveFacts,
         bytes: usize,

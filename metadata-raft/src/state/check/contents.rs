@@ -9,6 +9,7 @@ use crate::state::entry::Walk;
 use crate::state::job::{JobKind, JobRecord};
 use crate::state::keys::{self, Key};
 use crate::state::page::StoredRow;
+use crate::state::repacking;
 use crate::state::resumable::ResumableRecord;
 use crate::state::session::SessionRecord;
 use crate::state::store::{Outcome, list, load};
@@ -29,6 +30,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Living bytes of stripes as marked from blocks and tails.
 pub(super) type Living = BTreeMap<(ProfileId, StripeId), u64>;
+
+/// What must stand in the queues of a group by what its slots' stripes are.
+#[derive(Default)]
+pub(super) struct QueuedStripes {
+    removable: BTreeSet<Bytes>,
+    repackable: BTreeSet<Bytes>,
+}
 
 fn digest_of(key: &[u8]) -> Digest {
     Digest(key.last_chunk::<32>().copied().unwrap_or_default())
@@ -356,7 +364,7 @@ pub(super) fn check_stripes(
     kv: &dyn KvRead,
     slot: Slot,
     (living, mut contents): (&Living, ContentCounts),
-    removable: &mut BTreeSet<Bytes>,
+    queued: &mut QueuedStripes,
     complaints: &mut Complaints,
 ) -> Outcome<()> {
     let mut degraded = BTreeSet::new();
@@ -382,7 +390,12 @@ pub(super) fn check_stripes(
         }
         if counted == 0 {
             dying.insert(keys::stripe_dying(profile, id));
-            removable.insert(keys::removable(collection::closes_at(kv, id)?, profile, id));
+            let key = keys::removable(collection::closes_at(kv, id)?, profile, id);
+            queued.removable.insert(key);
+        }
+        if repacking::is_sparse(kv, id, &record)? {
+            let key = keys::repackable(collection::closes_at(kv, id)?, profile, id);
+            queued.repackable.insert(key);
         }
         let blocks = list::<(DriveId, BlockId)>(kv, &keys::stripe_blocks(id).done(), None, usize::MAX)?;
         for (key, (drive, block)) in blocks {
@@ -412,13 +425,23 @@ pub(super) fn check_stripes(
     Ok(())
 }
 
-/// Checks that the group's queue of stripes to be removed is what its slots' dying stripes say.
-pub(super) fn check_removable(kv: &dyn KvRead, wanted: &BTreeSet<Bytes>, complaints: &mut Complaints) -> Outcome<()> {
-    let rows = kv.scan(&Scan::prefix(&Key::of_group(keys::REMOVABLE).done(), usize::MAX))?;
-    let found: BTreeSet<Bytes> = rows.into_iter().map(|(key, _)| key).collect();
-    let is_same = found == *wanted || !waiting::is_filled(kv)?;
-    expect(complaints, is_same, || {
-        "the queue of stripes to be removed lists others than are dying".to_owned()
-    });
+/// Checks that the group's queues of stripes are what its slots' stripes say.
+pub(super) fn check_queued(kv: &dyn KvRead, wanted: &QueuedStripes, complaints: &mut Complaints) -> Outcome<()> {
+    let queues = [
+        (keys::REMOVABLE, &wanted.removable, waiting::is_filled(kv)?, "removed"),
+        (
+            keys::REPACKABLE,
+            &wanted.repackable,
+            repacking::is_filled(kv)?,
+            "repacked",
+        ),
+    ];
+    for (table, wanted, is_filled, what) in queues {
+        let rows = kv.scan(&Scan::prefix(&Key::of_group(table).done(), usize::MAX))?;
+        let found: BTreeSet<Bytes> = rows.into_iter().map(|(key, _)| key).collect();
+        expect(complaints, found == *wanted || !is_filled, || {
+            format!("the queue of stripes to be {what} lists others than it should")
+        });
+    }
     Ok(())
 }

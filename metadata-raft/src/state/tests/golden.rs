@@ -68,6 +68,16 @@ fn collection_rows() -> Vec<(Bytes, Bytes)> {
     rows
 }
 
+/// The row of a stripe that is to be repacked, of a bench of its own for the same reason.
+fn repacking_rows() -> Vec<(Bytes, Bytes)> {
+    let mut bench = Bench::new(1 << 30);
+    super::repacking::thin(&mut bench);
+    bench.sound();
+    let mut rows = bench.everything();
+    rows.retain(|(key, _)| key[2] == keys::REPACKABLE);
+    rows
+}
+
 /// The rows of how far dying stripes were queued, of a bench of their own, which is in the middle of it.
 fn half_queued_rows() -> Vec<(Bytes, Bytes)> {
     let mut rows = super::collection::half_queued().everything();
@@ -107,6 +117,7 @@ fn stored_records_have_their_golden_bytes() {
     rows.extend(resumable_rows());
     rows.extend(version_rows());
     rows.extend(collection_rows());
+    rows.extend(repacking_rows());
     rows.extend(half_queued_rows());
     // The hours of the bench above are its own: those of an aged feed come behind them.
     rows.extend(super::feed::aged_rows());

@@ -1,5 +1,7 @@
 //! Whoever keeps an answer about a drive is told that it still holds, or the new one: against a twin that asks anew each time.
 
+use super::collection::take_lease;
+use super::repacking::{gather, repackable, switch, thin};
 use super::{Bench, PROFILE, code, path, row};
 use crate::state::query::all_entries;
 use bytes::Bytes;
@@ -157,6 +159,26 @@ fn a_repair_ends_what_is_kept_about_its_drive() {
         is_damaged: false,
     };
     bench.run(Command::Upload(repaired)).unwrap();
+    assert!(since(&bench, ask(), Some(mark)).unwrap().1.is_some());
+}
+
+/// The blocks lie elsewhere, and their old stripe goes at once.
+#[test]
+fn a_repacking_ends_what_is_kept_about_its_drive() {
+    const LEASE: u64 = 9;
+    let mut bench = Bench::new(1 << 30);
+    let (_, entry) = thin(&mut bench);
+    let ask = || DriveAsk::ReadManifest {
+        entry,
+        version: None,
+        range: None,
+    };
+    take_lease(&mut bench, 1, LEASE).unwrap();
+    let (mark, _) = since(&bench, ask(), None).unwrap();
+    let found = repackable(&bench, None);
+    let repacking = gather(&mut bench, LEASE, &found);
+    assert_eq!(since(&bench, ask(), Some(mark)).unwrap(), (mark, None));
+    switch(&mut bench, &repacking).unwrap();
     assert!(since(&bench, ask(), Some(mark)).unwrap().1.is_some());
 }
 
