@@ -148,6 +148,18 @@ pub const REPACKED_BYTES: Definition = Definition::counter(
     "Sealed bytes of blocks that were switched to a new stripe.",
     &[],
 );
+/// Small contents that left the metadata.
+pub const CONTENTS_PACKED: Definition = Definition::counter(
+    "gateway_contents_packed_total",
+    "Small contents moved from the metadata into stripes.",
+    &[],
+);
+/// Packing that was put off.
+pub const PACKINGS_PUT_OFF: Definition = Definition::counter(
+    "gateway_packings_put_off_total",
+    "Stripes of small contents that were not named, since fewer disks took them than their profile asks for.",
+    &[],
+);
 /// Polls that wait.
 pub const POLLS_WAITING: Definition = Definition::gauge("gateway_polls_waiting", "Polls that wait for a change.", &[]);
 /// Polls by what came of them.
@@ -232,6 +244,8 @@ pub const ALL: &[Definition] = &[
     ORPHANS_REMOVED,
     STRIPES_REPACKED,
     REPACKED_BYTES,
+    CONTENTS_PACKED,
+    PACKINGS_PUT_OFF,
     POLLS_WAITING,
     POLLS,
     POLLS_WOKEN,

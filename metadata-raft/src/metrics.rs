@@ -70,6 +70,12 @@ pub const CONTENT_BYTES: Definition = Definition::gauge(
     "Bytes of contents in groups led here, by what they are.",
     &["group", "kind"],
 );
+/// Small contents that lie in the metadata.
+pub const INLINE_CONTENTS: Definition = Definition::gauge(
+    "metadata_inline_contents",
+    "Small contents of groups led here that lie in the metadata and are held by somebody.",
+    &["group"],
+);
 /// How much deduplication saves.
 pub const DEDUPLICATION_PERCENT: Definition = Definition::gauge(
     "metadata_deduplication_percent",
@@ -97,7 +103,7 @@ pub const FEED_WATCHES: Definition = Definition::gauge(
 );
 
 /// Every metric of this package, for its page.
-pub const ALL: [Definition; 16] = [
+pub const ALL: [Definition; 17] = [
     PROPOSE_SECONDS,
     QUERY_SECONDS,
     FOLLOWER_READS,
@@ -110,6 +116,7 @@ pub const ALL: [Definition; 16] = [
     SWEPT,
     DISK_FREE_BYTES,
     CONTENT_BYTES,
+    INLINE_CONTENTS,
     DEDUPLICATION_PERCENT,
     DYING_STRIPES,
     OLDEST_WAITING_SECONDS,

@@ -13,6 +13,7 @@ use crate::raft::receiver::group_of;
 use crate::readiness::CONFIRM_DEADLINE;
 use crate::space::Space;
 use crate::state::content_counts::{self, ContentCounts};
+use crate::state::packing::{self, InlineCounts};
 use crate::state::store::Outcome;
 use crate::state::{collection, stripe_counts};
 use crate::volume;
@@ -45,6 +46,7 @@ use tokio::time::timeout;
 #[derive(Default)]
 struct Shown {
     contents: ContentCounts,
+    inline: InlineCounts,
     stripes_dying: u64,
     oldest_ms: u64,
 }
@@ -53,6 +55,7 @@ impl Shown {
     fn of(kv: &dyn KvRead) -> Outcome<Self> {
         Ok(Self {
             contents: content_counts::of_group(kv)?,
+            inline: packing::counts_of_group(kv)?,
             stripes_dying: stripe_counts::of_group(kv)?.dying,
             oldest_ms: collection::oldest_waiting_ms(kv)?,
         })
@@ -146,6 +149,7 @@ impl MetadataService {
             ("living", contents.living_bytes),
             ("dead", contents.stripe_bytes.saturating_sub(contents.living_bytes)),
             ("stored", contents.stored_bytes),
+            ("inline", shown.inline.sealed_bytes),
         ] {
             bytes.with_label_values(&[label, kind]).set(whole(value));
         }
@@ -155,6 +159,7 @@ impl MetadataService {
                 &metrics::DEDUPLICATION_PERCENT,
                 percent.checked_div(contents.charged_bytes).unwrap_or_default(),
             ),
+            (&metrics::INLINE_CONTENTS, shown.inline.contents),
             (&metrics::DYING_STRIPES, shown.stripes_dying),
             (&metrics::OLDEST_WAITING_SECONDS, shown.oldest_ms / 1000),
         ] {

@@ -26,6 +26,7 @@ mod feed;
 mod file_batch;
 pub(crate) mod job;
 mod manifest;
+pub(crate) mod packing;
 mod page;
 mod purge;
 mod query;

@@ -47,6 +47,7 @@ mod new_disks;
 mod notifiers;
 mod outside;
 mod overload;
+mod packing;
 mod paused_uploads;
 mod pauses;
 mod permissions;

@@ -64,7 +64,7 @@ async fn numbers(client: &Client, id: &str) -> Vec<u64> {
 }
 
 /// Reads a version as a whole and by a range, with the headers that belong to it.
-async fn check(world: &World, id: &str, version: u64, content: &[u8]) {
+pub(crate) async fn check(world: &World, id: &str, version: u64, content: &[u8]) {
     let path = format!("/api/v1/files/{id}/content?version={version}");
     let whole = world.call(Method::GET, &path, None).await;
     assert_eq!(whole.status, 200, "version {version}");

@@ -131,6 +131,8 @@ pub enum Query {
     DriveSince(query::DriveQuery, Option<query::DriveMark>),
     /// To a drive group as a whole: what is to be repacked, behind this stripe in the queue.
     Repackable(Option<(ProfileId, StripeId)>),
+    /// To a drive group as a whole: which drive has small contents to be packed, or those contents themselves.
+    Packing(Option<query::PackingAsk>),
 }
 
 impl Query {
@@ -144,7 +146,8 @@ impl Query {
             | Self::Collection(_)
             | Self::Orphans(_)
             | Self::FeedEnds(_)
-            | Self::Repackable(_) => None,
+            | Self::Repackable(_)
+            | Self::Packing(_) => None,
             Self::Slot(slot) => Some(*slot),
             Self::User(query) => Some(query.slot()),
             Self::Drive(query) | Self::DriveSince(query, _) => Some(query.drive.slot()),
@@ -231,7 +234,7 @@ pub enum CommandAnswer {
     Entry(drive::EntryChanged),
     /// `PurgeEntry`.
     Purged(drive::Purged),
-    /// `SweepJob` and the other sweeps.
+    /// `SweepJob` and the other sweeps, `PackInline`.
     Swept(drive::Swept),
     /// `CommitUpload`, `CommitSession`.
     Committed(upload::Committed),
@@ -329,4 +332,6 @@ pub enum QueryAnswer {
     Since(query::DriveMark, Option<Bytes>),
     /// `Query::Repackable`.
     Repackable(repacking::Repackable),
+    /// `Query::Packing`.
+    Packing(query::Packing),
 }

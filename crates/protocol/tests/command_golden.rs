@@ -19,7 +19,9 @@ use protocol::metadata::file_batch::{BatchedFile, FileBatch};
 use protocol::metadata::group::{ForgottenStripe, GroupCommand};
 use protocol::metadata::repacking::{OldPlace, Repacking};
 use protocol::metadata::rewind::RewindOrder;
-use protocol::metadata::upload::{NewBlock, NewStripe, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget};
+use protocol::metadata::upload::{
+    NewBlock, NewStripe, PackedContents, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget,
+};
 use protocol::metadata::user::{TokenHash, UserCommand};
 use protocol::metadata::{Command, Envelope};
 
@@ -409,6 +411,16 @@ fn repacking_commands() -> Vec<(&'static str, Command)> {
     vec![("RepackBlocks", Command::Upload(UploadCommand::RepackBlocks(repacking)))]
 }
 
+/// Those of small contents that move into stripes.
+fn packing_commands() -> Vec<(&'static str, Command)> {
+    let packed = PackedContents {
+        drive: DRIVE,
+        lease: 300,
+        stripe: Some(stripe()),
+    };
+    vec![("PackInline", Command::Upload(UploadCommand::PackInline(packed)))]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -425,7 +437,8 @@ fn commands_have_their_golden_bytes_and_read_back() {
         .chain(rewind_commands())
         .chain(batch_commands())
         .chain(length_commands())
-        .chain(repacking_commands());
+        .chain(repacking_commands())
+        .chain(packing_commands());
     for (name, command) in all {
         let envelope = Envelope {
             request_id: None,

@@ -6,8 +6,8 @@ use model::authorize::Principal;
 use model::digest::{Digest, StripeHash};
 use model::entry::BlockRow;
 use model::id::{
-    ClusterId, DeviceId, DiskId, DriveId, EntryId, GroupId, Incarnation, MapVersion, NodeId, RaftId, RowVersion, Slot,
-    UploadId, UserId,
+    BlockId, ClusterId, DeviceId, DiskId, DriveId, EntryId, GroupId, Incarnation, MapVersion, NodeId, RaftId,
+    RowVersion, Slot, UploadId, UserId,
 };
 use model::layout::{LayoutTable, Row};
 use model::name::{DrivePath, EntryName, Username};
@@ -20,7 +20,7 @@ use protocol::frame::{decode, encode};
 use protocol::metadata::control::{ClusterSettings, ControlCommand, SlotRange};
 use protocol::metadata::drive::{DriveCommand, EntryRef, PatchTo, Place};
 use protocol::metadata::group::{AdoptedSlot, GroupCommand, GroupSettings};
-use protocol::metadata::query::{ControlQuery, DriveAsk, DriveMark, DriveQuery, UserQuery};
+use protocol::metadata::query::{ControlQuery, DriveAsk, DriveMark, DriveQuery, PackingAsk, UserQuery};
 use protocol::metadata::upload::{
     DirectContent, InlineBlock, NewBlock, NewStripe, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget,
 };
@@ -421,7 +421,7 @@ fn since(seen: Option<DriveMark>) -> Query {
     }
 }
 
-/// Those of old versions, of removal, of the feed, of rewinds and of twins.
+/// Those of old versions, of removal, of the feed, of rewinds, of twins, and of packing.
 fn later_queries() -> Vec<Query> {
     vec![
         drive(DriveAsk::ListVersions {
@@ -455,6 +455,11 @@ fn later_queries() -> Vec<Query> {
             index: 300,
         })),
         Query::Repackable(Some((ProfileId::Dev, stripe().id))),
+        Query::Packing(None),
+        Query::Packing(Some(PackingAsk {
+            drive: DRIVE,
+            after: Some((300, BlockId(7))),
+        })),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! The byte budget of a gateway: what all uploads together may hold in memory.
+//! The byte budget of a gateway: what all uploads together, and stripes that are packed, may hold in memory.
 //!
 //! Invariants: an upload that was admitted always has its first share, so it always moves; further shares only while the budget
 //! lasts; nobody waits for a share while holding none.

@@ -7,9 +7,10 @@
 //! Invariants: nothing is removed but what the group's present owner says is dead, after a read-index; the group forgets a stripe
 //! only after everybody was told or noted.
 //! Not here: which stripes are dead (the group's state), fragments of stripes that were never named (`orphans`), stripes that live in
-//! part (`repacking`).
+//! part (`repacking`), small contents that move from the metadata into stripes under the same lease (`packing`).
 
 mod orphans;
+mod packing;
 mod repacking;
 
 use crate::drive::Core;
@@ -85,7 +86,7 @@ impl Core {
             for group in self.metadata.drive_groups() {
                 turns.entry(group).or_default();
             }
-            let looks = turns.iter_mut().map(|(group, turn)| self.collect(*group, turn));
+            let looks = turns.iter_mut().map(|(group, turn)| self.look_after(*group, turn));
             let looks: Vec<_> = looks.collect();
             stream::iter(looks)
                 .for_each_concurrent(GROUPS_AT_ONCE, |look| look)
@@ -101,6 +102,12 @@ impl Core {
     fn birth_epoch(&self) -> Option<Duration> {
         let known = self.directory.last_known()?;
         Some(Duration::from_millis(known.settings.birth_epoch_ms))
+    }
+
+    /// Packing comes second: its stripes are bounded, and what it leaves is gone on with at the next look.
+    async fn look_after(&self, group: GroupId, turn: &mut Turn) {
+        self.collect(group, turn).await;
+        self.pack(group, turn).await;
     }
 
     /// Works off what a group names, until there is no more or something fails; then the next look begins anew.
@@ -151,11 +158,12 @@ impl Core {
         &self,
         group: GroupId,
         turn: &mut Turn,
-        known: Option<Lease>,
+        found: Option<Lease>,
         now: Duration,
     ) -> Result<Option<u64>, Failure> {
         let own = self.metadata.source();
-        if known.is_some_and(|known| known.holder != own && known.left_ms > 0) {
+        let is_others = |lease: &Lease| lease.holder != own && lease.left_ms > 0;
+        if found.as_ref().is_some_and(is_others) {
             turn.lease = None;
             return Ok(None);
         }

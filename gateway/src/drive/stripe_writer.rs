@@ -45,6 +45,11 @@ pub struct Coded {
 impl Core {
     /// Cuts `stripe` into fragments of `profile`, on the CPU pool.
     pub async fn code_stripe(&self, stripe: Bytes, profile: ProfileId) -> Result<Coded, Failure> {
+        self.code_stripe_as(Urgency::Foreground, stripe, profile).await
+    }
+
+    /// The same before or behind what others have the pool do.
+    pub async fn code_stripe_as(&self, urgency: Urgency, stripe: Bytes, profile: ProfileId) -> Result<Coded, Failure> {
         let work = move || {
             let scheme = profile.profile();
             let (form, fragments) = codec::erasure::encode(&stripe, scheme.k, scheme.m)?;
@@ -57,7 +62,7 @@ impl Core {
         let (form, fragments) = self
             .seams
             .pool
-            .run(Urgency::Foreground, work)
+            .run(urgency, work)
             .await
             .map_err(|error| Failure::bug(format!("code stripe: {error}")))?;
         Ok(Coded {

@@ -5,6 +5,7 @@
 
 use crate::state::collection;
 use crate::state::keys::{self, Key};
+use crate::state::packing;
 use crate::state::repacking;
 use crate::state::store::{Outcome, load, require, save};
 use crate::state::waiting;
@@ -154,6 +155,7 @@ pub(crate) fn apply(tx: &mut Overlay<'_>, command: &GroupCommand) -> Outcome<()>
         GroupCommand::Advance { term, led_ms } => {
             advance(tx, *term, *led_ms)?;
             waiting::fill(tx)?;
+            packing::fill(tx)?;
             repacking::fill(tx)
         }
         GroupCommand::TellRows {
@@ -182,6 +184,7 @@ fn configure(tx: &mut Overlay<'_>, settings: &GroupSettings) -> Outcome<()> {
     } else {
         waiting::begin(tx)?;
         repacking::begin(tx)?;
+        packing::begin(tx)?;
     }
     save(tx, settings_key(), settings)
 }

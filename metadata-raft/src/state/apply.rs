@@ -14,6 +14,7 @@ use crate::state::erasure;
 use crate::state::feed;
 use crate::state::file_batch;
 use crate::state::job;
+use crate::state::packing;
 use crate::state::page;
 use crate::state::repacking;
 use crate::state::request;
@@ -464,10 +465,7 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
             entry,
             version,
             base_version,
-        } => {
-            let actor = Actor { principal, now };
-            restore::restore(tx, actor, *entry, *version, *base_version).map(CommandAnswer::Entry)
-        }
+        } => restore::restore(tx, Actor { principal, now }, *entry, *version, *base_version).map(CommandAnswer::Entry),
         UploadCommand::SweepSessions { drive } => session::sweep(tx, now, *drive).map(CommandAnswer::Swept),
         UploadCommand::SetStripe {
             drive,
@@ -485,5 +483,6 @@ fn on_upload(tx: &mut Overlay<'_>, now: &Now, command: &UploadCommand) -> Outcom
             bytes,
         } => resumable::declare(tx, Actor { principal, now }, *upload, *bytes).map(|()| CommandAnswer::Done),
         UploadCommand::RepackBlocks(blocks) => repacking::switch(tx, now, blocks).map(CommandAnswer::Repacked),
+        UploadCommand::PackInline(packed) => packing::pack(tx, now, packed).map(CommandAnswer::Swept),
     }
 }

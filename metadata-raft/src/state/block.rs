@@ -1,7 +1,8 @@
 //! Blocks: found by digest, kept by number, counted by references.
 //!
 //! Invariants: references = rows of written pages and of open sessions that name the block; a block at zero references has a row in
-//! the idle table under the age since when; a block of a stripe has a row in that stripe's table.
+//! the idle table under the age since when, an inline one with references in the table of those to be packed; a block of a stripe
+//! has a row in that stripe's table.
 //! A dead block has no row anywhere; its number is never used again.
 //! Not here: when idle blocks die (`collection`).
 
@@ -9,6 +10,7 @@ use crate::state::age::Now;
 use crate::state::collection;
 use crate::state::drive::DriveRecord;
 use crate::state::keys;
+use crate::state::packing;
 use crate::state::store::{Outcome, broken, load, require, save};
 use crate::state::stripe;
 use crate::state::usage;
@@ -181,11 +183,38 @@ pub(crate) fn enter_inline(
     let is_sealed_small = inline.sealed.len() <= 2 * model::limits::INLINE_BYTES_MAX;
     require(is_small && is_sealed_small, &codes::MALFORMED_COMMAND)?;
     if enter(tx, now, drive, inline.row, StoredPlace::Inline)? {
-        let (block, _) =
+        let (block, record) =
             find(&*tx, drive.drive, inline.row.digest)?.ok_or_else(|| broken("a new block is not there"))?;
         tx.put(keys::inline(drive.drive, block), inline.sealed.clone());
+        if record.references > 0 {
+            // It lay in a stripe that is damaged.
+            packing::enter(tx, drive.drive, block, record.since, inline_bytes(&inline.sealed))?;
+        }
     }
     Ok(())
+}
+
+fn inline_bytes(sealed: &[u8]) -> u32 {
+    u32::try_from(sealed.len()).unwrap_or(u32::MAX)
+}
+
+/// The sealed length of a block that lies in the inline table.
+pub(crate) fn inline_length(kv: &dyn KvRead, drive: DriveId, block: BlockId) -> Outcome<u32> {
+    let sealed = kv.get(&keys::inline(drive, block))?;
+    let sealed = sealed.ok_or_else(|| broken("an inline block has no bytes"))?;
+    Ok(inline_bytes(&sealed))
+}
+
+/// Has a block lie at another place from now on. What it left there is the caller's.
+pub(crate) fn replace_place(
+    tx: &mut Overlay<'_>,
+    drive: DriveId,
+    block: BlockId,
+    known: BlockRecord,
+    place: StoredPlace,
+) -> Outcome<()> {
+    put(tx, drive, block, &BlockRecord { place, ..known })?;
+    name_in_stripe(tx, drive, block, place)
 }
 
 /// Takes a reference.
@@ -194,6 +223,10 @@ pub(crate) fn take(tx: &mut Overlay<'_>, drive: DriveId, block: BlockId) -> Outc
     let size = i64::from(record.row.size);
     if record.references == 0 {
         tx.delete(keys::idle_block(drive, record.since.0, block));
+        if record.place == StoredPlace::Inline {
+            let sealed_bytes = inline_length(&*tx, drive, block)?;
+            packing::enter(tx, drive, block, record.since, sealed_bytes)?;
+        }
     }
     if record.standing == BlockStanding::Released {
         usage::change(tx, drive, |usage| {
@@ -218,6 +251,9 @@ pub(crate) fn give_up(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, block: Bl
         .ok_or_else(|| broken("a reference is given up twice"))?;
     if record.references == 0 {
         let size = i64::from(record.row.size);
+        if record.place == StoredPlace::Inline {
+            packing::leave(tx, drive, block, record.since)?;
+        }
         record.standing = BlockStanding::Released;
         record.since = now.age();
         collection::note_idle(tx, drive, block, record.since)?;

@@ -5,6 +5,7 @@
 //! Not here: whether the bytes of stripes are there (scrub).
 
 mod contents;
+mod packing;
 mod rewinds;
 mod versions;
 mod waiting;
@@ -17,6 +18,7 @@ use crate::state::entry::{EntryRecord, Shown, Standing, Walk, stored_name};
 use crate::state::feed;
 use crate::state::job::{JobKind, JobRecord};
 use crate::state::keys::{self, DRIVE_PREFIX_BYTES, Key};
+use crate::state::packing::InlineCounts;
 use crate::state::query::all_entries;
 use crate::state::request::RequestRow;
 use crate::state::store::{Outcome, Stop, list};
@@ -65,22 +67,27 @@ pub(crate) fn expect(complaints: &mut Complaints, is_met: bool, what: impl FnOnc
 }
 
 fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
-    let (mut queued, mut stripes) = (BTreeSet::new(), contents::QueuedStripes::default());
+    let (mut queued, mut stripes, mut packable) =
+        (BTreeSet::new(), contents::QueuedStripes::default(), BTreeSet::new());
     for slot in age::describe(kv)?.slots {
         let drives = list::<DriveRecord>(kv, &Key::of_slot(slot, keys::DRIVE).done(), None, usize::MAX)?;
         let (mut living, mut counted) = (BTreeMap::new(), ContentCounts::default());
+        let mut inline = InlineCounts::default();
         for (_, drive) in &drives {
             check_tree(kv, drive, complaints)?;
             check_feed(kv, drive, complaints)?;
             counted = counted.plus(contents::check(kv, drive, complaints, &mut living)?);
+            packing::check(kv, drive.drive, complaints, &mut inline, &mut packable)?;
             versions::check(kv, drive.drive, complaints)?;
             rewinds::check(kv, drive.drive, complaints)?;
         }
         contents::check_stripes(kv, slot, (&living, counted), &mut stripes, complaints)?;
+        packing::check_counts(kv, slot, inline, complaints)?;
         check_requests(kv, slot, complaints)?;
         waiting::check_slot(kv, slot, &mut queued, complaints)?;
     }
     contents::check_queued(kv, &stripes, complaints)?;
+    packing::check_queue(kv, &packable, complaints)?;
     waiting::check_queue(kv, &queued, complaints)
 }
 

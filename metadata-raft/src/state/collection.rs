@@ -203,7 +203,6 @@ pub(crate) fn forget_untold(
 /// What is to be removed, and disks behind `after` that must be told of what is removed already.
 pub(crate) fn describe(kv: &dyn KvRead, after: Option<DiskId>) -> Outcome<Collection> {
     let now_ms = age::counter_ms(kv)?;
-    let lease = lease(kv)?;
     let mut removable = Vec::new();
     for (key, _) in kv.scan(&Scan::prefix(
         &Key::of_group(keys::REMOVABLE).done(),
@@ -216,7 +215,7 @@ pub(crate) fn describe(kv: &dyn KvRead, after: Option<DiskId>) -> Outcome<Collec
         removable.push(stripe::get(kv, profile, id)?.facts(profile, id));
     }
     Ok(Collection {
-        lease,
+        lease: lease(kv)?,
         removable,
         untold: untold(kv, after)?,
     })

@@ -64,6 +64,12 @@ tables! {
     INLINE = 0x25
     /// Blocks at zero references by (drive, age, id).
     IDLE_BLOCK = 0x26
+    /// Sealed lengths of inline blocks that somebody holds, by (drive, age at which they were last held by nobody, id).
+    PACKABLE = 0x28
+    /// At which age a drive is looked at for contents to be packed, by drive.
+    PACKING = 0x29
+    /// Of a slot: how many inline blocks somebody holds and what they take.
+    INLINE_COUNTS = 0x2a
     /// Stripes by (profile, id).
     STRIPE = 0x30
     /// (drive, block) by (stripe, offset).
@@ -134,6 +140,10 @@ tables! {
     DUE = 0x85
     /// Of the whole group: how far what an earlier release left was entered into the queue.
     DUE_FILLED = 0x86
+    /// Of the whole group: drives with contents to be packed, by (counter at which they are looked at, drive).
+    PACKING_DUE = 0x88
+    /// Of the whole group: how far inline blocks that an earlier release left were entered among those to be packed.
+    PACKING_FILLED = 0x89
     /// Of the whole group: how far stripes less than half alive that an earlier release left were entered into the queue.
     REPACKABLE_FILLED = 0x8a
     /// Of the whole group: stripes less than half alive, by (counter at which their birth epoch is closed, profile, id).
@@ -266,7 +276,7 @@ pub(crate) fn touched(drive: DriveId) -> Bytes {
 
 /// Whether a key is a row of a request id or of what waits, which no answer to a user is read from.
 pub(crate) fn is_bookkeeping(key: &[u8]) -> bool {
-    let tables = [REQUEST, REQUEST_END, WAITING, DUE];
+    let tables = [REQUEST, REQUEST_END, WAITING, DUE, PACKING, PACKING_DUE];
     key.get(2).is_some_and(|table| tables.contains(table))
 }
 
@@ -361,6 +371,18 @@ pub(crate) fn inline(drive: DriveId, block: BlockId) -> Bytes {
 
 pub(crate) fn idle_block(drive: DriveId, age_ms: u64, block: BlockId) -> Bytes {
     Key::of_drive(drive, IDLE_BLOCK).u64(age_ms).u64(block.0).done()
+}
+
+pub(crate) fn packable(drive: DriveId, age_ms: u64, block: BlockId) -> Bytes {
+    Key::of_drive(drive, PACKABLE).u64(age_ms).u64(block.0).done()
+}
+
+pub(crate) fn packing(drive: DriveId) -> Bytes {
+    Key::of_drive(drive, PACKING).done()
+}
+
+pub(crate) fn packing_due(counter_ms: u64, drive: DriveId) -> Bytes {
+    Key::of_group(PACKING_DUE).u64(counter_ms).u64(drive.0).done()
 }
 
 pub(crate) fn stripe(profile: ProfileId, stripe: StripeId) -> Bytes {

@@ -13,6 +13,7 @@ use crate::state::feed;
 use crate::state::job;
 use crate::state::keys;
 use crate::state::manifest;
+use crate::state::packing;
 use crate::state::page;
 use crate::state::repacking;
 use crate::state::request;
@@ -84,6 +85,7 @@ impl State {
                 Query::Orphans(stripes) => QueryAnswer::Orphans(collection::orphans(kv, stripes)?),
                 Query::Repackable(after) => QueryAnswer::Repackable(repacking::describe(kv, *after)?),
                 Query::FeedEnds(scopes) => QueryAnswer::FeedEnds(feed::ends(kv, times, scopes)?),
+                Query::Packing(ask) => QueryAnswer::Packing(packing::describe(kv, ask.as_ref())?),
                 _ => QueryAnswer::Group(age::describe(kv)?),
             };
             return Ok(Reply {
@@ -103,7 +105,8 @@ impl State {
             | Query::Collection(_)
             | Query::Orphans(_)
             | Query::FeedEnds(_)
-            | Query::Repackable(_) => Ok(QueryAnswer::Time(now.time)),
+            | Query::Repackable(_)
+            | Query::Packing(_) => Ok(QueryAnswer::Time(now.time)),
         };
         let result = match answer {
             Ok(answer) => Ok(answer),

@@ -18,7 +18,7 @@ use crate::state::stripe_counts;
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
-use model::entry::PlacedStripe;
+use model::entry::{BlockRow, PlacedStripe};
 use model::id::{DriveId, RowVersion, Slot};
 use model::limits::{BLOCK_BYTES_MAX, COPIES_BYTES_MAX};
 use model::profile::ProfileId;
@@ -136,6 +136,19 @@ pub(crate) fn shift_living(tx: &mut Overlay<'_>, profile: ProfileId, id: StripeI
 
 /// Names a stripe and enters all of its blocks. Answers the sub-operations. The same stripe again changes nothing.
 pub(crate) fn enter(tx: &mut Overlay<'_>, now: &Now, drive: &mut DriveRecord, new: &NewStripe) -> Outcome<usize> {
+    enter_by(tx, now, drive, new, |tx, drive, row, place| {
+        block::enter(tx, now, drive, row, place)
+    })
+}
+
+/// As `enter`, with `take` to say of each block whether it lies there from now on.
+pub(crate) fn enter_by(
+    tx: &mut Overlay<'_>,
+    now: &Now,
+    drive: &mut DriveRecord,
+    new: &NewStripe,
+    mut take: impl FnMut(&mut Overlay<'_>, &mut DriveRecord, BlockRow, StoredPlace) -> Outcome<bool>,
+) -> Outcome<usize> {
     let Some(mut record) = begin(tx, now, drive, new)? else {
         return Ok(1);
     };
@@ -146,7 +159,7 @@ pub(crate) fn enter(tx: &mut Overlay<'_>, now: &Now, drive: &mut DriveRecord, ne
             offset: block.offset,
             sealed_bytes: block.sealed_bytes,
         };
-        if block::enter(tx, now, drive, block.row, place)? {
+        if take(tx, drive, block.row, place)? {
             record.living_bytes = record
                 .living_bytes
                 .checked_add(block.sealed_bytes)

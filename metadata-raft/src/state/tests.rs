@@ -11,6 +11,7 @@ mod foreseen;
 mod golden;
 mod model_tree;
 mod model_versions;
+mod packing;
 mod pages;
 mod repacking;
 mod retention;

@@ -8,7 +8,7 @@
 //! worker rests after each for several times as long as it took. A slow group is thereby left alone the more.
 //! Invariants: each command is bounded by the state; this worker only says where to go on, and a wrong say is refused. What is due is
 //! visited in turns, one command each, so that one large job holds up no other.
-//! Not here: tombstones of dead stripes and repacking (the gateway's collector), packing of inline files (a later issue).
+//! Not here: tombstones of dead stripes, repacking and packing of small contents (the gateway's collector).
 
 use super::{WorkError, command};
 use crate::group::{Group, GroupError};

@@ -5,13 +5,15 @@
 use crate::metadata::RequestKey;
 use crate::metadata::drive::{EntryRef, EntryView, FeedPosition};
 use crate::metadata::group::Lease;
-use crate::metadata::upload::UploadTarget;
+use crate::metadata::upload::{InlineBlock, UploadTarget};
 use crate::metadata::user::{CutParameters, TokenHash};
 use bytes::Bytes;
 use model::authorize::Principal;
 use model::digest::Digest;
 use model::entry::{BlockRow, Entry, EntryType, PlacedBlock, PlacedStripe, Version};
-use model::id::{DeviceId, DiskId, DriveId, EntryId, GroupId, Incarnation, RowVersion, Slot, UploadId, UserId};
+use model::id::{
+    BlockId, DeviceId, DiskId, DriveId, EntryId, GroupId, Incarnation, RowVersion, Slot, UploadId, UserId,
+};
 use model::name::Username;
 use model::profile::ProfileId;
 use model::stripe::{Astray, StripeForm, StripeId};
@@ -452,6 +454,31 @@ pub struct Collection {
     pub removable: Vec<StripeFacts>,
     /// Removed stripes of which disks could not be told yet, by disk, behind the disk asked for.
     pub untold: Vec<(DiskId, Vec<(ProfileId, StripeId)>)>,
+}
+
+/// Sealed bytes of one `Query::Packing`'s answer, passed by at most one block: an answer fits the head of a frame.
+pub const PACKING_BYTES_MAX: usize = 1 << 20;
+
+/// Which small contents are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackingAsk {
+    /// Of which drive.
+    pub drive: DriveId,
+    /// The `next` of the answer before.
+    pub after: Option<(u64, BlockId)>,
+}
+
+/// Small contents that have lain in the metadata for long enough to be packed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packing {
+    /// Who works on the group at present.
+    pub lease: Option<Lease>,
+    /// The drive asked for, or that whose contents have waited longest; `None` when nothing is due.
+    pub drive: Option<DriveFacts>,
+    /// What is due of it, those that have waited longest first; none when no drive was asked for.
+    pub contents: Vec<InlineBlock>,
+    /// The (aged milliseconds, block) behind which more is due; `None` when nothing is.
+    pub next: Option<(u64, BlockId)>,
 }
 
 /// A block at its place in a file.

@@ -138,6 +138,19 @@ pub struct Tail {
     pub plain_bytes: u32,
 }
 
+/// Contents that leave the metadata for a stripe: those of its blocks that still lie there as they were read, and that somebody holds.
+/// Bytes of the others are dead in it. A repeat changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedContents {
+    /// Of which drive.
+    pub drive: DriveId,
+    /// The sender's lease of the group; another is `lease_lost`.
+    pub lease: u64,
+    /// The stripe; `None` when what is due is too little, or could not be written as its profile asks: then the drive is looked at
+    /// again when more is due, or much later.
+    pub stripe: Option<NewStripe>,
+}
+
 /// A command about contents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UploadCommand {
@@ -309,6 +322,8 @@ pub enum UploadCommand {
     /// Switches living blocks from stripes that are less than half alive to a new one, which this command names first. A block that
     /// died meanwhile, or lies elsewhere by now, stays as it is and is dead weight of the new stripe.
     RepackBlocks(Repacking),
+    /// Has small contents of a drive lie in a stripe from now on.
+    PackInline(PackedContents),
 }
 
 impl UploadCommand {
@@ -316,7 +331,10 @@ impl UploadCommand {
     #[must_use]
     pub fn drive(&self) -> DriveId {
         match self {
-            Self::CommitUpload { drive, .. } | Self::SweepSessions { drive } | Self::SetStripe { drive, .. } => *drive,
+            Self::CommitUpload { drive, .. }
+            | Self::SweepSessions { drive }
+            | Self::SetStripe { drive, .. }
+            | Self::PackInline(PackedContents { drive, .. }) => *drive,
             Self::OpenSession { upload, .. }
             | Self::AppendRows { upload, .. }
             | Self::SetTail { upload, .. }

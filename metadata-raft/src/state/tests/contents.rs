@@ -15,7 +15,7 @@ use protocol::metadata::upload::{DirectContent, InlineBlock, PageRows, UploadCom
 use protocol::metadata::user::{CutParameters, UserCommand};
 use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey, RequestLife};
 
-fn manifest(bench: &Bench, entry: EntryId, range: Option<(u64, u64)>) -> Manifest {
+pub(super) fn manifest(bench: &Bench, entry: EntryId, range: Option<(u64, u64)>) -> Manifest {
     match bench
         .ask(DriveAsk::ReadManifest {
             entry,

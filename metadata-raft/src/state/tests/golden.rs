@@ -85,6 +85,13 @@ fn half_queued_rows() -> Vec<(Bytes, Bytes)> {
     rows
 }
 
+/// The row of how far inline blocks were entered, of a bench of their own, which is in the middle of it.
+fn half_filled_rows() -> Vec<(Bytes, Bytes)> {
+    let mut rows = super::packing::half_filled().everything();
+    rows.retain(|(key, _)| key[2] == keys::PACKING_FILLED);
+    rows
+}
+
 /// The rows of these tables as text, against what stands in `golden`.
 fn compare(rows: &[(Bytes, Bytes)], is_ours: impl Fn(u8) -> bool, golden: &str) {
     let mut text = String::new();
@@ -119,6 +126,7 @@ fn stored_records_have_their_golden_bytes() {
     rows.extend(collection_rows());
     rows.extend(repacking_rows());
     rows.extend(half_queued_rows());
+    rows.extend(half_filled_rows());
     // The hours of the bench above are its own: those of an aged feed come behind them.
     rows.extend(super::feed::aged_rows());
     // So are the jobs of the bench above.
