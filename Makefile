@@ -69,7 +69,7 @@ crowd: build
 polls: build
 	$(CARGO) run --release --locked -p chaos --bin polls -- --holdfast $(HOLDFAST) $(ARGS)
 
-.PHONY: install-snapshot purge long-upload
+.PHONY: install-snapshot purge long-upload devices links
 
 # US-1.2 at its full scale: one upload of 10 GiB, cut at twenty places while three gateways die. Some minutes and twenty gigabytes of disk.
 long-upload: build
@@ -87,6 +87,15 @@ purge: tools
 # The followers of tests/cluster at their full scale: 100 drives, 10 followers each, 10,000 commits, and kills. About ten minutes.
 followers: build
 	HOLDFAST_FOLLOWERS=100x10x10000 $(CARGO) test --release --locked --test cluster -- --nocapture no_follower_misses_a_change
+
+# NF-net at its full scale: single transfers over links of 1 Gbit/s, and of 100 Mbit/s with 50 ms each way. About two minutes and four
+# gigabytes of disk.
+links: build
+	$(CARGO) run --release --locked -p chaos --bin links -- --holdfast $(HOLDFAST) $(ARGS)
+
+# US-2.1, the server's side, at its full scale: fifty trees, each changed a thousand times at random by three devices. About ten minutes.
+devices: build
+	HOLDFAST_DEVICES=50x1000 $(CARGO) test --release --locked --test cluster -- --nocapture three_devices_that_change_one_tree
 
 # QAS-013 at its full scale: 100,000 writes at one of two gateways, each read at once at the other. About ten minutes.
 stale: build

@@ -20,6 +20,7 @@ mod limit;
 mod load;
 mod machine;
 mod metadata;
+mod mix;
 mod network;
 pub mod profile;
 mod report;
@@ -154,6 +155,7 @@ async fn under_load(
         return Ok((idle, figures.into()));
     }
     let mut figures = load::run(&client, &watch, quick, seed).await?;
+    figures.extend(mix::run(&client, &watch, quick, seed.wrapping_add(1 << 41)).await?);
     figures.push(file_batches::run(&client, &watch, quick, seed.wrapping_add(1 << 40)).await?);
     figures.extend(metadata::run(cluster, &client, &watch, quick).await?);
     figures.push(beside::run(&client, &watch, quick, seed).await?);

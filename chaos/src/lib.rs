@@ -8,6 +8,7 @@ pub mod demo;
 pub mod dev_cluster;
 pub mod kills;
 pub mod largest_file;
+pub mod links;
 pub mod long_pause;
 pub mod meter;
 mod open_loop;

@@ -32,7 +32,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use model::limits::HEADER_BYTES_MAX;
+use model::limits::{HEADER_BYTES_MAX, HTTP2_WINDOW_BYTES};
 use rpc::transport::Peer;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -383,6 +383,8 @@ impl Front {
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(headers_max)
+            .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+            .initial_stream_window_size(HTTP2_WINDOW_BYTES)
             .keep_alive_interval(self.head_patience);
         builder
     }

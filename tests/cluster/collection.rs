@@ -68,7 +68,7 @@ async fn reads_back(world: &World, file: &Uploaded, bytes: &[u8]) {
     assert!(read.status == StatusCode::OK && read.body == bytes);
 }
 
-/// shows: FR-007 scale=20/100
+/// shows: FR-007 scale=20/100, H-dedup scale=20/100
 #[tokio::test]
 async fn what_was_purged_leaves_the_disks_and_what_another_file_shares_stays() {
     let world = World::start_with(&OPTIONS).await;

@@ -41,10 +41,10 @@ fn told(answer: &Answer) -> PollAnswer {
 
 /// A tree as a follower knows it: what lies where under which name.
 #[derive(Default)]
-struct Replica(BTreeMap<String, (Option<String>, String)>);
+pub(crate) struct Replica(BTreeMap<String, (Option<String>, String)>);
 
 impl Replica {
-    fn take(&mut self, change: &Change) {
+    pub(crate) fn take(&mut self, change: &Change) {
         match &change.entry {
             Some(entry) if entry.trashed_at.is_none() => {
                 let place = (entry.parent.clone(), entry.name.clone());
@@ -57,7 +57,7 @@ impl Replica {
     }
 
     /// The paths of what hangs in the root.
-    fn tree(&self, root: &str) -> Vec<String> {
+    pub(crate) fn tree(&self, root: &str) -> Vec<String> {
         let path = |id: &String| {
             let mut names = Vec::new();
             let mut at = id;
@@ -79,7 +79,7 @@ impl Replica {
     }
 }
 
-async fn change_much(world: &World) {
+pub(crate) async fn change_much(world: &World) {
     let a = make_folder(world, "/a").await.id;
     let b = make_folder(world, "/a/b").await.id;
     for number in 0..6 {
@@ -271,7 +271,7 @@ async fn the_feed_is_there_in_the_shapes_of_googles_drive() {
         .refused(400, "bad_query");
 }
 
-/// shows: I-04 scale=1/2, H-API-3, C-1 scale=1/2
+/// shows: I-04 scale=1/2, H-API-3, C-1 side=both-versions scale=1/2
 #[tokio::test]
 async fn a_poll_waits_as_long_as_it_is_told_by_query_body_or_header_under_either_name() {
     let world = World::start().await;

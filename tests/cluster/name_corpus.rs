@@ -21,7 +21,7 @@ const UPLOAD: &str = "/api/v1/files/upload";
 
 /// A call by which an entry gets a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Folder,
     File,
     FolderByPath,
@@ -39,7 +39,7 @@ enum Way {
     Restore,
 }
 
-const WAYS: [Way; 15] = [
+pub(crate) const WAYS: [Way; 15] = [
     Way::Folder,
     Way::File,
     Way::FolderByPath,
@@ -67,15 +67,15 @@ impl Way {
     }
 }
 
-struct Ways {
-    world: World,
+pub(crate) struct Ways {
+    pub(crate) world: World,
     /// Where files wait that get their name by a change.
     spare: Entry,
     made: AtomicU64,
 }
 
 impl Ways {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let world = World::start().await;
         let spare = make_folder(&world, "/spare").await;
         Self {
@@ -85,7 +85,7 @@ impl Ways {
         }
     }
 
-    async fn folder(&self, name: &str) -> Entry {
+    pub(crate) async fn folder(&self, name: &str) -> Entry {
         make_folder(&self.world, &format!("/{name}")).await
     }
 
@@ -101,7 +101,7 @@ impl Ways {
     }
 
     /// Gives an entry of the folder this name.
-    async fn take(&self, way: Way, folder: &Entry, name: &str) -> Answer {
+    pub(crate) async fn take(&self, way: Way, folder: &Entry, name: &str) -> Answer {
         let (world, parent, path) = (&self.world, &folder.id, format!("{}/{name}", folder.path));
         let placed = json!({"parent": parent, "name": name});
         match way {
@@ -182,7 +182,7 @@ impl Ways {
         answer(request.header("upload-metadata", named)).await
     }
 
-    async fn children(&self, folder: &Entry) -> Vec<Entry> {
+    pub(crate) async fn children(&self, folder: &Entry) -> Vec<Entry> {
         self.world.client.list(&folder.path, 1000, None).await.unwrap().entries
     }
 

@@ -155,7 +155,7 @@ async fn ask(world: &World, text: &str) -> Answer {
     sender.finish().await
 }
 
-/// shows: C-1 scale=1/3
+/// shows: C-1 side=ignored
 #[tokio::test]
 async fn heads_of_every_odd_form_are_answered_or_refused_and_never_upgraded() {
     let world = World::start().await;

@@ -137,7 +137,7 @@ fn contents() -> Vec<Vec<u8>> {
     ]
 }
 
-/// shows: US-3.1, FR-004, D-2.5 scale=1/2
+/// shows: US-3.1, FR-004, SC-in-5, D-2.5 scale=1/2
 #[tokio::test]
 async fn every_version_reads_back_byte_for_byte_and_with_a_node_away_too() {
     let world = World::start_uncached().await;
@@ -176,7 +176,7 @@ async fn every_version_reads_back_byte_for_byte_and_with_a_node_away_too() {
     }
 }
 
-/// shows: US-3.1, FR-004
+/// shows: US-3.1, FR-004, SC-in-5
 #[tokio::test]
 async fn a_restored_version_is_a_new_one_and_moves_no_data() {
     let world = World::start().await;
@@ -343,7 +343,7 @@ async fn what_cannot_be_listed_or_restored_is_refused_by_its_reason() {
     get(&id, "").await.refused(404, "not_found");
 }
 
-/// shows: H-ver, US-3.1
+/// shows: H-ver, US-3.1, SC-in-5
 #[tokio::test]
 async fn beyond_count_and_age_versions_go_and_their_space_comes_back() {
     let world = World::start().await;

@@ -7,6 +7,7 @@
     reason = "the whole crate is a test: a file that cannot be read fails it"
 )]
 
+mod absent;
 mod architecture;
 mod arrows;
 mod decisions;
@@ -109,6 +110,23 @@ fn no_client_of_a_foreign_store_database_or_broker_is_linked() {
         "the list of packages was not found"
     );
     assert_none(&services::clients(&lock));
+}
+
+/// Nothing is unpacked either, so no name that stands in an archive becomes a path.
+///
+/// shows: A-3 side=nowhere, F40 side=archives
+#[test]
+fn nothing_that_is_linked_looks_into_contents() {
+    let lock = std::fs::read_to_string(tree::root().join("Cargo.lock")).unwrap();
+    assert_none(&absent::readers(&lock));
+}
+
+/// shows: C-1 side=no-upgrade
+#[test]
+fn no_connection_is_made_into_another_kind() {
+    let lock = std::fs::read_to_string(tree::root().join("Cargo.lock")).unwrap();
+    assert_none(&absent::sockets(&lock));
+    assert_none(&tree::sources().iter().flat_map(absent::upgrades).collect::<Vec<_>>());
 }
 
 /// shows: H-P4 scale=1/2

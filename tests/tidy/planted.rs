@@ -3,7 +3,7 @@
 //! Not here: the checks of shape (`main`).
 
 use crate::tree::{self, Fault, Source};
-use crate::{architecture, decisions, lists, metrics, requirements, services};
+use crate::{absent, architecture, decisions, lists, metrics, requirements, services};
 use decisions::Record;
 
 fn told(faults: &[Fault]) -> Vec<String> {
@@ -172,6 +172,31 @@ fn a_database_that_two_services_could_share_is_found() {
     assert_eq!(check("kv.workspace = true", "", "src/roles.rs"), 1);
     assert_eq!(check("", "metadata-raft.workspace = true", "src/roles.rs"), 1);
     assert_eq!(check("", "", "gateway/src/a.rs"), 1);
+}
+
+#[test]
+fn a_library_that_reads_contents_and_a_line_that_upgrades_are_found() {
+    let lock = |name: &str| format!("[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n");
+    for (name, readers, sockets) in [
+        ("infer", 1, 0),
+        ("image-webp", 1, 0),
+        ("tree_magic_mini", 1, 0),
+        ("zip", 1, 0),
+        ("tokio-tungstenite", 0, 1),
+        ("target-lexicon", 0, 0),
+        ("zipper", 0, 0),
+        ("mime", 0, 0),
+    ] {
+        let lock = lock(name);
+        let found = (absent::readers(&lock).len(), absent::sockets(&lock).len());
+        assert_eq!(found, (readers, sockets), "{name}");
+    }
+    let line = concat!("//! x\nfn f() { g.with_", "upgrades() }\n");
+    let check = |path: &str, text: &str| absent::upgrades(&source(path, text)).len();
+    assert_eq!(check("gateway/src/serve.rs", line), 1);
+    assert_eq!(check("gateway/src/serve.rs", &format!("// {line}")), 1);
+    assert_eq!(check("gateway/src/serve.rs", &line.replace("fn f", "// fn f")), 0);
+    assert_eq!(check("tests/cluster/a.rs", line), 0);
 }
 
 #[test]

@@ -159,11 +159,22 @@ pub(super) async fn store(
     contents: Vec<Content>,
 ) -> anyhow::Result<(Figure, Vec<Stored>)> {
     let name = format!("PUT {}", table::bytes(workload.length_bytes));
+    store_as(client, watch, name, workload.at_once, contents).await
+}
+
+/// The same of contents of any lengths.
+pub(super) async fn store_as(
+    client: &Client,
+    watch: &ClusterWatch,
+    name: String,
+    at_once: usize,
+    contents: Vec<Content>,
+) -> anyhow::Result<(Figure, Vec<Stored>)> {
     let counter = Counter::start(&name, contents.len());
-    let phase = Phase::begin(watch, name, Direction::Put, workload.at_once)?;
+    let phase = Phase::begin(watch, name, Direction::Put, at_once)?;
     let put: Vec<(Stored, Sample)> = futures_util::stream::iter(contents)
         .map(|content| spawned(put(client.clone(), content), &counter))
-        .buffer_unordered(workload.at_once)
+        .buffer_unordered(at_once)
         .try_collect()
         .await?;
     let samples: Vec<Sample> = put.iter().map(|(_, sample)| *sample).collect();
@@ -180,11 +191,22 @@ pub(super) async fn fetch(
     stored: Vec<Stored>,
 ) -> anyhow::Result<Figure> {
     let name = format!("GET {}", table::bytes(workload.length_bytes));
+    fetch_as(client, watch, name, workload.at_once, stored).await
+}
+
+/// The same of contents of any lengths.
+pub(super) async fn fetch_as(
+    client: &Client,
+    watch: &ClusterWatch,
+    name: String,
+    at_once: usize,
+    stored: Vec<Stored>,
+) -> anyhow::Result<Figure> {
     let counter = Counter::start(&name, stored.len());
-    let phase = Phase::begin(watch, name, Direction::Get, workload.at_once)?;
+    let phase = Phase::begin(watch, name, Direction::Get, at_once)?;
     let samples: Vec<Sample> = futures_util::stream::iter(stored)
         .map(|stored| spawned(get(client.clone(), stored.content, stored.id), &counter))
-        .buffer_unordered(workload.at_once)
+        .buffer_unordered(at_once)
         .try_collect()
         .await?;
     let figure = phase.end(&samples)?;
@@ -226,27 +248,32 @@ pub(super) async fn largest_upload(
 fn contents(folder: &str, workload: Workload, first_seed: u64) -> Vec<Content> {
     (0..workload.files)
         .map(|number| {
-            let mut seeded = SeededContent::new(first_seed.wrapping_add(number as u64), workload.length_bytes);
-            let mut hasher = blake3::Hasher::new();
-            let mut parts = Vec::new();
-            while let Some(part) = seeded.next_part() {
-                hasher.update(&part);
-                parts.push(part);
-            }
-            if workload.length_bytes <= WHOLE_BYTES_MAX {
-                let mut whole = BytesMut::new();
-                parts.drain(..).for_each(|part| whole.extend_from_slice(&part));
-                parts.push(whole.freeze());
-            }
             let path = format!("{folder}/{number:05}");
-            Content {
-                path,
-                length_bytes: workload.length_bytes,
-                parts: parts.into(),
-                digest: hasher.finalize(),
-            }
+            content(path, workload.length_bytes, first_seed.wrapping_add(number as u64))
         })
         .collect()
+}
+
+/// Makes a content that `seed` decides.
+pub(super) fn content(path: String, length_bytes: u64, seed: u64) -> Content {
+    let mut seeded = SeededContent::new(seed, length_bytes);
+    let mut hasher = blake3::Hasher::new();
+    let mut parts = Vec::new();
+    while let Some(part) = seeded.next_part() {
+        hasher.update(&part);
+        parts.push(part);
+    }
+    if length_bytes <= WHOLE_BYTES_MAX {
+        let mut whole = BytesMut::new();
+        parts.drain(..).for_each(|part| whole.extend_from_slice(&part));
+        parts.push(whole.freeze());
+    }
+    Content {
+        path,
+        length_bytes,
+        parts: parts.into(),
+        digest: hasher.finalize(),
+    }
 }
 
 async fn put(client: Client, content: Content) -> anyhow::Result<(Stored, Sample)> {

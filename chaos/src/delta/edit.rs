@@ -8,6 +8,7 @@
 use super::patched::{Content, cut};
 use super::wire::Wire;
 use crate::dev_cluster::DevCluster;
+use crate::proc;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use client_sdk::client::{Client, Target};
@@ -15,6 +16,7 @@ use client_sdk::delta::{CutContent, DeltaTarget};
 use codec::delta::Splice;
 use codec::keys::DigestKey;
 use model::entry::BlockRow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,8 @@ pub(super) struct Link {
     counted: Client,
     wire: Wire,
     key: Arc<DigestKey>,
+    /// The cluster's processes.
+    pids: BTreeSet<u32>,
 }
 
 /// What one direction took.
@@ -51,6 +55,8 @@ pub(super) struct Edit {
     pub(super) fetched: Way,
     /// Until the commit was answered.
     pub(super) took: Duration,
+    /// Of all of the cluster's processes until then.
+    pub(super) cpu_s: f64,
 }
 
 /// A file that edits are made of.
@@ -79,7 +85,18 @@ impl Link {
             key: Arc::new(direct.digest_key().await?),
             direct,
             wire,
+            pids: cluster
+                .facts
+                .processes
+                .iter()
+                .filter_map(|process| process.pid)
+                .collect(),
         })
+    }
+
+    /// What the cluster has computed since its start.
+    fn cpu_s(&self) -> anyhow::Result<f64> {
+        self.pids.iter().map(|pid| proc::cpu_s(*pid)).sum()
     }
 }
 
@@ -119,13 +136,13 @@ impl EditedFile {
             id: self.id.clone(),
             base_version: self.version,
         };
-        let (before, begun) = (link.wire.passed(), Instant::now());
+        let (before, cpu_before, begun) = (link.wire.passed(), link.cpu_s()?, Instant::now());
         let done = link
             .counted
             .put_delta(&target, &now.content, Some(&self.rows))
             .await
             .context("send an edit")?;
-        let took = begun.elapsed();
+        let (took, cpu_s) = (begun.elapsed(), link.cpu_s()? - cpu_before);
         let sent = Way {
             blocks: done.blocks,
             block_bytes: done.bytes,
@@ -151,7 +168,12 @@ impl EditedFile {
             .await
             .context("take an edit back")?;
         self.version = back.version;
-        Ok(Edit { sent, fetched, took })
+        Ok(Edit {
+            sent,
+            fetched,
+            took,
+            cpu_s,
+        })
     }
 
     /// Fetches what a client lacks that has the first content, and compares it.

@@ -1,4 +1,4 @@
-//! How what an edit transfers grows with the file around it (QAS-010).
+//! How what an edit transfers, and what the server computes for it, grows with the file around it (QAS-010, D-2.3).
 //!
 //! The same megabytes are edited in files of all sizes: a core with a file's own bytes around it, at a place that a seed decides. So
 //! the blocks around an edit are cut alike wherever it lies, and what differs between sizes is what the size costs; edits of
@@ -32,6 +32,8 @@ const EDITS_FROM: u64 = 3 * MB;
 const EDITS_UNTIL: u64 = 6 * MB + MB / 2;
 /// QAS-010: 10^-4 of a byte for each byte.
 const GROWTH_BYTES_PER_MB_MAX: f64 = 100.0;
+/// D-2.3 asks for none; a hundred times the file has a hundred times the rows to tell pages of, and CPU time is counted in ticks.
+const CPU_GROWTH_MAX: f64 = 1.5;
 
 /// One direction: its name, and what it moved.
 type Way = (&'static str, fn(&Mean) -> f64);
@@ -43,6 +45,8 @@ struct Mean {
     sent_bytes: f64,
     fetched_bytes: f64,
     median_ms: f64,
+    /// Of the cluster, for what is sent.
+    cpu_ms: f64,
 }
 
 /// Makes `seeds` edits of a file of each size.
@@ -61,10 +65,11 @@ pub(super) async fn measure(
         let link = Link::of(cluster, token).await?;
         let mean = of_size(&link, &core, size_mb * MB, seeds).await?;
         println!(
-            "{seeds} edits of {size_mb} MB: {} sent, {} fetched on average, {:.0} ms",
+            "{seeds} edits of {size_mb} MB: {} sent, {} fetched on average, {:.0} ms, {:.0} ms of the cluster's CPU time",
             table::bytes(mean.sent_bytes as u64),
             table::bytes(mean.fetched_bytes as u64),
-            mean.median_ms
+            mean.median_ms,
+            mean.cpu_ms
         );
         means.push(mean);
     }
@@ -85,7 +90,7 @@ async fn of_size(link: &Link, core: &Bytes, file_bytes: u64, seeds: u64) -> anyh
         }],
     };
     let mut file = EditedFile::put(link, &format!("{FOLDER}/{file_bytes}.bin"), content).await?;
-    let (mut sent, mut fetched, mut took_ms) = (0, 0, Vec::new());
+    let (mut sent, mut fetched, mut took_ms, mut cpu_s) = (0, 0, Vec::new(), 0.0);
     for seed in 0..seeds {
         let mut edited = file.content().clone();
         if let Some(patch) = edited.patches.first_mut() {
@@ -99,12 +104,14 @@ async fn of_size(link: &Link, core: &Bytes, file_bytes: u64, seeds: u64) -> anyh
         sent += edit.sent.wire_bytes;
         fetched += edit.fetched.wire_bytes;
         took_ms.push(edit.took.as_secs_f64() * 1e3);
+        cpu_s += edit.cpu_s;
     }
     Ok(Mean {
         file_bytes: file_bytes as f64,
         sent_bytes: sent as f64 / seeds as f64,
         fetched_bytes: fetched as f64 / seeds as f64,
         median_ms: median(took_ms),
+        cpu_ms: cpu_s * 1e3 / seeds as f64,
     })
 }
 
@@ -139,6 +146,15 @@ fn judge(means: &[Mean]) -> Vec<Finding> {
             GROWTH_BYTES_PER_MB_MAX,
         ));
     }
+    // Files of one size show nothing, and no number says so.
+    let ends = means.first().zip(means.last());
+    let ends = ends.filter(|(first, last)| first.file_bytes < last.file_bytes);
+    findings.push(Finding::at_most(
+        "a megabyte edited: server's CPU time, the last file's of the first's",
+        ends.map_or(f64::NAN, |(first, last)| last.cpu_ms / first.cpu_ms),
+        "times",
+        CPU_GROWTH_MAX,
+    ));
     for mean in means {
         let what = format!("a megabyte edited in {:.0} MB", mean.file_bytes / MB as f64);
         findings.push(Finding::told(
@@ -182,6 +198,7 @@ mod tests {
                 sent_bytes: sent(file_bytes),
                 fetched_bytes: fetched(file_bytes),
                 median_ms: 20.0,
+                cpu_ms: 15.0,
             }
         };
         let means: Vec<Mean> = SIZES_MB.iter().map(mean).collect();
@@ -206,9 +223,26 @@ mod tests {
             sent_bytes: 2.5e6,
             fetched_bytes: 2.5e6,
             median_ms: 20.0,
+            cpu_ms: 15.0,
         };
-        assert_eq!(missed(&judge(&[mean, mean])).len(), 2);
-        assert_eq!(missed(&judge(&[])).len(), 2);
+        assert_eq!(missed(&judge(&[mean, mean])).len(), 3);
+        assert_eq!(missed(&judge(&[])).len(), 3);
+    }
+
+    #[test]
+    fn work_of_the_server_that_grows_with_the_file_is_missed() {
+        let mean = |file_bytes: f64, cpu_ms: f64| Mean {
+            file_bytes,
+            sent_bytes: 2.5e6,
+            fetched_bytes: 2.5e6,
+            median_ms: 20.0,
+            cpu_ms,
+        };
+        let check = |last_ms| missed(&judge(&[mean(1e7, 15.0), mean(1e9, last_ms)])).len();
+        assert_eq!(check(15.0), 0);
+        assert_eq!(check(22.5), 0);
+        assert_eq!(check(23.0), 1);
+        assert_eq!(check(1_500.0), 1);
     }
 
     #[test]

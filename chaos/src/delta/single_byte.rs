@@ -133,6 +133,7 @@ mod tests {
             sent: way(sent.0, sent.1),
             fetched: way(fetched.0, fetched.1),
             took: Duration::from_millis(20),
+            cpu_s: 0.015,
         };
         let edits: Vec<Edit> = edits.iter().map(edit).collect();
         let findings = judge("x", &edits);

@@ -107,7 +107,7 @@ fn part(spans: &[Duration], percent: usize) -> Duration {
 impl Told {
     /// Run by `make polls`.
     ///
-    /// shows: QAS-012, NF-sync
+    /// shows: QAS-012, NF-sync, US-3.3 side=in-time
     pub(super) fn judge(&self) -> anyhow::Result<()> {
         ensure!(
             part(&self.seen, 50) <= SEEN_P50_MAX && part(&self.seen, 99) <= SEEN_P99_MAX,

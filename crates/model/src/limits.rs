@@ -24,6 +24,9 @@ pub const PASSWORD_BYTES_MAX: usize = 1024;
 pub const PASSWORD_BYTES_MIN: usize = 8;
 /// Header lines of a request, together.
 pub const HEADER_BYTES_MAX: usize = 16 << 10;
+/// What a client of HTTP/2 may send of bodies before the first byte of it was taken in, on a connection and on each of its streams.
+/// A link holds rate times round trip: 100 Mbit/s and 100 ms are 1.25 MB, which a window of 1 MiB, hyper's own, does not fill.
+pub const HTTP2_WINDOW_BYTES: u32 = 2 << 20;
 /// A request's head comes within this. A guess: a hundred round trips of a bad line.
 pub const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// The sender of a body is silent for less than this. A guess: a phone that changes networks is back by then.

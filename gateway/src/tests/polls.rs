@@ -39,7 +39,7 @@ pub(super) fn told(reply: &Reply) -> PollAnswer {
 }
 
 /// Waits until so many polls wait.
-async fn waiting(world: &World, polls: usize) {
+pub(super) async fn waiting(world: &World, polls: usize) {
     let wanted = format!("gateway_polls_waiting {polls}\n");
     let wait = async {
         while !world.core().seams.metrics.encode().contains(&wanted) {
@@ -61,7 +61,7 @@ fn asked_since(world: &World, before: usize) -> Vec<Method> {
         .collect()
 }
 
-/// shows: US-3.3 scale=1/2
+/// shows: US-3.3 side=wakes scale=1/6
 #[tokio::test]
 async fn a_waiting_poll_is_told_what_changed_and_goes_on_from_there() {
     let world = World::start().await;

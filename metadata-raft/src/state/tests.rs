@@ -13,6 +13,7 @@ mod model_tree;
 mod model_versions;
 mod packing;
 mod pages;
+mod queues;
 mod repacking;
 mod retention;
 mod rewinds;

@@ -230,7 +230,7 @@ fn an_identity_cipher_is_found_by_a_search_for_the_canary_and_the_real_one_is_no
     );
 }
 
-/// shows: QAS-011 scale=1/2
+/// shows: QAS-011 scale=1/2, H-comp scale=1/2
 #[test]
 fn text_is_stored_in_two_fifths_and_noise_with_a_thousandth_over() {
     let seal = drive_seal();

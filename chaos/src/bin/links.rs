@@ -1,0 +1,6 @@
+//! `make links`: transfers over links of a known rate and delay.
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    chaos::links::run().await
+}
