@@ -136,6 +136,10 @@ impl Group {
         let state = GroupState::open(kv, group, apply)?;
         require_whole(&log, &state, group)?;
         let bug = |detail: String| GroupError::Bug { group, detail };
+        if let Some(applied) = state.last_applied() {
+            let dropped = log.drop_contradicted(group, applied).await;
+            dropped.map_err(|error| bug(error.to_string()))?;
+        }
         let config = config_of(group, timing)
             .validate()
             .map_err(|error| bug(error.to_string()))?;

@@ -192,6 +192,13 @@ impl GroupLog {
         self.slots.last_key_value().map(|(_, slot)| slot.log_id).or(self.purged)
     }
 
+    /// The last position before `index`: of an entry, or the purge point when there is none.
+    #[must_use]
+    pub fn last_before(&self, index: u64) -> Option<StoredLogId> {
+        let before = self.slots.range(..index).next_back();
+        before.map(|(_, slot)| slot.log_id).or(self.purged)
+    }
+
     /// The entries from `from` (included) to `to` (excluded), as far as there are any.
     pub fn range(&self, from: u64, to: u64) -> impl Iterator<Item = &Slot> {
         let to = to.max(from);

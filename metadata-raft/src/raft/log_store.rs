@@ -160,6 +160,24 @@ impl RaftLog {
         self.lock().logs.get(&group).and_then(|log| log.purged)
     }
 
+    /// Drops the entries of a group that contradict its `applied` state, and waits until that is durable. openraft truncates such
+    /// entries before it installs a snapshot, but a state is durable by itself, so a power cut may have taken the truncation alone;
+    /// openraft refuses what is then found. From `applied` on, entries of an earlier term than its own were never committed.
+    ///
+    /// # Errors
+    /// When the stream fails.
+    pub async fn drop_contradicted(self: &Arc<Self>, group: GroupId, applied: StoredLogId) -> io::Result<()> {
+        let contradicted = |log: &GroupLog| {
+            let last = log.last()?;
+            (last < applied && last.index >= applied.index).then(|| log.last_before(applied.index))
+        };
+        let Some(kept) = self.lock().logs.get(&group).and_then(contradicted) else {
+            return Ok(());
+        };
+        tracing::warn!(%group, ?applied, ?kept, "entries that an installed snapshot contradicts are dropped");
+        self.submit_and_wait(group, vec![LogChange::Truncate(kept)]).await
+    }
+
     /// Why the log stopped, if it did.
     #[must_use]
     pub fn fault(&self) -> Option<LogError> {

@@ -1,11 +1,14 @@
 //! Snapshots: sent when the log is gone, broken off midway and continued, and what the log may forget meanwhile.
 
-use super::{Group, Machine, PATIENCE, World, bootstrap, info, linearized};
+use super::{GROUP, Group, Machine, PATIENCE, World, bootstrap, info, linearized};
+use crate::raft::journal_stream::JournalStream;
+use crate::raft::tests::{entry, log_id, options};
 use bytes::Bytes;
 use disk::sim::Survivors;
 use futures_util::future::join_all;
 use kv::seam::{KvRead, Scan};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use protocol::frame::Method;
 use std::sync::Arc;
 
@@ -207,4 +210,35 @@ async fn the_log_goes_only_up_to_what_a_synced_state_covers() {
     }
     let leader = linearized(&world).await;
     assert_eq!(rows(&leader).len(), 6_201, "what was acknowledged is there");
+}
+
+/// A follower had entries of an older term and was sent the state of a newer one; the power took the truncation of those entries and
+/// left the state. Its log ends so far beyond the state.
+async fn starts_and_goes_on(beyond: u64) {
+    let mut world = bootstrap(World::calm(3)).await;
+    world.put("first").await;
+    let leader = linearized(&world).await;
+    let id = (1..=3).find(|id| *id != leader.replica.0).unwrap();
+    let last = leader.status().last_index.unwrap();
+    applied(&world.replica(id), last).await;
+    end(&mut world, id, false).await;
+    let disk = Arc::new(world.machines[&id].disk.clone());
+    let (log, stream) = JournalStream::open(disk, "raft", options()).unwrap();
+    let mut store = log.store_of(GROUP);
+    store.truncate_after(Some(log_id(0, 0))).await.unwrap();
+    let older = (1..=last + beyond).map(|index| entry(0, index));
+    store.blocking_append(older).await.unwrap();
+    stream.stop().unwrap();
+    drop(store);
+    let back = world.start(id).await.unwrap();
+    let last = world.put("second").await;
+    applied(&back, last).await;
+    applied(&leader, last).await;
+    assert!(rows(&back) == rows(&leader), "the states differ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_truncation_was_lost_behind_an_install_starts_and_goes_on() {
+    starts_and_goes_on(0).await;
+    starts_and_goes_on(2).await;
 }
