@@ -251,6 +251,15 @@ impl MetadataRole {
         self.process.stop().await;
         self.bound.close().await;
     }
+
+    /// Stops with all other replicas, so that nobody is there to hand leadership over to.
+    pub(crate) async fn end(self) {
+        self.shutdown.request();
+        self.watched.stops();
+        self.workers.ended().await;
+        self.process.end().await;
+        self.bound.close().await;
+    }
 }
 
 /// A running storage node.

@@ -154,10 +154,10 @@ pub const CONTENTS_PACKED: Definition = Definition::counter(
     "Small contents moved from the metadata into stripes.",
     &[],
 );
-/// Packing that was put off.
-pub const PACKINGS_PUT_OFF: Definition = Definition::counter(
-    "gateway_packings_put_off_total",
-    "Stripes of small contents that were not named, since fewer disks took them than their profile asks for.",
+/// Packing and repacking that were put off.
+pub const STRIPES_PUT_OFF: Definition = Definition::counter(
+    "gateway_stripes_put_off_total",
+    "Stripes of packing and repacking that were not named, since fewer disks took them than their profile asks for.",
     &[],
 );
 /// Polls that wait.
@@ -245,7 +245,7 @@ pub const ALL: &[Definition] = &[
     STRIPES_REPACKED,
     REPACKED_BYTES,
     CONTENTS_PACKED,
-    PACKINGS_PUT_OFF,
+    STRIPES_PUT_OFF,
     POLLS_WAITING,
     POLLS,
     POLLS_WOKEN,

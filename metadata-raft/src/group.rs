@@ -325,6 +325,11 @@ impl Group {
             // Not handed over in time is no fault: the others elect one of them.
             self.hand_over(*successor).await;
         }
+        self.end().await;
+    }
+
+    /// Stops the replica as it is, for when its peers end too: nobody is there to hand over to.
+    pub async fn end(&self) {
         self.heartbeats.leave(self.group);
         self.outgoing.clear();
         // A task that panicked is stopped too.

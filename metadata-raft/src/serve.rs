@@ -186,6 +186,17 @@ impl MetadataProcess {
         self.stream.space().end();
         // All at once: each may wait for an election, and there may be hundreds.
         join_all(self.groups.values().map(|group| group.stop())).await;
+        self.make_durable().await;
+    }
+
+    /// As `stop`, without handing over: for when all replicas end at once.
+    pub async fn end(&self) {
+        self.stream.space().end();
+        join_all(self.groups.values().map(|group| group.end())).await;
+        self.make_durable().await;
+    }
+
+    async fn make_durable(&self) {
         if let Err(error) = self.log.flush().await {
             tracing::error!(%error, "raft log did not take its last positions");
         }

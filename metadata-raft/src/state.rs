@@ -30,7 +30,7 @@ pub(crate) mod packing;
 mod page;
 mod purge;
 mod query;
-mod repacking;
+pub(crate) mod repacking;
 mod request;
 mod restore;
 mod resumable;

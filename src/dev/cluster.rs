@@ -19,6 +19,7 @@ use crate::revocation_file;
 use crate::roles::{self, Base, Bound, GatewayRole, MetadataRole};
 use anyhow::Context;
 use daemon::shutdown::Shutdown;
+use futures_util::future::join_all;
 use gateway::config::read_kek;
 use gateway::drive::metadata_client::MetadataClient;
 use gateway::http::NodeSwitch;
@@ -136,9 +137,7 @@ impl DevCluster {
         }
         self.nodes.stop_all().await;
         drop(self.admin);
-        for replica in self.metadata {
-            replica.stop().await;
-        }
+        join_all(self.metadata.into_iter().map(MetadataRole::end)).await;
     }
 }
 

@@ -8,6 +8,7 @@ use crate::registration::{self, Registration, Site};
 use crate::roles::{self, Base, NodeRole};
 use anyhow::Context;
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use gateway::drive::metadata_client::MetadataClient;
 use gateway::http::NodeSwitch;
 use model::process::{ProcessId, Role};
@@ -70,9 +71,7 @@ impl DevNodes {
     /// Stops every node.
     pub(crate) async fn stop_all(&self) {
         let all = std::mem::take(&mut *self.running.lock().await);
-        for node in all.into_values() {
-            node.stop().await;
-        }
+        join_all(all.into_values().map(NodeRole::stop)).await;
     }
 }
 

@@ -13,6 +13,7 @@ mod orphans;
 mod packing;
 mod repacking;
 
+use crate::codes;
 use crate::drive::Core;
 use crate::drive::directory::{Known, node_peer};
 use crate::drive::metadata_client::unexpected;
@@ -26,6 +27,7 @@ use protocol::codes as group_codes;
 use protocol::frame::Method;
 use protocol::metadata::group::{ForgottenStripe, GroupCommand, Lease};
 use protocol::metadata::query::{COLLECTION_DISKS_MAX, COLLECTION_STRIPES_MAX, StripeFacts};
+use protocol::metadata::upload::{NewStripe, Survival};
 use protocol::metadata::{Query, QueryAnswer};
 use protocol::node::{RemoveStripe, StripeRemoved};
 use protocol::wire_error::Failure;
@@ -38,6 +40,8 @@ use std::time::Duration;
 const LOOK_EPOCHS: u32 = 5;
 const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(60);
+/// For so many looks nothing is repacked or packed in a group after a stripe was kept worse than its profile wants. Guess.
+const REST_LOOKS: u32 = 5;
 /// A dead gateway's work is taken over after this, by the group's counter, which lags the clock and never outruns it.
 const LEASE: Duration = Duration::from_secs(30);
 /// Groups that are looked at side by side.
@@ -61,6 +65,8 @@ struct Turn {
     after: Option<DiskId>,
     /// Behind which stripe of the queue repacking goes on; from its beginning after its end.
     behind: Option<StripeName>,
+    /// Until when no stripe is written, by the monotonic clock: one would have been kept worse than its profile wants.
+    rests_until: Duration,
 }
 
 /// Nodes that did not answer in this round: of many stripes only the first waits for them.
@@ -99,6 +105,26 @@ impl Core {
         (epoch * LOOK_EPOCHS).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
     }
 
+    /// Disks are away or full: whatever is written now would have to be written again.
+    fn rest(&self, turn: &mut Turn) {
+        turn.rests_until = self.seams.clock.monotonic() + self.look_every() * REST_LOOKS;
+    }
+
+    /// A stripe that was written, when it is kept as its profile wants; `None` when disks are away or full.
+    ///
+    /// Errors: all others of the write.
+    fn kept_well(&self, written: Result<(NewStripe, Survival), Failure>) -> Result<Option<NewStripe>, Failure> {
+        match written {
+            Ok((named, survival)) if !survival.is_degraded => return Ok(Some(named)),
+            Err(failure) if !codes::TOO_FEW_DISKS.is(&failure) && !codes::STORAGE_FULL.is(&failure) => {
+                return Err(failure);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        self.add(&metrics::STRIPES_PUT_OFF, 1);
+        Ok(None)
+    }
+
     fn birth_epoch(&self) -> Option<Duration> {
         let known = self.directory.last_known()?;
         Some(Duration::from_millis(known.settings.birth_epoch_ms))
@@ -116,7 +142,6 @@ impl Core {
             // The lease is another's by now, or the group is away: either way it is looked at again later.
             tracing::debug!(%group, %failure, "removal or repacking of stripes stopped");
             turn.lease = None;
-            turn.behind = None;
         }
     }
 

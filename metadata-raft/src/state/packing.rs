@@ -9,7 +9,7 @@
 
 use crate::state::age::{self, Now};
 use crate::state::block::{self, StoredPlace};
-use crate::state::collection;
+use crate::state::collection::{self, TABLE_PREFIX_BYTES};
 use crate::state::drive;
 use crate::state::keys::{self, DRIVE_PREFIX_BYTES, Key};
 use crate::state::store::{Outcome, broken, list, load, save};
@@ -202,8 +202,9 @@ fn relocate(tx: &mut Overlay<'_>, drive: DriveId, row: BlockRow, place: StoredPl
     let Some((block, known)) = block::find(&*tx, drive, row.digest)? else {
         return Ok(false);
     };
-    let waits: Option<u32> = load(&*tx, &keys::packable(drive, known.since.0, block))?;
-    if known.row != row || known.place != StoredPlace::Inline || waits != Some(sealed_bytes) {
+    // Not by its row in `PACKABLE`: while `fill` has not been through, replicas may differ in those, and they must not in this.
+    let is_wanted = known.row == row && known.references > 0 && known.place == StoredPlace::Inline;
+    if !is_wanted || block::inline_length(&*tx, drive, block)? != sealed_bytes {
         return Ok(false);
     }
     leave(tx, drive, block, known.since)?;
@@ -223,7 +224,10 @@ pub(crate) fn describe(kv: &dyn KvRead, ask: Option<&PackingAsk>) -> Outcome<Pac
     let Some(ask) = ask else {
         let queue = kv.scan(&Scan::prefix(&Key::of_group(keys::PACKING_DUE).done(), 1))?;
         let now_ms = age::counter_ms(kv)?;
-        if let Some((key, _)) = queue.first().filter(|(key, _)| keys::u64_at(key, 3) <= now_ms) {
+        if let Some((key, _)) = queue
+            .first()
+            .filter(|(key, _)| keys::u64_at(key, TABLE_PREFIX_BYTES) <= now_ms)
+        {
             packing.drive = Some(drive::get(kv, DriveId(keys::last_u64(key)))?.facts());
         }
         return Ok(packing);
@@ -295,7 +299,10 @@ pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
         let prefix = Key::of_slot(slot, keys::INLINE).done();
         let rows = tx.scan(&waiting::behind(&prefix, &after, left))?;
         for (key, sealed) in &rows {
-            let (drive, block) = (DriveId(keys::u64_at(key, 3)), BlockId(keys::last_u64(key)));
+            let (drive, block) = (
+                DriveId(keys::u64_at(key, TABLE_PREFIX_BYTES)),
+                BlockId(keys::last_u64(key)),
+            );
             enter_missing(tx, drive, block, sealed.len())?;
             after = key.slice(prefix.len()..);
         }

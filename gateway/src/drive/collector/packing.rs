@@ -8,7 +8,6 @@
 //! Not here: which contents are due, and what moves (the group's state); removal of stripes that nobody named (`orphans`).
 
 use super::Turn;
-use crate::codes;
 use crate::drive::Core;
 use crate::drive::metadata_client::unexpected;
 use crate::metrics;
@@ -47,6 +46,9 @@ impl Core {
     /// One stripe of one drive; answers whether to look for another one at once.
     async fn pack_once(&self, group: GroupId, turn: &mut Turn) -> Result<bool, Failure> {
         let now = self.seams.clock.monotonic();
+        if now < turn.rests_until {
+            return Ok(false);
+        }
         let found = self.ask_packing(group, None).await?;
         let Some(facts) = found.drive else {
             return Ok(false);
@@ -55,12 +57,18 @@ impl Core {
             return Ok(false);
         };
         // Uploads come first.
-        let Some(_share) = self.budget.extend() else {
+        let Some(_share) = self.budget.extend_idle() else {
             return Ok(false);
         };
         let drive = facts.drive;
         let stripe = match self.lay_due(group, drive).await? {
-            Some(closed) => self.write_packed(&facts, closed).await?,
+            Some(closed) => {
+                let written = self.write_packed(&facts, closed).await?;
+                if written.is_none() {
+                    self.rest(turn);
+                }
+                written
+            }
             None => None,
         };
         let order = PackedContents { drive, lease, stripe };
@@ -125,14 +133,6 @@ impl Core {
             sealed_bytes: place.sealed_bytes,
         });
         let written = self.write_named(facts, &coded, blocks.collect(), (None, None), 0).await;
-        let is_away = |failure: &Failure| codes::TOO_FEW_DISKS.is(failure) || codes::STORAGE_FULL.is(failure);
-        match written {
-            Ok((named, survival)) if !survival.is_degraded => return Ok(Some(named)),
-            Err(failure) if !is_away(&failure) => return Err(failure),
-            Ok(_) | Err(_) => {}
-        }
-        let put_off = self.seams.metrics.counter(&metrics::PACKINGS_PUT_OFF);
-        put_off.with_label_values::<&str>(&[]).inc();
-        Ok(None)
+        self.kept_well(written)
     }
 }

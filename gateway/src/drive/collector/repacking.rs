@@ -31,8 +31,6 @@ use std::time::Duration;
 const WRITTEN_MAX: usize = 32;
 /// Between two of them: it takes a small share of disks and network. Guess.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Stripes that cannot be read in one look: each may take as long as a read that gives up, and removal waits behind it.
-const UNREAD_MAX: usize = 4;
 
 /// Blocks laid end to end, each with where it was read.
 type Laid = ClosedStripe<(BlockRow, OldPlace)>;
@@ -40,9 +38,11 @@ type Laid = ClosedStripe<(BlockRow, OldPlace)>;
 impl Core {
     /// Works off what a group has to be repacked, a bounded part of it. May be dropped at any moment.
     pub(super) async fn repack(&self, group: GroupId, turn: &mut Turn) -> Result<(), Failure> {
-        let mut unread = BTreeSet::new();
         for _ in 0..WRITTEN_MAX {
             let now = self.seams.clock.monotonic();
+            if now < turn.rests_until {
+                return Ok(());
+            }
             let asked = Query::Repackable(turn.behind);
             let QueryAnswer::Repackable(found) = self.metadata.query_group(group, &asked, 0).await? else {
                 return Err(unexpected());
@@ -58,11 +58,15 @@ impl Core {
                 return Ok(());
             };
             turn.behind = Some((first.profile, first.id));
-            if let Some(laid) = self.lay_living(&found.stripes, &mut unread).await? {
-                self.switch(first.drive, lease, laid).await?;
+            let (laid, all_read) = self.lay_living(&found.stripes).await?;
+            if let Some(laid) = laid
+                && !self.switch(first.drive, lease, laid).await?
+            {
+                self.rest(turn);
             }
             drop(share);
-            if unread.len() >= UNREAD_MAX {
+            if !all_read {
+                // It took as long as a read that gives up, and removal waits behind this.
                 return Ok(());
             }
             self.seams.clock.sleep(PAUSE).await;
@@ -70,24 +74,15 @@ impl Core {
         Ok(())
     }
 
-    /// The living blocks of these stripes, up to one that cannot be read, which is noted; those noted before are passed by.
-    async fn lay_living(
-        &self,
-        stripes: &[SparseStripe],
-        unread: &mut BTreeSet<StripeName>,
-    ) -> Result<Option<Laid>, Failure> {
+    /// The living blocks of these stripes, up to one that cannot be read, and whether there was none of those.
+    async fn lay_living(&self, stripes: &[SparseStripe]) -> Result<(Option<Laid>, bool), Failure> {
         let mut builder = StripeBuilder::new();
         for SparseStripe { facts, blocks } in stripes {
-            let name = (facts.profile, facts.id);
-            if unread.contains(&name) {
-                continue;
-            }
             let bytes = match self.read_whole(facts).await {
                 Ok(bytes) => bytes,
                 Err(failure) => {
                     tracing::debug!(stripe = %facts.id, %failure, "a stripe was not repacked");
-                    unread.insert(name);
-                    break;
+                    return Ok((builder.close(), false));
                 }
             };
             for block in blocks {
@@ -106,11 +101,11 @@ impl Core {
                 let closed = builder.push((block.row, old), sealed);
                 if let Some(full) = closed.map_err(|error| Failure::bug(error.to_string()))? {
                     // The group tells no more than one stripe holds; what is left would be found by the next look.
-                    return Ok(Some(full));
+                    return Ok((Some(full), true));
                 }
             }
         }
-        Ok(builder.close())
+        Ok((builder.close(), true))
     }
 
     /// All bytes of a stripe, as they were written.
@@ -138,8 +133,9 @@ impl Core {
         }
     }
 
-    /// Writes the new stripe and has the places of its blocks switched.
-    async fn switch(&self, drive: DriveId, lease: u64, laid: Laid) -> Result<(), Failure> {
+    /// Writes the new stripe and has the places of its blocks switched, unless it would be kept worse than its profile wants: nobody
+    /// mends that yet, and the old stripes are perhaps whole. Answers whether it was not.
+    async fn switch(&self, drive: DriveId, lease: u64, laid: Laid) -> Result<bool, Failure> {
         let asked = Query::Drive(DriveQuery {
             drive,
             principal: None,
@@ -156,8 +152,11 @@ impl Core {
         let blocks = blocks.collect();
         let from: Vec<OldPlace> = laid.blocks.iter().map(|((_, old), _)| *old).collect();
         let profile = self.profile_for(&facts, laid.bytes.len(), 0).await?;
-        let coded = self.code_stripe(laid.bytes, profile).await?;
-        let (stripe, _) = self.write_named(&facts, &coded, blocks, (None, time), 0).await?;
+        let coded = self.code_stripe_as(Urgency::Background, laid.bytes, profile).await?;
+        let written = self.write_named(&facts, &coded, blocks, (None, time), 0).await;
+        let Some(stripe) = self.kept_well(written)? else {
+            return Ok(false);
+        };
         let stripes: BTreeSet<StripeName> = from.iter().map(|old| (old.profile, old.stripe)).collect();
         let repacking = Repacking {
             drive,
@@ -172,7 +171,7 @@ impl Core {
         if repacked.blocks > 0 {
             self.note_repacked(stripes.len(), repacked);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn note_repacked(&self, stripes: usize, repacked: Repacked) {
