@@ -88,15 +88,24 @@ pub struct GroupParts {
     pub nonce: u64,
 }
 
-/// Refuses a state that lacks entries which the log has no more.
-fn require_whole(log: &RaftLog, state: &GroupState, group: GroupId) -> Result<(), GroupError> {
-    let applied = state.last_applied().map(|applied| applied.index);
-    match log.purged(group).map(|purged| purged.index) {
-        Some(purged) if applied.is_none_or(|applied| applied < purged) => {
-            Err(GroupError::Lost { group, applied, purged })
-        }
-        _ => Ok(()),
+/// Refuses a state that lacks entries which the log has no more, and drops entries that contradict the state.
+async fn reconcile(log: &Arc<RaftLog>, state: &GroupState, group: GroupId) -> Result<(), GroupError> {
+    let applied = state.last_applied();
+    let at = applied.map(|applied| applied.index);
+    if let Some(purged) = log.purged(group).map(|purged| purged.index)
+        && at.is_none_or(|at| at < purged)
+    {
+        let applied = at;
+        return Err(GroupError::Lost { group, applied, purged });
     }
+    let Some(applied) = applied else {
+        return Ok(());
+    };
+    let dropped = log.drop_contradicted(group, applied).await;
+    dropped.map_err(|error| GroupError::Bug {
+        group,
+        detail: error.to_string(),
+    })
 }
 
 impl Group {
@@ -134,12 +143,8 @@ impl Group {
         }
         let feed = apply.feed();
         let state = GroupState::open(kv, group, apply)?;
-        require_whole(&log, &state, group)?;
+        reconcile(&log, &state, group).await?;
         let bug = |detail: String| GroupError::Bug { group, detail };
-        if let Some(applied) = state.last_applied() {
-            let dropped = log.drop_contradicted(group, applied).await;
-            dropped.map_err(|error| bug(error.to_string()))?;
-        }
         let config = config_of(group, timing)
             .validate()
             .map_err(|error| bug(error.to_string()))?;

@@ -116,17 +116,18 @@ fn bench() -> Bench {
     bench
 }
 
-/// Takes everything out that an earlier release did not write.
+/// What an earlier release did not write.
+const QUEUES: [u8; 5] = [
+    keys::PACKABLE,
+    keys::PACKING,
+    keys::INLINE_COUNTS,
+    keys::PACKING_DUE,
+    keys::PACKING_FILLED,
+];
+
 fn forget_rows(bench: &Bench) {
-    let tables = [
-        keys::PACKABLE,
-        keys::PACKING,
-        keys::INLINE_COUNTS,
-        keys::PACKING_DUE,
-        keys::PACKING_FILLED,
-    ];
     let rows = bench.everything().into_iter();
-    let rows = rows.filter(|(key, _)| tables.contains(&key[2]));
+    let rows = rows.filter(|(key, _)| QUEUES.contains(&key[2]));
     bench
         .kv
         .write(rows.map(|(key, _)| Change::Delete(key)).collect())
@@ -419,15 +420,8 @@ fn a_command_moves_the_same_contents_whether_or_not_their_rows_are_there_yet() {
         let new = bench.stripe(&rows(300));
         assert_eq!(pack(&mut bench, LEASE, Some(new)).unwrap().operations, 300);
         bench.sound();
-        let queues = [
-            keys::PACKABLE,
-            keys::PACKING,
-            keys::INLINE_COUNTS,
-            keys::PACKING_DUE,
-            keys::PACKING_FILLED,
-        ];
         let all = bench.everything().into_iter();
-        all.filter(|(key, _)| !queues.contains(&key[2])).collect::<Vec<_>>()
+        all.filter(|(key, _)| !QUEUES.contains(&key[2])).collect::<Vec<_>>()
     };
     assert!(
         after(true) == after(false),
