@@ -4,7 +4,7 @@
 //! bound a newcomer takes the place of the connection that has said nothing for the longest; where every one has made a request,
 //! the newcomer is closed instead.
 //! Invariants: a connection that has made a request is never closed for another one; places are given back when a seat is dropped.
-//! Not here: how long a connection may be silent or idle (`serve`), how much a request may take (`drive::budget`).
+//! Not here: how long a connection may be silent or idle (`serve`), when it is parked (`serve::parking`), how much a request may take (`drive::budget`).
 
 use crate::metrics;
 use daemon::metrics::Metrics;
@@ -48,6 +48,7 @@ pub struct Connections {
     max: usize,
     seats: Mutex<Seats>,
     open: IntGauge,
+    parked: IntGauge,
     refused: IntCounter,
     displaced: IntCounter,
 }
@@ -59,6 +60,9 @@ pub struct Seat {
     go: Arc<Notify>,
 }
 
+/// Says of a connection that it is parked; dropping it says that it is no longer.
+pub struct Parked(IntGauge);
+
 impl Connections {
     /// None yet, at most `max` of them.
     #[must_use]
@@ -67,6 +71,9 @@ impl Connections {
             max,
             seats: Mutex::default(),
             open: metrics.gauge(&metrics::CONNECTIONS).with_label_values::<&str>(&[]),
+            parked: metrics
+                .gauge(&metrics::CONNECTIONS_PARKED)
+                .with_label_values::<&str>(&[]),
             refused: metrics
                 .counter(&metrics::CONNECTIONS_TURNED_AWAY)
                 .with_label_values(&["new"]),
@@ -114,6 +121,13 @@ impl Seat {
         }
     }
 
+    /// The connection is parked, until what is returned is dropped.
+    #[must_use]
+    pub fn parked(&self) -> Parked {
+        self.connections.parked.inc();
+        Parked(self.connections.parked.clone())
+    }
+
     /// Returns when the connection must go; never once it has made a request. May be dropped midway.
     pub async fn displaced(&self) {
         self.go.notified().await;
@@ -126,6 +140,12 @@ impl Drop for Seat {
         let mut seats = self.connections.seats();
         seats.silent.remove(&self.number);
         seats.asked.remove(&self.number);
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -111,6 +111,12 @@ pub const METADATA_RETRIES: Definition = Definition::counter(
 /// Connections of clients.
 pub const CONNECTIONS: Definition =
     Definition::gauge("gateway_connections", "Connections of clients that are open.", &[]);
+/// Connections that take no buffers of HTTP/1.1 at present.
+pub const CONNECTIONS_PARKED: Definition = Definition::gauge(
+    "gateway_connections_parked",
+    "Connections of HTTP/1.1 without buffers, since the request on them waits.",
+    &[],
+);
 /// Connections closed because there are too many.
 pub const CONNECTIONS_TURNED_AWAY: Definition = Definition::counter(
     "gateway_connections_turned_away_total",
@@ -238,6 +244,7 @@ pub const ALL: &[Definition] = &[
     SIGN_INS,
     METADATA_RETRIES,
     CONNECTIONS,
+    CONNECTIONS_PARKED,
     CONNECTIONS_TURNED_AWAY,
     STRIPES_REMOVED,
     REMOVALS_UNTOLD,

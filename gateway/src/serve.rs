@@ -2,6 +2,9 @@
 //!
 //! Invariants: it listens before `start` returns, so that port 0 can be told; it answers `/healthz` at once and is ready once the
 //! control group answers it; when asked to stop it takes no new connection and lets running requests end, for a while.
+//! Not here: what becomes of a connection of HTTP/1.1 whose request waits (`parking`).
+
+mod parking;
 
 use crate::admission::{Admission, ClientAddress};
 use crate::auth::password::{COST, Passwords};
@@ -24,24 +27,27 @@ use crate::drive::seals::Seals;
 use crate::http::{self, App, NodeSwitch};
 use crate::metrics;
 use crate::seams::Seams;
+use axum::body::Body;
+use axum::routing::future::RouteFuture;
 use daemon::secret::{self, SecretError};
 use daemon::shutdown::Shutdown;
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use hyper::server::conn::{http1, http2};
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use model::limits::{HEADER_BYTES_MAX, HTTP2_WINDOW_BYTES};
+use parking::Socket;
 use rpc::transport::Peer;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -285,14 +291,8 @@ impl Front {
             return Ok(());
         };
         match greeted? {
-            (Stream::Plain(stream), language) => {
-                let stream = TokioIo::new(stream);
-                self.connection(language, stream, from, watcher, seat).await
-            }
-            (Stream::Secured(stream), language) => {
-                let stream = TokioIo::new(stream);
-                self.connection(language, stream, from, watcher, seat).await
-            }
+            (Stream::Plain(stream), language) => self.connection(language, stream, from, watcher, seat).await,
+            (Stream::Secured(stream), language) => self.connection(language, stream, from, watcher, seat).await,
         }
     }
 
@@ -322,40 +322,33 @@ impl Front {
     /// only answers to its pings.
     ///
     /// What the connection needs is boxed: the task is no larger than that, and not as large as the larger of both languages.
-    async fn connection<S>(
+    async fn connection<S: Socket>(
         &self,
         language: Language,
-        stream: TokioIo<S>,
+        stream: S,
         from: ClientAddress,
         watcher: Watcher,
         seat: Arc<Seat>,
-    ) -> Result<(), axum::BoxError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<(), axum::BoxError> {
         let asked = Arc::new(Notify::new());
-        let service = {
-            let (asked, inner) = (Arc::clone(&asked), TowerToHyperService::new(self.router.clone()));
-            let has_asked = AtomicBool::new(false);
-            service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(from);
-                // Only the first request changes anything, and all connections share the lock of their seats.
-                if !has_asked.swap(true, Ordering::Relaxed) {
-                    seat.asked();
-                    asked.notify_one();
-                }
-                inner.call(request)
-            })
+        let clerk = Clerk {
+            router: self.router.clone(),
+            from,
+            seat,
+            asked: Arc::clone(&asked),
+            has_asked: AtomicBool::new(false),
         };
         let served = match language {
-            Language::Http1 => watcher
-                .watch(self.http1().serve_connection(stream, service))
-                .err_into()
-                .boxed(),
-            Language::Http2 => watcher
-                .watch(self.http2().serve_connection(stream, service))
-                .err_into()
-                .boxed(),
+            Language::Http1 => parking::serve(self, stream, clerk, watcher).err_into().boxed(),
+            Language::Http2 => {
+                let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                    clerk.take(request.map(Body::new))
+                });
+                watcher
+                    .watch(self.http2().serve_connection(TokioIo::new(stream), service))
+                    .err_into()
+                    .boxed()
+            }
         };
         let never_asked = async {
             if tokio::time::timeout(self.head_patience, asked.notified()).await.is_ok() {
@@ -387,6 +380,28 @@ impl Front {
             .initial_stream_window_size(HTTP2_WINDOW_BYTES)
             .keep_alive_interval(self.head_patience);
         builder
+    }
+}
+
+/// Takes the requests of a connection on.
+struct Clerk {
+    router: axum::Router,
+    from: ClientAddress,
+    seat: Arc<Seat>,
+    /// Told of the first request.
+    asked: Arc<Notify>,
+    has_asked: AtomicBool,
+}
+
+impl Clerk {
+    fn take(&self, mut request: hyper::Request<Body>) -> RouteFuture<Infallible> {
+        request.extensions_mut().insert(self.from);
+        // Only the first request changes anything, and all connections share the lock of their seats.
+        if !self.has_asked.swap(true, Ordering::Relaxed) {
+            self.seat.asked();
+            self.asked.notify_one();
+        }
+        tower::Service::call(&mut self.router.clone(), request)
     }
 }
 

@@ -9,6 +9,7 @@ mod bodies;
 mod caches;
 mod connections;
 mod file_batches;
+mod parking;
 mod poll_contract;
 mod polls;
 mod refusals;

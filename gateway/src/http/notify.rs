@@ -180,12 +180,13 @@ async fn until(
     loop {
         let begun = clock.monotonic();
         let left = end.saturating_sub(begun);
+        awaited.begin();
         let is_woken = tokio::select! {
             () = waiting.woken() => true,
             () = clock.sleep(left) => false,
             () = app.shutdown.requested() => false,
         };
-        awaited.add(clock.monotonic().saturating_sub(begun));
+        awaited.end(clock.monotonic().saturating_sub(begun));
         if !is_woken {
             return Ok(None);
         }

@@ -17,7 +17,7 @@ use daemon::clock::Clock;
 use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tracing::{Instrument, Span};
@@ -43,15 +43,46 @@ pub fn current_text() -> String {
     text(current())
 }
 
+/// Whether a request waits at present for something to happen, for whoever has its connection and need not keep it ready meanwhile.
+#[derive(Clone, Default)]
+pub struct Waits(Arc<AtomicBool>);
+
+impl Waits {
+    /// It does from now on, or no longer.
+    pub fn set(&self, waits: bool) {
+        self.0.store(waits, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The time of a request in which it was waited for the client, or for something to happen.
 #[derive(Clone)]
-pub struct Awaited(Arc<AtomicU64>);
+pub struct Awaited {
+    span_ns: Arc<AtomicU64>,
+    waits: Option<Waits>,
+}
 
 impl Awaited {
-    /// So much more of it.
-    pub fn add(&self, span: Duration) {
+    /// From now on something is waited for.
+    pub fn begin(&self) {
+        self.told(true);
+    }
+
+    /// So much more of it, and now it is over.
+    pub fn end(&self, span: Duration) {
+        self.told(false);
         let span_ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        self.0.fetch_add(span_ns, Ordering::Relaxed);
+        self.span_ns.fetch_add(span_ns, Ordering::Relaxed);
+    }
+
+    fn told(&self, is_waiting: bool) {
+        if let Some(waits) = &self.waits {
+            waits.set(is_waiting);
+        }
     }
 }
 
@@ -77,7 +108,11 @@ pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) ->
     let span = tracing::info_span!("request", request_id = %text(trace), %process, %method, %route);
     let awaited = Arc::new(AtomicU64::new(0));
     let mut request = timed(request, &seams.clock, &awaited);
-    request.extensions_mut().insert(Awaited(Arc::clone(&awaited)));
+    let waits = request.extensions_mut().remove::<Waits>();
+    request.extensions_mut().insert(Awaited {
+        span_ns: Arc::clone(&awaited),
+        waits,
+    });
     let started = seams.clock.monotonic();
     let response = TRACE.scope(trace, next.run(request)).instrument(span.clone()).await;
     let took = seams.clock.monotonic().saturating_sub(started);

@@ -40,15 +40,19 @@ pub(super) fn told(reply: &Reply) -> PollAnswer {
 
 /// Waits until so many polls wait.
 pub(super) async fn waiting(world: &World, polls: usize) {
-    let wanted = format!("gateway_polls_waiting {polls}\n");
+    shown(world, &format!("gateway_polls_waiting {polls}")).await;
+}
+
+/// Waits until the metrics have this line.
+pub(super) async fn shown(world: &World, line: &str) {
+    let wanted = format!("{line}\n");
     let wait = async {
         while !world.core().seams.metrics.encode().contains(&wanted) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(super::world::DEADLINE, wait)
-        .await
-        .expect("they never wait");
+    let waited = tokio::time::timeout(super::world::DEADLINE, wait).await;
+    waited.unwrap_or_else(|_| panic!("`{line}` never comes"));
 }
 
 /// What polls asked of the metadata process between two looks.

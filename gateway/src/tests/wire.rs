@@ -42,6 +42,12 @@ impl Reply {
         found.next()
     }
 
+    /// The names of all headers, in their order.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.map(|(name, _)| name).collect()
+    }
+
     /// The answer as a typed refusal.
     #[track_caller]
     pub(super) fn refused(&self, status: u16, code: &str) -> api::problem::Problem {
@@ -78,6 +84,25 @@ impl Line {
         let read = tokio::time::timeout(DEADLINE, self.0.read(&mut bytes)).await;
         let count = read.expect("neither an answer nor an end").unwrap_or(0);
         bytes.truncate(count);
+        bytes
+    }
+
+    /// Reads one answer that tells its length, and nothing of what comes behind it.
+    pub(super) async fn answer(&mut self) -> Reply {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            bytes.extend(self.exactly(1).await);
+        }
+        let head = Reply::read(&bytes);
+        let length = head.header("content-length").and_then(|text| text.parse().ok());
+        bytes.extend(self.exactly(length.expect("an answer with its length")).await);
+        Reply::read(&bytes)
+    }
+
+    async fn exactly(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let read = tokio::time::timeout(DEADLINE, self.0.read_exact(&mut bytes)).await;
+        read.expect("neither an answer nor an end").expect("a whole answer");
         bytes
     }
 
