@@ -441,7 +441,12 @@ mod tests {
 
     #[test]
     fn a_head_is_stood_in_for_where_nothing_of_the_answer_depends_on_more_of_it() {
-        let cases: [(&str, &[(&str, &str)], Option<&[u8]>); 11] = [
+        type Case = (
+            &'static str,
+            &'static [(&'static str, &'static str)],
+            Option<&'static [u8]>,
+        );
+        let cases: [Case; 11] = [
             ("GET", &[], Some(GOES_ON)),
             ("POST", &[("content-length", "7")], Some(GOES_ON)),
             ("GET", &[("connection", "keep-alive")], Some(GOES_ON)),
