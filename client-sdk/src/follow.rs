@@ -15,6 +15,8 @@ use std::time::Duration;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause: whoever lost a gateway is back within it once another one is there.
 pub const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest pause that an answer may ask for: gateways ask for at most 61 s, and a word from elsewhere must not silence a follower.
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
 
 /// The way of one follower among gateways.
 #[derive(Clone, Debug)]
@@ -46,7 +48,7 @@ impl Course {
     #[must_use]
     pub fn answered(&mut self, answer: &PollAnswer) -> Duration {
         self.failures = 0;
-        Duration::from_secs(answer.backoff.unwrap_or(0))
+        Duration::from_secs(answer.backoff.unwrap_or(0)).min(BACKOFF_MAX)
     }
 
     /// A poll failed; how long to wait before it is asked again. `None` where no gateway would answer it otherwise.

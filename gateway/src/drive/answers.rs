@@ -19,6 +19,7 @@ use protocol::metadata::query::{DriveMark, DriveQuery};
 use protocol::metadata::{Query, QueryAnswer};
 use protocol::wire_error::Failure;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -33,20 +34,27 @@ type Told = Result<Arc<QueryAnswer>, Failure>;
 type Waiting = BTreeMap<Bytes, UnderWay>;
 
 enum UnderWay {
-    /// Of one who asks alone.
-    Alone,
+    /// Of one who asks alone, with his number.
+    Alone(u64),
     /// Of a task, and who waits for its next one.
     Shared(Vec<oneshot::Sender<Told>>),
 }
 
-/// A call by one who asks alone, until it ends or is dropped midway. Should he have taken longer than others who shared calls since,
-/// another one is taken out in his place: then it may happen that two ask alone.
-struct Alone<'a>(&'a Answers, &'a Bytes);
+/// How a question is asked.
+enum Joined {
+    /// By a call of the asker's own, with his number: none was under way.
+    Alone(u64),
+    /// By the next call for all who came meanwhile, whose answer is told here; and whether the task of such calls is to be begun.
+    Shared(oneshot::Receiver<Told>, bool),
+}
+
+/// A call by one who asks alone, until it ends or is dropped midway. Others may have shared calls since, and another may ask alone now.
+struct Alone<'a>(&'a Answers, &'a Bytes, u64);
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
         let mut waiting = self.0.waiting();
-        if matches!(waiting.get(self.1), Some(UnderWay::Alone)) {
+        if matches!(waiting.get(self.1), Some(UnderWay::Alone(number)) if *number == self.2) {
             waiting.remove(self.1);
         }
     }
@@ -76,6 +84,8 @@ pub struct Answers {
     clock: Arc<dyn Clock>,
     kept: Kept<Bytes, (DriveMark, Arc<QueryAnswer>)>,
     waiting: Mutex<Waiting>,
+    /// How many have asked alone.
+    alone: AtomicU64,
 }
 
 impl Answers {
@@ -87,6 +97,7 @@ impl Answers {
             clock: Arc::clone(&seams.clock),
             kept: Kept::new(bytes_max, ANSWER_LIFE, shown),
             waiting: Mutex::default(),
+            alone: AtomicU64::default(),
         }
     }
 
@@ -104,11 +115,11 @@ impl Answers {
         // The principal is in it.
         let key = encode(&query)?;
         let told = match self.join(&key) {
-            None => {
-                let _alone = Alone(self, &key);
+            Joined::Alone(number) => {
+                let _alone = Alone(self, &key, number);
                 self.once(&key, &query, trace).await
             }
-            Some((told, begins)) => {
+            Joined::Shared(told, begins) => {
                 if begins {
                     // Its own task: who begins may be dropped, and others still wait.
                     tokio::spawn(Arc::clone(self).run(key, query, trace).in_current_span());
@@ -120,13 +131,12 @@ impl Answers {
         told.map(Arc::unwrap_or_clone)
     }
 
-    /// Where the answer of the next call is told when one is under way, and whether the task of shared calls is to be begun. `None`
-    /// when there was none: now it is the caller's.
-    fn join(&self, key: &Bytes) -> Option<(oneshot::Receiver<Told>, bool)> {
+    fn join(&self, key: &Bytes) -> Joined {
         let mut waiting = self.waiting();
         let Some(under_way) = waiting.get_mut(key) else {
-            waiting.insert(key.clone(), UnderWay::Alone);
-            return None;
+            let number = self.alone.fetch_add(1, Ordering::Relaxed);
+            waiting.insert(key.clone(), UnderWay::Alone(number));
+            return Joined::Alone(number);
         };
         let (sender, told) = oneshot::channel();
         let begins = match under_way {
@@ -134,12 +144,12 @@ impl Answers {
                 askers.push(sender);
                 false
             }
-            UnderWay::Alone => {
+            UnderWay::Alone(_) => {
                 *under_way = UnderWay::Shared(vec![sender]);
                 true
             }
         };
-        Some((told, begins))
+        Joined::Shared(told, begins)
     }
 
     /// Questions about which a call is under way, or about to be.

@@ -42,6 +42,8 @@ const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(60);
 /// For so many looks nothing is repacked or packed in a group after a stripe was kept worse than its profile wants. Guess.
 const REST_LOOKS: u32 = 5;
+/// No stripe is begun later than so long behind the beginning of a look.
+const WRITING_MAX: Duration = Duration::from_secs(30);
 /// A dead gateway's work is taken over after this, by the group's counter, which lags the clock and never outruns it.
 const LEASE: Duration = Duration::from_secs(30);
 /// Groups that are looked at side by side.
@@ -67,6 +69,8 @@ struct Turn {
     behind: Option<StripeName>,
     /// Until when no stripe is written, by the monotonic clock: one would have been kept worse than its profile wants.
     rests_until: Duration,
+    /// When the present look writes no more stripes: the looks of other groups wait for its end.
+    look_ends: Duration,
 }
 
 /// Nodes that did not answer in this round: of many stripes only the first waits for them.
@@ -88,7 +92,12 @@ impl Core {
     pub async fn keep_collecting(&self) {
         let mut turns: BTreeMap<GroupId, Turn> = BTreeMap::new();
         loop {
-            self.seams.clock.sleep(self.look_every()).await;
+            let Some(pause) = self.look_every() else {
+                // A gateway that has just started would not look for a minute, however short the cluster's epochs are.
+                self.seams.clock.sleep(LOOK_EVERY_MIN).await;
+                continue;
+            };
+            self.seams.clock.sleep(pause).await;
             for group in self.metadata.drive_groups() {
                 turns.entry(group).or_default();
             }
@@ -100,14 +109,15 @@ impl Core {
         }
     }
 
-    fn look_every(&self) -> Duration {
-        let epoch = self.birth_epoch().unwrap_or(LOOK_EVERY_MAX);
-        (epoch * LOOK_EPOCHS).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
+    /// Between two looks; `None` until the cluster's epochs are known.
+    fn look_every(&self) -> Option<Duration> {
+        let epochs = self.birth_epoch()?.saturating_mul(LOOK_EPOCHS);
+        Some(epochs.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX))
     }
 
     /// Disks are away or full: whatever is written now would have to be written again.
     fn rest(&self, turn: &mut Turn) {
-        turn.rests_until = self.seams.clock.monotonic() + self.look_every() * REST_LOOKS;
+        turn.rests_until = self.seams.clock.monotonic() + self.look_every().unwrap_or(LOOK_EVERY_MAX) * REST_LOOKS;
     }
 
     /// A stripe that was written, when it is kept as its profile wants; `None` when disks are away or full.
@@ -132,6 +142,7 @@ impl Core {
 
     /// Packing comes second: its stripes are bounded, and what it leaves is gone on with at the next look.
     async fn look_after(&self, group: GroupId, turn: &mut Turn) {
+        turn.look_ends = self.seams.clock.monotonic() + WRITING_MAX;
         self.collect(group, turn).await;
         self.pack(group, turn).await;
     }

@@ -22,6 +22,7 @@ use protocol::metadata::query::{DriveAsk, Manifest, ManifestBlock};
 use protocol::wire_error::Failure;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -128,7 +129,14 @@ impl Core {
                     Ok::<_, Failure>((run, plain))
                 };
                 if is_alone {
-                    return Either::Left(read.boxed());
+                    let read = AssertUnwindSafe(read).catch_unwind();
+                    return Either::Left(
+                        async {
+                            read.await
+                                .unwrap_or_else(|_| Err(Failure::bug("the reading of a run panicked")))
+                        }
+                        .boxed(),
+                    );
                 }
                 // A task of its own goes on while the client is slow to take what is there; it ends with the download.
                 let task = AbortOnDropHandle::new(tokio::spawn(read.in_current_span()));

@@ -30,6 +30,9 @@ impl Core {
     /// Packs what is due in a group, a bounded part of it.
     pub(super) async fn pack(&self, group: GroupId, turn: &mut Turn) {
         for _ in 0..STRIPES_A_LOOK {
+            if self.seams.clock.monotonic() > turn.look_ends {
+                return;
+            }
             match self.pack_once(group, turn).await {
                 Ok(true) => {}
                 Ok(false) => return,
@@ -61,15 +64,13 @@ impl Core {
             return Ok(false);
         };
         let drive = facts.drive;
-        let stripe = match self.lay_due(group, drive).await? {
-            Some(closed) => {
-                let written = self.write_packed(&facts, closed).await?;
-                if written.is_none() {
-                    self.rest(turn);
-                }
-                written
+        let stripe = match self.laid_and_written(group, &facts, turn).await {
+            Err(failure) if !failure.kind.is_retryable() => {
+                // Without this every look would begin and end with the same drive.
+                tracing::warn!(%group, %drive, %failure, "small contents cannot be packed; others come first");
+                None
             }
-            None => None,
+            written => written?,
         };
         let order = PackedContents { drive, lease, stripe };
         let command = Command::Upload(UploadCommand::PackInline(order));
@@ -79,6 +80,23 @@ impl Core {
         let packed = self.seams.metrics.counter(&metrics::CONTENTS_PACKED);
         packed.with_label_values::<&str>(&[]).inc_by(u64::from(done.operations));
         Ok(true)
+    }
+
+    /// A stripe of what is due of a drive, written as its profile wants; `None` when there is too little for one, or disks are away.
+    async fn laid_and_written(
+        &self,
+        group: GroupId,
+        facts: &DriveFacts,
+        turn: &mut Turn,
+    ) -> Result<Option<NewStripe>, Failure> {
+        let Some(closed) = self.lay_due(group, facts.drive).await? else {
+            return Ok(None);
+        };
+        let written = self.write_packed(facts, closed).await?;
+        if written.is_none() {
+            self.rest(turn);
+        }
+        Ok(written)
     }
 
     async fn ask_packing(&self, group: GroupId, ask: Option<PackingAsk>) -> Result<Packing, Failure> {

@@ -40,7 +40,7 @@ impl Core {
     pub(super) async fn repack(&self, group: GroupId, turn: &mut Turn) -> Result<(), Failure> {
         for _ in 0..WRITTEN_MAX {
             let now = self.seams.clock.monotonic();
-            if now < turn.rests_until {
+            if now < turn.rests_until || now > turn.look_ends {
                 return Ok(());
             }
             let asked = Query::Repackable(turn.behind);
