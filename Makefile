@@ -38,7 +38,7 @@ fix:
 	$(CARGO) fmt --all
 	HOLDFAST_FIX=1 $(CARGO) test --release --test tidy -q the_requirement_map || true
 
-# Figures beside the machine's limits and the goals: about three minutes and four gigabytes of disk. ARGS=--one-process for one process,
+# Figures beside the machine's limits and the goals: about five minutes and four gigabytes of disk. ARGS=--one-process for one process,
 # ARGS=--largest-upload for a 10 GiB file as well, ARGS=--quick to see that it runs.
 bench: build
 	$(HOLDFAST) --version
