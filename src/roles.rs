@@ -41,11 +41,14 @@ use rpc::transport::{Handler, Peer, Transport};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a closing transport waits for its last answers.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a replica that stops waits for its workers' steps while its groups go on.
+const STEP_PATIENCE: Duration = Duration::from_secs(1);
 /// Where a disk keeps its journal and its place index.
 pub(crate) const STORE_DIR: &str = "store";
 const INDEX_DIR: &str = "index";
@@ -245,20 +248,27 @@ impl MetadataRole {
 
     /// Hands leadership over and stops.
     pub(crate) async fn stop(self) {
-        self.shutdown.request();
-        self.watched.stops();
-        self.workers.ended().await;
-        self.process.stop().await;
+        self.stop_workers_and(self.process.stop()).await;
         self.bound.close().await;
     }
 
     /// Stops with all other replicas, so that nobody is there to hand leadership over to.
     pub(crate) async fn end(self) {
+        self.stop_workers_and(self.process.end()).await;
+        self.bound.close().await;
+    }
+
+    /// Lets the workers end their steps before the groups end. A step may wait for a majority that is gone by now: it fails when the
+    /// groups end, and not only with its deadline.
+    async fn stop_workers_and(&self, end_groups: impl Future<Output = ()>) {
         self.shutdown.request();
         self.watched.stops();
-        self.workers.ended().await;
-        self.process.end().await;
-        self.bound.close().await;
+        let mut workers = pin!(self.workers.ended());
+        let have_ended = tokio::time::timeout(STEP_PATIENCE, &mut workers).await.is_ok();
+        end_groups.await;
+        if !have_ended {
+            workers.await;
+        }
     }
 }
 

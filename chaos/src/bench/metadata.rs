@@ -176,8 +176,6 @@ async fn let_nearest_follow(cluster: &DevCluster) -> anyhow::Result<()> {
 
 /// Reading at a follower is to be no slower than at the leader: one machine and one run, so no machine is too slow for it. Says
 /// nothing of a run that did not measure both.
-///
-/// shows: D-3.3 side=no-slower, SCL-1 side=no-slower
 pub(super) fn judge(figures: &[Figure]) -> anyhow::Result<()> {
     let find = |name: &str| figures.iter().find(|figure| figure.name == name);
     let (Some(nearest), Some(leader)) = (find(READS_AT_NEAREST), find(READS_IN_TURN)) else {
