@@ -74,7 +74,7 @@ mod tests {
 
     /// The bench puts and fetches this mix and reports calls and bytes a second of both.
     ///
-    /// shows: A-2
+    /// shows: A-2 scale=1/2
     #[test]
     fn nine_of_ten_files_are_small_and_four_fifths_of_the_bytes_are_of_large_ones() {
         for sizes in [FULL, QUICK] {
