@@ -154,7 +154,7 @@ tables! {
     REMOVABLE = 0x8d
     /// Of the whole group: removed stripes of which a disk could not be told, by (disk, profile, id).
     UNTOLD = 0x8e
-    /// Of the whole group: which gateway removes stripes.
+    /// Of the whole group: which gateway removes and repacks its stripes and packs its small contents.
     LEASE = 0x8f
     /// Of the control group: the cluster's id and settings.
     CLUSTER = 0x90
