@@ -377,6 +377,7 @@ fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess, bell
         Arc::clone(control),
         Arc::clone(&seams.transport),
         Arc::clone(clock),
+        seams.workers.shutdown().clone(),
         config.nodes_expected,
     ));
     let keeper = seams.workers.spawn(GroupKeeper::new(

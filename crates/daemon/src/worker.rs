@@ -157,6 +157,12 @@ impl Workers {
         Waker { notify }
     }
 
+    /// What they stop with: for a step that waits for others, which nobody needs any more then.
+    #[must_use]
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.inner.shutdown
+    }
+
     /// What is known of every worker, by name.
     #[must_use]
     pub fn statuses(&self) -> Vec<WorkerStatus> {

@@ -8,8 +8,11 @@ use super::{WorkError, command, query};
 use crate::group::Group;
 use async_trait::async_trait;
 use daemon::clock::Clock;
+use daemon::shutdown::Shutdown;
 use daemon::worker::{Next, StepError, Worker};
-use model::cluster::{ClusterMap, Membership};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use model::cluster::{ClusterMap, Membership, NodeInfo};
 use model::id::{MapVersion, NodeId};
 use model::layout::{Layout, LayoutTable};
 use model::process::{ProcessId, Role};
@@ -30,36 +33,47 @@ use std::time::Duration;
 /// a node has not taken its rows.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const PUSH_DEADLINE: Duration = Duration::from_secs(3);
+/// How many nodes are told rows in one step: some 200 KiB wait for each.
+const PUSHES_AT_ONCE: usize = 128;
+
+/// What tells one state of a table from another: the sum of its rows' versions, which only grow.
+type Sums = BTreeMap<ProfileId, u64>;
 
 /// Plans and pushes rows.
 pub struct LayoutWorker {
     control: Arc<Group>,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
+    shutdown: Shutdown,
     nodes_expected: usize,
-    told: BTreeMap<NodeId, BTreeMap<ProfileId, u64>>,
+    told: BTreeMap<NodeId, Sums>,
+    /// The node that was asked last; the next step begins behind it, so that nodes that are away hold up no other.
+    asked_last: Option<NodeId>,
     /// Up to where the control group's entries are planned for and told to everybody.
     done: Option<u64>,
-    /// The map that last moved no row, as that of a node that came back at another address: no table says that it was planned from.
-    moved_nothing: Option<MapVersion>,
+    /// The map and the tables on which the last plan moved no row: planning them again would move none.
+    settled: Option<(MapVersion, Sums)>,
 }
 
 impl LayoutWorker {
-    /// Plans for the first time once `nodes_expected` nodes have registered disks.
+    /// Plans for the first time once `nodes_expected` nodes have registered disks; tells nobody anything after `shutdown`.
     pub fn new(
         control: Arc<Group>,
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
+        shutdown: Shutdown,
         nodes_expected: usize,
     ) -> Self {
         Self {
             control,
             transport,
             clock,
+            shutdown,
             nodes_expected,
             told: BTreeMap::new(),
+            asked_last: None,
             done: None,
-            moved_nothing: None,
+            settled: None,
         }
     }
 
@@ -86,7 +100,8 @@ impl LayoutWorker {
             .filter(|node| cluster.map.disks_of(**node).next().is_some())
             .count();
         let version = cluster.map.version;
-        if ready < self.nodes_expected || is_planned(layout, version) || self.moved_nothing == Some(version) {
+        let present = (version, sums(layout));
+        if ready < self.nodes_expected || self.settled.as_ref() == Some(&present) {
             return Ok(false);
         }
         let mut has_changed = false;
@@ -111,40 +126,54 @@ impl LayoutWorker {
             has_changed = true;
         }
         if !has_changed {
-            self.moved_nothing = Some(version);
+            self.settled = Some(present);
         }
         Ok(has_changed)
     }
 
-    /// Answers whether every node has its rows.
+    /// Tells the present rows to the next of the nodes that lack them, all at once, and answers whether every node has its rows.
     async fn push(&mut self, map: &ClusterMap, layout: &Layout) -> bool {
-        let mut has_all = true;
-        for (id, node) in map.nodes.iter().filter(|(_, node)| node.membership != Membership::Out) {
-            for (profile, table) in &layout.tables {
-                let sum = table.rows.iter().map(|row| row.version.0).fold(0, u64::saturating_add);
-                if self.told.get(id).and_then(|told| told.get(profile)) == Some(&sum) {
-                    continue;
-                }
-                let peer = Peer {
-                    process: ProcessId {
-                        role: Role::Node,
-                        number: u64::from(id.0),
-                    },
-                    address: node.address,
-                };
-                if push_table(self.transport.as_ref(), &peer, table).await {
-                    self.told.entry(*id).or_default().insert(*profile, sum);
-                } else {
-                    has_all = false;
-                }
+        let present = sums(layout);
+        let mut lacking: Vec<(NodeId, &NodeInfo)> = map
+            .nodes
+            .iter()
+            .filter(|(id, node)| node.membership != Membership::Out && self.told.get(id) != Some(&present))
+            .map(|(id, node)| (*id, node))
+            .collect();
+        let behind_last = lacking.partition_point(|(id, _)| Some(*id) <= self.asked_last);
+        lacking.rotate_left(behind_last);
+        let count = lacking.len();
+        lacking.truncate(PUSHES_AT_ONCE);
+        self.asked_last = lacking.last().map(|(id, _)| *id);
+        let transport = self.transport.as_ref();
+        let mut pushes: FuturesUnordered<_> = lacking
+            .into_iter()
+            .map(|(id, node)| async move { push_tables(transport, id, node, layout).await.then_some(id) })
+            .collect();
+        let mut told = 0;
+        loop {
+            tokio::select! {
+                pushed = pushes.next() => match pushed {
+                    Some(Some(id)) => {
+                        self.told.insert(id, present.clone());
+                        told += 1;
+                    }
+                    Some(None) => {}
+                    None => return told == count,
+                },
+                () = self.shutdown.requested() => return false,
             }
         }
-        has_all
     }
 }
 
-fn is_planned(layout: &Layout, version: MapVersion) -> bool {
-    !layout.tables.is_empty() && layout.planned_from == version
+fn sums(layout: &Layout) -> Sums {
+    let sum = |table: &LayoutTable| table.rows.iter().map(|row| row.version.0).fold(0, u64::saturating_add);
+    layout
+        .tables
+        .iter()
+        .map(|(profile, table)| (*profile, sum(table)))
+        .collect()
 }
 
 fn plan_table(map: &ClusterMap, before: Option<&LayoutTable>, profile: ProfileId) -> Result<LayoutTable, String> {
@@ -153,7 +182,24 @@ fn plan_table(map: &ClusterMap, before: Option<&LayoutTable>, profile: ProfileId
         .map_err(|error| error.to_string())
 }
 
-/// True when the node took the whole table. A node that is away asks for rows itself when it meets a newer version.
+/// True when the node took every table. A node that is away asks for rows itself when it meets a newer version.
+async fn push_tables(transport: &dyn Transport, id: NodeId, node: &NodeInfo, layout: &Layout) -> bool {
+    let peer = Peer {
+        process: ProcessId {
+            role: Role::Node,
+            number: u64::from(id.0),
+        },
+        address: node.address,
+    };
+    for table in layout.tables.values() {
+        if !push_table(transport, &peer, table).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// True when the node took the whole table.
 async fn push_table(transport: &dyn Transport, peer: &Peer, table: &LayoutTable) -> bool {
     if table.rows.len() > PUSH_ROWS_MAX {
         return false;
@@ -191,7 +237,7 @@ impl Worker for LayoutWorker {
         if !self.control.is_leader() {
             self.told.clear();
             self.done = None;
-            self.moved_nothing = None;
+            self.settled = None;
             return Ok(Next::After(LOOK_EVERY));
         }
         let applied = self.control.applied_index();

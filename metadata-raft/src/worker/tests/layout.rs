@@ -1,19 +1,25 @@
 //! Rows follow the cluster map, and a map that moves none of them leaves the planner at rest.
 
-use super::Bench;
+use super::{Bench, PATIENCE};
 use crate::worker::layout::LayoutWorker;
 use crate::worker::query;
+use async_trait::async_trait;
 use daemon::clock::Clock;
+use daemon::shutdown::Shutdown;
 use daemon::worker::{Next, Worker};
 use model::cluster::{Membership, NodeInfo};
 use model::id::{CONTROL_GROUP, ClusterId, DiskId, NodeId};
 use model::layout::Layout;
 use model::profile::ProfileId;
+use protocol::frame::{Answer, Call};
 use protocol::metadata::control::{ClusterSettings, ControlCommand, NodeDisk};
 use protocol::metadata::query::ControlQuery;
 use protocol::metadata::{Command, Query, QueryAnswer};
+use rpc::transport::{Peer, RpcError, Transport};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 const NODES: u32 = 3;
 
@@ -50,8 +56,19 @@ async fn is_at_work(worker: &mut LayoutWorker) -> bool {
     matches!(worker.step().await.unwrap(), Next::Now)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_comes_back_elsewhere_moves_no_row_and_the_planner_rests() {
+/// Never answers; tells who was called.
+struct Silent(mpsc::UnboundedSender<u64>);
+
+#[async_trait]
+impl Transport for Silent {
+    async fn call(&self, peer: &Peer, _call: Call, _deadline: Duration) -> Result<Answer, RpcError> {
+        self.0.send(peer.process.number).unwrap();
+        std::future::pending().await
+    }
+}
+
+/// A bench that leads the control group of a cluster of `NODES` nodes.
+async fn cluster() -> Bench {
     let bench = Bench::of(CONTROL_GROUP).await;
     bench.lead().await;
     let settings = ClusterSettings {
@@ -69,9 +86,24 @@ async fn a_node_that_comes_back_elsewhere_moves_no_row_and_the_planner_rests() {
     for number in 1..=NODES {
         bench.run(node(number, 7_000)).await;
     }
+    bench
+}
+
+fn planner(bench: &Bench, transport: Arc<dyn Transport>, shutdown: &Shutdown) -> LayoutWorker {
     let clock: Arc<dyn Clock> = bench.clock.clone();
-    let (control, transport) = (Arc::clone(&bench.group), Arc::clone(&bench.transport));
-    let mut worker = LayoutWorker::new(control, transport, clock, NODES as usize);
+    LayoutWorker::new(
+        Arc::clone(&bench.group),
+        transport,
+        clock,
+        shutdown.clone(),
+        NODES as usize,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_elsewhere_moves_no_row_and_the_planner_rests() {
+    let bench = cluster().await;
+    let mut worker = planner(&bench, Arc::clone(&bench.transport), &Shutdown::new());
     assert!(is_at_work(&mut worker).await, "rows are planned for the first time");
     let planned = layout(&bench).await;
     assert!(planned.tables.contains_key(&ProfileId::Dev) && planned.tables.contains_key(&ProfileId::Copies));
@@ -86,4 +118,24 @@ async fn a_node_that_comes_back_elsewhere_moves_no_row_and_the_planner_rests() {
         .await;
     assert!(is_at_work(&mut worker).await, "rows leave a disk that is being emptied");
     assert_ne!(layout(&bench).await, planned);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_do_not_answer_hold_up_neither_the_others_nor_a_stop() {
+    let bench = cluster().await;
+    let (called, mut calls) = mpsc::unbounded_channel();
+    let shutdown = Shutdown::new();
+    let mut worker = planner(&bench, Arc::new(Silent(called)), &shutdown);
+    assert!(is_at_work(&mut worker).await, "rows are planned for the first time");
+    let step = tokio::spawn(async move { worker.step().await.map_err(|error| error.to_string()) });
+    let mut asked = Vec::new();
+    for _ in 0..NODES {
+        asked.push(tokio::time::timeout(PATIENCE, calls.recv()).await.unwrap().unwrap());
+    }
+    asked.sort_unstable();
+    assert_eq!(asked, [1, 2, 3], "all are told at once");
+    assert!(!step.is_finished(), "nobody has answered");
+    shutdown.request();
+    let next = tokio::time::timeout(PATIENCE, step).await.unwrap().unwrap();
+    assert!(matches!(next, Ok(Next::After(_))), "{next:?}");
 }
