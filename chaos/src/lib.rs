@@ -2,6 +2,7 @@
 
 pub mod api_fuzz;
 pub mod bench;
+pub mod carrier;
 pub mod content;
 pub mod delta;
 pub mod demo;

@@ -123,8 +123,8 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/files/{id}", patch(resumable::replace).put(resumable::replace))
         .route(
             "/upload/{key}",
-            put(resumable::put)
-                .post(resumable::post)
+            put(resumable::chunk)
+                .post(resumable::chunk)
                 .get(resumable::get)
                 .delete(resumable::delete),
         )

@@ -46,10 +46,8 @@ async fn main() {
         _ => Wires::memory(),
     };
     let seconds = argument(2, 4);
-    let mut world = World::new(wires, 3, 1);
+    let mut world = World::up(wires, 3, 1).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     let drive = Drive::create(&world).await;
     let next = Arc::new(AtomicU64::new(1));
     for at_once in [1, 8, 64, 256] {

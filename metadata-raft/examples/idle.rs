@@ -17,10 +17,8 @@ async fn main() {
         _ => Wires::quic(),
     };
     let span = Duration::from_secs(argument(3, 10));
-    let mut world = World::new(wires, 3, groups);
+    let mut world = World::up(wires, 3, groups).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     // Slots are adopted and leaders spread.
     tokio::time::sleep(Duration::from_secs(5) + Duration::from_secs(1) * groups / 2).await;
     let before = cpu();

@@ -90,10 +90,8 @@ async fn purge(world: &World, drive: Drive, folder: EntryId, entries: u64) {
 #[tokio::main]
 async fn main() {
     let entries: u64 = argument(1, 1_000_000);
-    let mut world = World::new(Wires::memory(), 3, 1);
+    let mut world = World::up(Wires::memory(), 3, 1).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     let (mine, theirs) = (
         Drive::create(&world).await,
         Drive::create_in(&world, GROUP, "eve").await,

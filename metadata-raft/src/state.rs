@@ -24,6 +24,7 @@ mod entry;
 mod erasure;
 mod feed;
 mod file_batch;
+mod filling;
 pub(crate) mod job;
 mod manifest;
 pub(crate) mod packing;

@@ -51,7 +51,7 @@ fn media(client: &Client, query: &[(&str, &str)], body: impl Into<reqwest::Body>
     request.query(query).body(body)
 }
 
-fn multipart(client: &Client, named: &Value, bytes: &str, boundary: &str) -> RequestBuilder {
+pub(crate) fn multipart(client: &Client, named: &Value, bytes: &str, boundary: &str) -> RequestBuilder {
     let head = format!("--{boundary}\r\nContent-Type: application/json\r\n\r\n{named}\r\n--{boundary}\r\n");
     let body = format!("{head}Content-Type: text/plain\r\n\r\n{bytes}\r\n--{boundary}--\r\n");
     let request = client

@@ -3,13 +3,13 @@
 //! Who sends one after the other waits for ever at the gate, so no time is measured. Not here: how fast it is (the bench, `make links`).
 
 use crate::world::{World, noise};
+use chaos::carrier::{Carrier, Ends};
 use client_sdk::client::Client;
 use client_sdk::delta::{CutContent, DeltaTarget};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// Blocks that must be under way at once.
@@ -36,27 +36,14 @@ impl Gate {
     }
 }
 
-/// A proxy whose connections stop at the gate with the beginning of a block sent.
-async fn proxy(gateway: SocketAddr, gate: Arc<Gate>) -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (client, _) = listener.accept().await.unwrap();
-            let gate = Arc::clone(&gate);
-            tokio::spawn(async move {
-                // A connection that broke is seen by its client.
-                drop(carry(client, gateway, &gate).await);
-            });
-        }
-    });
-    address
-}
-
-async fn carry(client: TcpStream, gateway: SocketAddr, gate: &Gate) -> std::io::Result<()> {
-    let server = TcpStream::connect(gateway).await?;
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
+/// The beginning of a block is sent on before its connection waits at the gate.
+async fn carry(client: TcpStream, gateway: String, gate: Arc<Gate>) -> std::io::Result<()> {
+    let Ends {
+        mut from_client,
+        mut to_server,
+        mut from_server,
+        mut to_client,
+    } = Ends::of(client, &gateway).await?;
     let there = async {
         let mut part = vec![0; PART_BYTES];
         loop {
@@ -82,11 +69,14 @@ async fn at_least_four_blocks_of_a_content_are_under_way_at_once() {
     let gate = Arc::new(Gate {
         begun: watch::Sender::new(0),
     });
-    let gateway = world.cluster.facts.url.trim_start_matches("http://").parse().unwrap();
-    let address = proxy(gateway, Arc::clone(&gate)).await;
+    let stopping = Arc::clone(&gate);
+    let carrier = Carrier::to(&world.cluster.facts.url, move |client, gateway| {
+        carry(client, gateway, Arc::clone(&stopping))
+    });
+    let carrier = carrier.await.unwrap();
     let key = world.client.digest_key().await.unwrap();
     let token = world.client.token().unwrap();
-    let client = Client::new(&format!("http://{address}")).unwrap().with_token(token);
+    let client = Client::new(&carrier.url()).unwrap().with_token(token);
     let bytes = noise(1, CONTENT_BYTES);
     let content = CutContent::of(bytes.clone().into(), &key);
     let target = DeltaTarget::New("/f".to_owned());

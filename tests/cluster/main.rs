@@ -16,6 +16,7 @@ mod capacity;
 mod child_processes;
 mod collection;
 mod conflicts;
+mod content_calls;
 mod contract;
 mod crashes;
 mod crowd;

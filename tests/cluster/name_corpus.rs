@@ -4,12 +4,12 @@
 //! A call that takes a name is a `Way`; a new one gets a line there and in `Ways::take`, and every test meets it.
 //! Not here: paths and their limits (`names`), how twins are found (metadata-raft/src/state/tests/twins.rs).
 
+use crate::content_calls::{send_media, send_multipart, send_parts, send_resumable, send_tus};
 use crate::entries::make_folder;
-use crate::world::{Answer, World, answer};
+use crate::world::{Answer, World};
 use api::entry::Entry;
 use api::twins::TwinList;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -17,7 +17,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const METADATA: &str = "/api/v1/metadata";
-const UPLOAD: &str = "/api/v1/files/upload";
+/// Of every file that a content makes.
+const BYTES: &[u8] = b"bytes";
 
 /// A call by which an entry gets a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,19 +112,15 @@ impl Ways {
                 self.post(METADATA, &wanted).await
             }
             Way::FolderByPath => self.post(METADATA, &json!({"type": "folder", "path": path})).await,
-            Way::Media => {
-                let request = world.client.request(Method::POST, UPLOAD);
-                let request = request.query(&[("uploadType", "media"), ("path", path.as_str())]);
-                world.send(request.body("bytes")).await
-            }
-            Way::Multipart => self.parts(&format!("{UPLOAD}?uploadType=multipart"), &placed).await,
+            Way::Media => send_media(world, &path, None, Bytes::from_static(BYTES)).await,
+            Way::Multipart => send_multipart(world, &placed, None, BYTES).await,
             Way::Batch => {
-                let file = json!({"parent": parent, "name": name, "size": 5});
-                self.parts("/api/v1/files/batch", &json!({"atomic": true, "files": [file]}))
-                    .await
+                let file = json!({"parent": parent, "name": name, "size": BYTES.len()});
+                let told = json!({"atomic": true, "files": [file]});
+                send_parts(world, "/api/v1/files/batch", &told, None, BYTES).await
             }
-            Way::Resumable => self.resumable(&placed).await,
-            Way::Tus => self.tus(parent, name).await,
+            Way::Resumable => send_resumable(world, &placed, Bytes::from_static(BYTES)).await,
+            Way::Tus => send_tus(world, &[("filename", name), ("parent", parent.as_str())], Bytes::new()).await,
             Way::Delta => {
                 let wanted = json!({"parent": parent, "name": name, "new_block_hashes": []});
                 self.post("/api/v1/files/new/commit", &wanted).await
@@ -146,14 +143,6 @@ impl Ways {
         }
     }
 
-    /// What is told of a content, and the content.
-    async fn parts(&self, address: &str, told: &Value) -> Answer {
-        let body = format!("--c\r\nContent-Type: application/json\r\n\r\n{told}\r\n--c\r\n\r\nbytes\r\n--c--\r\n");
-        let request = self.world.client.request(Method::POST, address).body(body);
-        let request = request.header("content-type", "multipart/related; boundary=c");
-        self.world.send(request).await
-    }
-
     async fn patch(&self, id: &str, wanted: &Value) -> Answer {
         let path = format!("{METADATA}/{id}");
         self.world.call(Method::PATCH, &path, Some(wanted)).await
@@ -161,25 +150,6 @@ impl Ways {
 
     async fn on(&self, id: &str, what: &str, wanted: &Value) -> Answer {
         self.post(&format!("{METADATA}/{id}/{what}"), wanted).await
-    }
-
-    async fn resumable(&self, placed: &Value) -> Answer {
-        let started = self.post(&format!("{UPLOAD}?uploadType=resumable"), placed).await;
-        if started.status != 200 {
-            return started;
-        }
-        let key = started.json()["upload_id"].as_str().unwrap().to_owned();
-        let chunk = self.world.client.request(Method::PUT, &format!("/upload/{key}"));
-        self.world
-            .send(chunk.header("content-range", "bytes 0-0/1").body("x"))
-            .await
-    }
-
-    async fn tus(&self, parent: &str, name: &str) -> Answer {
-        let named = format!("filename {},parent {}", STANDARD.encode(name), STANDARD.encode(parent));
-        let request = self.world.client.request(Method::POST, "/api/v1/tus");
-        let request = request.header("tus-resumable", "1.0.0").header("upload-length", "0");
-        answer(request.header("upload-metadata", named)).await
     }
 
     pub(crate) async fn children(&self, folder: &Entry) -> Vec<Entry> {

@@ -2,9 +2,11 @@
 //!
 //! Every way by which a name comes in meets every bad one. Not here: usernames (accounts).
 
+use crate::content_calls::{send_media, send_multipart};
 use crate::entries::{entry, make_folder};
 use crate::world::{Answer, World};
 use api::entry::Entry;
+use bytes::Bytes;
 use client_sdk::client::Target;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -18,20 +20,11 @@ async fn get(world: &World, path: &str) -> Answer {
 }
 
 async fn put(world: &World, path: &str) -> Answer {
-    let request = world
-        .client
-        .request(Method::POST, UPLOAD)
-        .query(&[("uploadType", "media"), ("path", path)]);
-    world.send(request.body("bytes")).await
+    send_media(world, path, None, Bytes::from_static(b"bytes")).await
 }
 
 async fn multipart(world: &World, named: &Value) -> Answer {
-    let head = format!("--cut\r\nContent-Type: application/json\r\n\r\n{named}\r\n--cut\r\n\r\n");
-    let request = world
-        .client
-        .request(Method::POST, &format!("{UPLOAD}?uploadType=multipart"));
-    let request = request.header("content-type", "multipart/related; boundary=cut");
-    world.send(request.body(format!("{head}bytes\r\n--cut--\r\n"))).await
+    send_multipart(world, named, None, b"bytes").await
 }
 
 async fn raw_json(world: &World, body: &[u8]) -> Answer {

@@ -3,20 +3,16 @@
 //! A call that takes a content is a `Way`; each meets every case. Not here: libraries that must not be linked (tests/tidy), lengths of
 //! every edge (`uploads`), names (`name_corpus`).
 
+use crate::content_calls::{send_media, send_multipart, send_resumable, send_tus};
 use crate::entries::make_folder;
-use crate::world::{World, answer};
+use crate::world::World;
 use api::entry::Entry;
 use api::file_batch::{BatchFile, FileResult};
 use api::sync::SyncRequest;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use client_sdk::delta::CutContent;
 use futures_util::future::join_all;
-use reqwest::Method;
 use serde_json::json;
-
-const UPLOAD: &str = "/api/v1/files/upload";
 
 /// A call that takes a content.
 #[derive(Clone, Copy, Debug)]
@@ -102,14 +98,9 @@ fn cases() -> Vec<Case> {
 async fn put(world: &World, way: Way, folder: &Entry, case: &Case) {
     let (client, path) = (&world.client, format!("{}/{}", folder.path, case.name));
     let bytes = Bytes::from(case.bytes.clone());
-    match way {
-        Way::Media => {
-            let request = client.request(Method::POST, UPLOAD);
-            let request = request.query(&[("uploadType", "media"), ("path", path.as_str())]);
-            let sent = world.send(request.header("content-type", case.media).body(bytes)).await;
-            assert_eq!(sent.status, 201, "{}: {sent:?}", case.name);
-        }
-        Way::Multipart => put_parts(world, &path, case).await,
+    let sent = match way {
+        Way::Media => send_media(world, &path, Some(case.media), bytes).await,
+        Way::Multipart => send_multipart(world, &json!({"path": path}), Some(case.media), &bytes).await,
         Way::Batch => {
             let file = BatchFile {
                 path: Some(path),
@@ -126,19 +117,11 @@ async fn put(world: &World, way: Way, folder: &Entry, case: &Case) {
                 "{}: {results:?}",
                 case.name
             );
+            return;
         }
         Way::Resumable => {
-            let length = bytes.len();
-            let wanted = json!({"path": path, "size": length, "mimeType": case.media});
-            let begun = world
-                .call(Method::POST, &format!("{UPLOAD}?uploadType=resumable"), Some(&wanted))
-                .await;
-            assert_eq!(begun.status, 200, "{}: {begun:?}", case.name);
-            let upload = format!("/upload/{}", begun.json()["upload_id"].as_str().unwrap());
-            let request = client.request(Method::PUT, &upload).body(bytes);
-            let range = format!("bytes 0-{}/{length}", length - 1);
-            let sent = world.send(request.header("content-range", range)).await;
-            assert_eq!(sent.status, 201, "{}: {sent:?}", case.name);
+            let told = json!({"path": path, "size": bytes.len(), "mimeType": case.media});
+            send_resumable(world, &told, bytes).await
         }
         Way::Tus => {
             let told = [
@@ -146,33 +129,10 @@ async fn put(world: &World, way: Way, folder: &Entry, case: &Case) {
                 ("filetype", case.media),
                 ("parent", folder.id.as_str()),
             ];
-            let told = told.map(|(key, value)| format!("{key} {}", STANDARD.encode(value)));
-            let request = client.request(Method::POST, "/api/v1/tus");
-            let request = request
-                .header("tus-resumable", "1.0.0")
-                .header("upload-length", bytes.len())
-                .header("upload-metadata", told.join(","))
-                .header("content-type", "application/offset+octet-stream");
-            let sent = answer(request.body(bytes)).await;
-            assert_eq!(sent.status, 201, "{}: {sent:?}", case.name);
+            send_tus(world, &told, bytes).await
         }
-        Way::Delta => put_delta(world, path, case).await,
-    }
-}
-
-/// Puts it behind what is told of it.
-async fn put_parts(world: &World, path: &str, case: &Case) {
-    let named = json!({"path": path});
-    let head = format!(
-        "--no such line\r\nContent-Type: application/json\r\n\r\n{named}\r\n--no such line\r\nContent-Type: {}\r\n\r\n",
-        case.media
-    );
-    let body = [head.as_bytes(), case.bytes.as_slice(), b"\r\n--no such line--\r\n"].concat();
-    let request = world
-        .client
-        .request(Method::POST, &format!("{UPLOAD}?uploadType=multipart"));
-    let request = request.header("content-type", "multipart/related; boundary=\"no such line\"");
-    let sent = world.send(request.body(body)).await;
+        Way::Delta => return put_delta(world, path, case).await,
+    };
     assert_eq!(sent.status, 201, "{}: {sent:?}", case.name);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Not here: a gateway's own retries (metadata-raft and gateway test them).
 
-use crate::entries::entry;
+use crate::entries::{entry, multipart};
 use crate::world::{Answer, World, noise};
 use client_sdk::client::Client;
 use reqwest::{Method, RequestBuilder};
@@ -20,16 +20,6 @@ fn create(client: &Client, key: &str, wanted: &Value) -> RequestBuilder {
 fn media(client: &Client, key: &str, query: &[(&str, &str)], bytes: Vec<u8>) -> RequestBuilder {
     let request = client.request(Method::POST, "/api/v1/files/upload").header(KEY, key);
     request.query(&[("uploadType", "media")]).query(query).body(bytes)
-}
-
-fn multipart(client: &Client, key: &str, boundary: &str, named: &Value, bytes: &str) -> RequestBuilder {
-    let head = format!("--{boundary}\r\nContent-Type: application/json\r\n\r\n{named}\r\n--{boundary}\r\n");
-    let body = format!("{head}Content-Type: text/plain\r\n\r\n{bytes}\r\n--{boundary}--\r\n");
-    let request = client.request(Method::POST, "/api/v1/files/upload").header(KEY, key);
-    request
-        .query(&[("uploadType", "multipart")])
-        .header("content-type", format!("multipart/related; boundary={boundary}"))
-        .body(body)
 }
 
 fn same(first: &Answer, second: &Answer) {
@@ -128,7 +118,7 @@ async fn a_repeated_upload_is_known_by_its_target_and_its_bytes() {
         let text = "t".repeat(length);
         let named = |name: &str| json!({"path": format!("/parts/{name}{number}"), "parents": true});
         let send = |boundary: &str, named: Value, text: &str| {
-            world.send(multipart(&world.client, &key, boundary, &named, text))
+            world.send(multipart(&world.client, &named, text, boundary).header(KEY, key.as_str()))
         };
         let first = send("cut", named("a"), &text).await;
         assert_eq!(first.status, 201);

@@ -3,15 +3,13 @@
 //! Invariant: a byte is counted before it goes on, so that all of an answer is counted when its reader has it.
 //! Not here: what TCP and IP add.
 
-use anyhow::Context;
+use crate::carrier::{Carrier, Ends};
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Sub;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::net::TcpStream;
 
 const PART_BYTES: usize = 64 << 10;
 
@@ -50,29 +48,22 @@ struct Counters {
 
 /// The proxy. It and its connections end when the value is dropped.
 pub(super) struct Wire {
-    address: SocketAddr,
+    carrier: Carrier,
     counters: Arc<Counters>,
-    serving: JoinHandle<()>,
 }
 
 impl Wire {
     /// Begins to pass on what comes in to the server at `url`.
     pub(super) async fn to(url: &str) -> anyhow::Result<Self> {
-        let host = url.strip_prefix("http://").context("a dev cluster speaks plain HTTP")?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
-        let serving = tokio::spawn(serve(listener, host.to_owned(), Arc::clone(&counters)));
-        Ok(Self {
-            address,
-            counters,
-            serving,
-        })
+        let counting = Arc::clone(&counters);
+        let carrier = Carrier::to(url, move |client, host| carry(client, host, Arc::clone(&counting))).await?;
+        Ok(Self { carrier, counters })
     }
 
     /// Where it listens.
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.carrier.url()
     }
 
     /// What has passed since the start.
@@ -84,34 +75,11 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-async fn serve(listener: TcpListener, host: String, counters: Arc<Counters>) {
-    let mut connections = JoinSet::new();
-    // When the listener fails the clients are told by their connections.
-    while let Ok((client, _)) = listener.accept().await {
-        let (host, counters) = (host.clone(), Arc::clone(&counters));
-        connections.spawn(async move {
-            // A connection that broke is seen by its client.
-            drop(carry(client, &host, &counters).await);
-        });
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn carry(client: TcpStream, host: &str, counters: &Counters) -> io::Result<()> {
-    let gateway = TcpStream::connect(host).await?;
-    client.set_nodelay(true)?;
-    gateway.set_nodelay(true)?;
-    let (from_client, to_client) = client.into_split();
-    let (from_gateway, to_gateway) = gateway.into_split();
+async fn carry(client: TcpStream, host: String, counters: Arc<Counters>) -> io::Result<()> {
+    let ends = Ends::of(client, &host).await?;
     tokio::try_join!(
-        pass(from_client, to_gateway, &counters.sent),
-        pass(from_gateway, to_client, &counters.received)
+        pass(ends.from_client, ends.to_server, &counters.sent),
+        pass(ends.from_server, ends.to_client, &counters.received)
     )?;
     Ok(())
 }
@@ -152,7 +120,8 @@ mod tests {
         });
         let wire = Wire::to(&url).await.unwrap();
         for round in 1..=2 {
-            let mut stream = TcpStream::connect(wire.address).await.unwrap();
+            let address = wire.url().replace("http://", "");
+            let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(b"hello").await.unwrap();
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await.unwrap();

@@ -4,15 +4,13 @@
 //! as a slow link holds it back. Bytes are HTTP's: what TCP and IP add is not counted.
 //! Not here: losses and cuts, and windows of TCP, which on loopback are the kernel's.
 
-use anyhow::Context;
+use crate::carrier::{Carrier, Ends};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 const PART_BYTES: usize = 64 << 10;
@@ -77,8 +75,7 @@ struct Part {
 
 /// The link. It and its connections end when the value is dropped.
 pub struct Link {
-    address: SocketAddr,
-    serving: JoinHandle<()>,
+    carrier: Carrier,
 }
 
 impl Link {
@@ -86,49 +83,29 @@ impl Link {
     ///
     /// Errors: another scheme, no free port.
     pub async fn to(url: &str, shape: Shape) -> anyhow::Result<Self> {
-        let host = url.strip_prefix("http://").context("a dev cluster speaks plain HTTP")?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let serving = tokio::spawn(serve(listener, host.to_owned(), shape));
-        Ok(Self { address, serving })
+        let (there, back) = (Arc::new(Way::new(shape)), Arc::new(Way::new(shape)));
+        let carrier = Carrier::to(url, move |client, host| {
+            carry(client, host, Arc::clone(&there), Arc::clone(&back))
+        });
+        let carrier = carrier.await?;
+        Ok(Self { carrier })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.carrier.url()
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-async fn serve(listener: TcpListener, host: String, shape: Shape) {
-    let (there, back) = (Arc::new(Way::new(shape)), Arc::new(Way::new(shape)));
-    let mut connections = JoinSet::new();
-    // When the listener fails the clients are told by their connections.
-    while let Ok((client, _)) = listener.accept().await {
-        let (host, there, back) = (host.clone(), Arc::clone(&there), Arc::clone(&back));
-        connections.spawn(async move {
-            // A connection that broke is seen by its client.
-            drop(carry(client, &host, &there, &back).await);
-        });
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn carry(client: TcpStream, host: &str, there: &Way, back: &Way) -> io::Result<()> {
+async fn carry(client: TcpStream, host: String, there: Arc<Way>, back: Arc<Way>) -> io::Result<()> {
     // A handshake goes there and back before the first byte.
     tokio::time::sleep(2 * there.shape.delay).await;
-    let server = TcpStream::connect(host).await?;
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    tokio::try_join!(pass(from_client, to_server, there), pass(from_server, to_client, back))?;
+    let ends = Ends::of(client, &host).await?;
+    tokio::try_join!(
+        pass(ends.from_client, ends.to_server, &there),
+        pass(ends.from_server, ends.to_client, &back)
+    )?;
     Ok(())
 }
 
@@ -176,6 +153,10 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
+    fn address_of(link: &Link) -> String {
+        link.url().replace("http://", "")
+    }
+
     #[tokio::test]
     async fn every_byte_comes_through_each_way_and_none_sooner_than_the_link_allows() {
         let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -196,7 +177,7 @@ mod tests {
         };
         let link = Link::to(&url, shape).await.unwrap();
         let begun = Instant::now();
-        let mut stream = TcpStream::connect(link.address).await.unwrap();
+        let mut stream = TcpStream::connect(address_of(&link)).await.unwrap();
         stream.write_all(&asked).await.unwrap();
         let mut found = Vec::new();
         stream.read_to_end(&mut found).await.unwrap();
@@ -235,7 +216,7 @@ mod tests {
         let link = Link::to(&url, shape).await.unwrap();
         let begun = Instant::now();
         let read = || async {
-            let mut stream = TcpStream::connect(link.address).await.unwrap();
+            let mut stream = TcpStream::connect(address_of(&link)).await.unwrap();
             let mut found = Vec::new();
             stream.read_to_end(&mut found).await.unwrap();
             assert_eq!(found.len(), 100_000);

@@ -49,13 +49,21 @@ impl Modify for Shared {
     }
 }
 
-/// A handler may answer `PUT` as it answers `PATCH`; then they are two operations all the same, and each needs a name of its own.
+/// A handler may answer two methods alike; then they are two operations all the same, and each needs a name of its own.
 fn name_apart(item: &mut PathItem) {
-    let of_patch = item.patch.as_ref().and_then(|patch| patch.operation_id.as_deref());
-    if let (Some(put), Some(name)) = (&mut item.put, of_patch)
-        && put.operation_id.as_deref() == Some(name)
+    rename(item.patch.as_ref(), item.put.as_mut(), |name| format!("{name}_by_put"));
+    rename(item.put.as_ref(), item.post.as_mut(), |name| {
+        name.replacen("put", "post", 1)
+    });
+}
+
+/// Gives an operation another name when it has that of the first.
+fn rename(first: Option<&Operation>, second: Option<&mut Operation>, other: impl Fn(&str) -> String) {
+    let name = first.and_then(|first| first.operation_id.as_deref());
+    if let (Some(name), Some(second)) = (name, second)
+        && second.operation_id.as_deref() == Some(name)
     {
-        put.operation_id = Some(format!("{name}_by_put"));
+        second.operation_id = Some(other(name));
     }
 }
 
@@ -130,8 +138,7 @@ fn words(status: &str) -> &'static str {
         super::upload::upload,
         super::resumable::start_alias,
         super::resumable::replace,
-        super::resumable::put,
-        super::resumable::post,
+        super::resumable::chunk,
         super::resumable::get,
         super::resumable::delete,
         super::tus::options,

@@ -288,8 +288,8 @@ impl FromRequestParts<Arc<App>> for Holder {
     }
 }
 
-/// Sends a chunk, or asks how far the upload is.
-#[utoipa::path(put, path = "/upload/{key}", operation_id = "put_chunk",
+/// Sends a chunk, or asks how far the upload is; by `PUT`, or by `POST` for the clients that use it.
+#[utoipa::path(method(put, post), path = "/upload/{key}", operation_id = "put_chunk",
     params(("key" = String, Path, description = "As it was given at the start."),
         ("Content-Range" = Option<String>, Header, description = "`bytes 0-262143/*` with a chunk, `bytes */*` to ask.")),
     request_body(content = String, content_type = "application/octet-stream"),
@@ -301,28 +301,7 @@ impl FromRequestParts<Arc<App>> for Holder {
         (status = 308, body = UploadProgress, headers(("Range" = Option<String>, description = "`bytes=0-` and the last byte that is stored, if any is."),
             ("X-Upload-Expires" = String, description = "When the upload ends by its age."))),
         (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
-pub async fn put(State(app): State<Arc<App>>, holder: Holder, request: Request) -> Result<Response, HttpError> {
-    chunk(&app, &holder, request).await
-}
-
-/// As `PUT`, for the clients that use it.
-#[utoipa::path(post, path = "/upload/{key}", operation_id = "post_chunk",
-    params(("key" = String, Path, description = "As it was given at the start."),
-        ("Content-Range" = Option<String>, Header, description = "`bytes 0-262143/*` with a chunk, `bytes */*` to ask.")),
-    request_body(content = String, content_type = "application/octet-stream"),
-    responses((status = 200, body = ChunkAnswer, headers(("ETag" = Option<String>, description = "Of a content that is whole."),
-            ("Range" = Option<String>, description = "`bytes=0-` and the last byte that is stored, while some are and others lack."),
-            ("X-Upload-Expires" = Option<String>, description = "When the upload ends by its age, while bytes lack."),
-            ("X-HTTP-Status-Code-Override" = Option<String>, description = "308 for whoever sends `X-GUploader-No-308: yes`."))),
-        (status = 201, body = Uploaded, headers(("ETag" = String, description = "The entry's id and the version of its content."))),
-        (status = 308, body = UploadProgress, headers(("Range" = Option<String>, description = "`bytes=0-` and the last byte that is stored, if any is."),
-            ("X-Upload-Expires" = String, description = "When the upload ends by its age."))),
-        (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
-pub async fn post(State(app): State<Arc<App>>, holder: Holder, request: Request) -> Result<Response, HttpError> {
-    chunk(&app, &holder, request).await
-}
-
-async fn chunk(app: &Arc<App>, holder: &Holder, request: Request) -> Result<Response, HttpError> {
+pub async fn chunk(State(app): State<Arc<App>>, holder: Holder, request: Request) -> Result<Response, HttpError> {
     let headers = request.headers().clone();
     let chunk = read_range(&headers)?;
     let end = chunk
@@ -341,8 +320,8 @@ async fn chunk(app: &Arc<App>, holder: &Holder, request: Request) -> Result<Resp
         .resume(&holder.caller, admitted, holder.upload, chunk, body)
         .await;
     match standing {
-        Ok(standing) => answer(app, &headers, standing),
-        Err(failure) => Err(enrich(app, &holder.caller, failure).await),
+        Ok(standing) => answer(&app, &headers, standing),
+        Err(failure) => Err(enrich(&app, &holder.caller, failure).await),
     }
 }
 

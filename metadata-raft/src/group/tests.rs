@@ -403,20 +403,7 @@ async fn a_fresh_replica_is_fed_by_a_snapshot_when_the_log_is_purged() {
         last = world.put(&format!("put {number}")).await;
     }
     let leader = linearized(&world).await;
-    leader.mark_if_due(true).await.unwrap();
-    leader
-        .raft
-        .wait(Some(PATIENCE))
-        .metrics(|metrics| metrics.snapshot.is_some(), "a mark")
-        .await
-        .unwrap();
-    leader.raft.trigger().purge_log(last).await.unwrap();
-    leader
-        .raft
-        .wait(Some(PATIENCE))
-        .metrics(|metrics| metrics.purged.is_some(), "purged")
-        .await
-        .unwrap();
+    installs::purge_all(&leader).await;
     world.machines.insert(4, Machine::empty());
     let fresh = world.start(4).await.unwrap();
     leader.raft.add_learner(4, info(), true).await.unwrap();
@@ -439,23 +426,10 @@ async fn a_fresh_replica_is_fed_by_a_snapshot_when_the_log_is_purged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_state_is_older_than_its_purged_log_does_not_start() {
     let mut world = bootstrapped().await;
-    let last = world.put("put").await;
+    world.put("put").await;
     let leader = linearized(&world).await;
     let id = leader.replica.0;
-    leader.mark_if_due(true).await.unwrap();
-    leader
-        .raft
-        .wait(Some(PATIENCE))
-        .metrics(|metrics| metrics.snapshot.is_some(), "a mark")
-        .await
-        .unwrap();
-    leader.raft.trigger().purge_log(last).await.unwrap();
-    leader
-        .raft
-        .wait(Some(PATIENCE))
-        .metrics(|metrics| metrics.purged.is_some(), "purged")
-        .await
-        .unwrap();
+    installs::purge_all(&leader).await;
     drop(leader);
     world.stop(id).await;
     world.machines.get_mut(&id).unwrap().kv = Arc::new(MemoryKv::new());

@@ -76,14 +76,8 @@ fn rows_key(profile: ProfileId, run: u32) -> bytes::Bytes {
 
 /// The time of a slot; `not_mine` when the group does not own it, `not_configured` before it knows its epochs.
 fn now(kv: &dyn KvRead, slot: Slot, wall: WallTime) -> Outcome<Now> {
-    let Some(owned) = load::<OwnedSlot>(kv, &slot_key(slot))? else {
-        return Err((&codes::NOT_MINE).into());
-    };
-    let Some(settings) = load::<GroupSettings>(kv, &settings_key())? else {
-        return Err((&codes::NOT_CONFIGURED).into());
-    };
-    let group: GroupAge = load(kv, &age_key())?.unwrap_or_default();
-    let age = Age(group.counter_ms.saturating_add_signed(owned.offset_ms));
+    let age = of_slot(kv, slot)?;
+    let settings = settings(kv)?;
     let birth_epoch = age.epoch(Duration::from_millis(settings.birth_epoch_ms));
     let age_hour = u32::try_from(age.0 / HOUR_MS).unwrap_or(u32::MAX);
     Ok(Now {
@@ -127,9 +121,20 @@ pub(crate) fn counter_ms(kv: &dyn KvRead) -> Outcome<u64> {
 }
 
 /// What a slot's age is ahead of the group's counter; `not_mine` when the group does not own it.
-pub(crate) fn offset_ms(kv: &dyn KvRead, slot: Slot) -> Outcome<i64> {
+fn offset_ms(kv: &dyn KvRead, slot: Slot) -> Outcome<i64> {
     let owned = load::<OwnedSlot>(kv, &slot_key(slot))?.ok_or(&codes::NOT_MINE)?;
     Ok(owned.offset_ms)
+}
+
+/// A slot's own age; `not_mine` when the group does not own it.
+pub(crate) fn of_slot(kv: &dyn KvRead, slot: Slot) -> Outcome<Age> {
+    let offset_ms = offset_ms(kv, slot)?;
+    Ok(Age(counter_ms(kv)?.saturating_add_signed(offset_ms)))
+}
+
+/// The group's counter when a slot is of this age; `not_mine` when the group does not own it.
+pub(crate) fn counter_at(kv: &dyn KvRead, slot: Slot, age: Age) -> Outcome<u64> {
+    Ok(age.0.saturating_sub_signed(offset_ms(kv, slot)?))
 }
 
 /// The group's settings; `not_configured` before it was told them.
@@ -190,9 +195,7 @@ fn configure(tx: &mut Overlay<'_>, settings: &GroupSettings) -> Outcome<()> {
 }
 
 fn advance(tx: &mut Overlay<'_>, term: u64, led_ms: u64) -> Outcome<()> {
-    let Some(settings) = load::<GroupSettings>(&*tx, &settings_key())? else {
-        return Err((&codes::NOT_CONFIGURED).into());
-    };
+    let settings = settings(&*tx)?;
     let mut age: GroupAge = load(&*tx, &age_key())?.unwrap_or_default();
     // A late command of an older term, or one overtaken by a later one of its own, adds nothing.
     if term < age.term {

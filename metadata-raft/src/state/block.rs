@@ -14,6 +14,7 @@ use crate::state::packing;
 use crate::state::store::{Outcome, broken, load, require, save};
 use crate::state::stripe;
 use crate::state::usage;
+use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::KvRead;
 use model::digest::Digest;
@@ -115,8 +116,7 @@ pub(crate) fn enter(
         }
         tx.delete(keys::stripe_block(stripe, offset));
         stripe::shift_living(tx, profile, stripe, -i64::from(sealed_bytes))?;
-        put(tx, drive.drive, block, &BlockRecord { place, ..known })?;
-        name_in_stripe(tx, drive.drive, block, place)?;
+        replace_place(tx, drive.drive, block, known, place)?;
         return Ok(true);
     }
     let block = drive.next_block;
@@ -166,8 +166,7 @@ pub(crate) fn switch(
     if let StoredPlace::Stripe { stripe, offset, .. } = was {
         tx.delete(keys::stripe_block(stripe, offset));
     }
-    put(tx, drive, block, &BlockRecord { place, ..known })?;
-    name_in_stripe(tx, drive, block, place)?;
+    replace_place(tx, drive, block, known, place)?;
     Ok(true)
 }
 
@@ -198,11 +197,15 @@ fn inline_bytes(sealed: &[u8]) -> u32 {
     u32::try_from(sealed.len()).unwrap_or(u32::MAX)
 }
 
+/// The sealed bytes of a block that lies in the inline table.
+pub(crate) fn inline(kv: &dyn KvRead, drive: DriveId, block: BlockId) -> Outcome<Bytes> {
+    let sealed = kv.get(&keys::inline(drive, block))?;
+    sealed.ok_or_else(|| broken("an inline block has no bytes"))
+}
+
 /// The sealed length of a block that lies in the inline table.
 pub(crate) fn inline_length(kv: &dyn KvRead, drive: DriveId, block: BlockId) -> Outcome<u32> {
-    let sealed = kv.get(&keys::inline(drive, block))?;
-    let sealed = sealed.ok_or_else(|| broken("an inline block has no bytes"))?;
-    Ok(inline_bytes(&sealed))
+    Ok(inline_bytes(&inline(kv, drive, block)?))
 }
 
 /// Has a block lie at another place from now on. What it left there is the caller's.

@@ -103,8 +103,7 @@ pub(crate) fn sweep_blocks(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> O
 pub(crate) fn closes_at(kv: &dyn KvRead, stripe: StripeId) -> Outcome<u64> {
     let epoch_ms = age::settings(kv)?.birth_epoch_ms;
     let behind = u64::from(stripe.born().0) + u64::from(BirthEpoch::OPEN_EPOCHS) + 1;
-    let offset_ms = age::offset_ms(kv, stripe.slot())?;
-    Ok(behind.saturating_mul(epoch_ms).saturating_sub_signed(offset_ms))
+    age::counter_at(kv, stripe.slot(), Age(behind.saturating_mul(epoch_ms)))
 }
 
 /// Whether no command can name a stripe of this id any more.

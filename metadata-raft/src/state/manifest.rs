@@ -3,9 +3,8 @@
 use crate::state::block::{self, StoredPlace};
 use crate::state::drive::DriveRecord;
 use crate::state::entry;
-use crate::state::keys;
 use crate::state::page;
-use crate::state::store::{Outcome, broken, require};
+use crate::state::store::{Outcome, require};
 use crate::state::stripe;
 use crate::state::version;
 use kv::seam::KvRead;
@@ -104,10 +103,7 @@ pub(crate) fn rows(kv: &dyn KvRead, entry: EntryId, number: Option<u64>, first: 
 fn place(kv: &dyn KvRead, drive: DriveId, id: BlockId, stripes: &mut Stripes) -> Outcome<PlacedBlock> {
     let record = block::get(kv, drive, id)?;
     let place = match record.place {
-        StoredPlace::Inline => {
-            let sealed = kv.get(&keys::inline(drive, id))?;
-            BlockPlace::Inline(sealed.ok_or_else(|| broken("an inline block has no bytes"))?)
-        }
+        StoredPlace::Inline => BlockPlace::Inline(block::inline(kv, drive, id)?),
         StoredPlace::Stripe {
             profile,
             stripe,

@@ -11,10 +11,10 @@ use crate::state::age::{self, Now};
 use crate::state::block::{self, StoredPlace};
 use crate::state::collection::{self, TABLE_PREFIX_BYTES};
 use crate::state::drive;
+use crate::state::filling::{self, FilledTo};
 use crate::state::keys::{self, DRIVE_PREFIX_BYTES, Key};
 use crate::state::store::{Outcome, broken, list, load, save};
 use crate::state::stripe;
-use crate::state::waiting;
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
@@ -47,11 +47,7 @@ pub(crate) struct InlineCounts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Filled {
     /// All before this place have their rows.
-    UpTo {
-        slot: u16,
-        /// The end of the last block's key.
-        after: Bytes,
-    },
+    UpTo(FilledTo),
     /// All have.
     Whole,
 }
@@ -130,7 +126,7 @@ pub(crate) fn looked_at(kv: &dyn KvRead, drive: DriveId) -> Outcome<Option<Age>>
 
 /// The key under which a drive that is looked at then stands in the group's queue.
 pub(crate) fn queue_key(kv: &dyn KvRead, drive: DriveId, due: Age) -> Outcome<Bytes> {
-    let counter_ms = due.0.saturating_sub_signed(age::offset_ms(kv, drive.slot())?);
+    let counter_ms = age::counter_at(kv, drive.slot(), due)?;
     Ok(keys::packing_due(counter_ms, drive))
 }
 
@@ -233,7 +229,7 @@ pub(crate) fn describe(kv: &dyn KvRead, ask: Option<&PackingAsk>) -> Outcome<Pac
         return Ok(packing);
     };
     // Asked first: it refuses a slot that is another group's.
-    let now = age_of(kv, ask.drive.slot())?;
+    let now = age::of_slot(kv, ask.drive.slot())?;
     packing.drive = Some(drive::get(kv, ask.drive)?.facts());
     let span = span(kv)?;
     let prefix = Key::of_drive(ask.drive, keys::PACKABLE).done();
@@ -259,18 +255,12 @@ pub(crate) fn describe(kv: &dyn KvRead, ask: Option<&PackingAsk>) -> Outcome<Pac
     Ok(packing)
 }
 
-fn age_of(kv: &dyn KvRead, slot: Slot) -> Outcome<Age> {
-    let offset_ms = age::offset_ms(kv, slot)?;
-    Ok(Age(age::counter_ms(kv)?.saturating_add_signed(offset_ms)))
-}
-
 fn filled_key() -> Bytes {
     Key::of_group(keys::PACKING_FILLED).done()
 }
 
 fn filled(kv: &dyn KvRead) -> Outcome<Filled> {
-    let (slot, after) = (0, Bytes::new());
-    Ok(load(kv, &filled_key())?.unwrap_or(Filled::UpTo { slot, after }))
+    Ok(load(kv, &filled_key())?.unwrap_or(Filled::UpTo(FilledTo::begin_of(0))))
 }
 
 /// A group that is new has nothing to be filled in.
@@ -285,35 +275,17 @@ pub(crate) fn is_filled(kv: &dyn KvRead) -> Outcome<bool> {
 
 /// Enters inline blocks that an earlier release left, a bounded number of blocks and slots a command; nothing once all have rows.
 pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
-    let Filled::UpTo { slot: begun, mut after } = filled(&*tx)? else {
+    let Filled::UpTo(at) = filled(&*tx)? else {
         return Ok(());
     };
-    let mut left = FILLED_AT_ONCE;
-    for slot in age::owned_slots(&*tx)? {
-        if slot.number() < begun {
-            continue;
-        }
-        if slot.number() > begun {
-            after = Bytes::new();
-        }
-        let prefix = Key::of_slot(slot, keys::INLINE).done();
-        let rows = tx.scan(&waiting::behind(&prefix, &after, left))?;
-        for (key, sealed) in &rows {
-            let (drive, block) = (
-                DriveId(keys::u64_at(key, TABLE_PREFIX_BYTES)),
-                BlockId(keys::last_u64(key)),
-            );
-            enter_missing(tx, drive, block, sealed.len())?;
-            after = key.slice(prefix.len()..);
-        }
-        // A slot counts as a block, so that empty ones are bounded too.
-        left = left.saturating_sub(rows.len() + 1);
-        if left == 0 {
-            let slot = slot.number();
-            return save(tx, filled_key(), &Filled::UpTo { slot, after });
-        }
+    let rest = filling::go_on(tx, at, keys::INLINE, FILLED_AT_ONCE, |tx, key, sealed| {
+        let drive = DriveId(keys::u64_at(key, TABLE_PREFIX_BYTES));
+        enter_missing(tx, drive, BlockId(keys::last_u64(key)), sealed.len())
+    })?;
+    match rest {
+        Some(at) => save(tx, filled_key(), &Filled::UpTo(at)),
+        None => begin(tx),
     }
-    save(tx, filled_key(), &Filled::Whole)
 }
 
 fn enter_missing(tx: &mut Overlay<'_>, drive: DriveId, block: BlockId, sealed_bytes: usize) -> Outcome<()> {

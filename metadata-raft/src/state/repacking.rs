@@ -10,10 +10,10 @@ use crate::state::age::{self, Now};
 use crate::state::block::{self, BlockRecord, StoredPlace};
 use crate::state::collection::{self, TABLE_PREFIX_BYTES};
 use crate::state::drive;
+use crate::state::filling::{self, FilledTo};
 use crate::state::keys::{self, Key};
 use crate::state::store::{Outcome, list, load, require, save};
 use crate::state::stripe::{self, StripeRecord};
-use crate::state::waiting;
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{KvRead, Scan};
@@ -24,21 +24,12 @@ use model::stripe::{STRIPE_TARGET_BYTES, StripeId};
 use protocol::codes;
 use protocol::metadata::query::COLLECTION_STRIPES_MAX;
 use protocol::metadata::repacking::{LivingBlock, REPACKED_BLOCKS_MAX, Repackable, Repacked, Repacking, SparseStripe};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const _: () = assert!(
     REPACKED_BLOCKS_MAX < COMMAND_OPERATIONS_MAX,
     "a stripe and its blocks are the sub-operations of one command"
 );
-
-/// How far the stripes of an earlier release were queued.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Filled {
-    slot: u16,
-    /// The end of the last one's key.
-    after: Bytes,
-}
 
 /// Whether less than half of a stripe lives and somebody may still read it.
 pub(crate) fn is_thin(record: &StripeRecord) -> bool {
@@ -170,12 +161,9 @@ fn filled_key() -> Bytes {
     Key::of_group(keys::REPACKABLE_FILLED).done()
 }
 
-fn filled(kv: &dyn KvRead) -> Outcome<Filled> {
-    let start = Filled {
-        slot: 0,
-        after: Bytes::new(),
-    };
-    Ok(load(kv, &filled_key())?.unwrap_or(start))
+/// How far the stripes of an earlier release were queued; the slot behind the last one when all were.
+fn filled(kv: &dyn KvRead) -> Outcome<FilledTo> {
+    Ok(load(kv, &filled_key())?.unwrap_or(FilledTo::begin_of(0)))
 }
 
 /// Whether every stripe that is to be repacked stands in the queue.
@@ -185,45 +173,25 @@ pub(crate) fn is_filled(kv: &dyn KvRead) -> Outcome<bool> {
 
 /// A group that is new has nothing to be filled in.
 pub(crate) fn begin(tx: &mut Overlay<'_>) -> Outcome<()> {
-    let end = Filled {
-        slot: SLOTS,
-        after: Bytes::new(),
-    };
-    save(tx, filled_key(), &end)
+    save(tx, filled_key(), &FilledTo::begin_of(SLOTS))
 }
 
 /// Queues what an earlier release left, by a look at a bounded number of slots and stripes a command; nothing once all were looked at.
 pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
-    let mut at = filled(&*tx)?;
+    let at = filled(&*tx)?;
     if at.slot == SLOTS {
         return Ok(());
     }
-    let (begun, mut left) = (at.slot, COMMAND_OPERATIONS_MAX);
-    let slots = age::owned_slots(&*tx)?.into_iter();
-    for slot in slots.filter(|slot| slot.number() >= begun) {
-        if slot.number() > at.slot {
-            at = Filled {
-                slot: slot.number(),
-                after: Bytes::new(),
-            };
+    let rest = filling::go_on(tx, at, keys::STRIPE, COMMAND_OPERATIONS_MAX, |tx, key, _| {
+        let (profile, id) = collection::named(key)?;
+        let record = stripe::get(&*tx, profile, id)?;
+        if is_sparse(&*tx, id, &record)? {
+            queue(tx, profile, id)?;
         }
-        let prefix = Key::of_slot(slot, keys::STRIPE).done();
-        let rows = tx.scan(&waiting::behind(&prefix, &at.after, left))?;
-        let looked_at = rows.len();
-        for (key, _) in rows {
-            let (profile, id) = collection::named(&key)?;
-            let record = stripe::get(&*tx, profile, id)?;
-            if is_sparse(&*tx, id, &record)? {
-                queue(tx, profile, id)?;
-            }
-            at.after = key.slice(prefix.len()..);
-        }
-        // A slot counts as one more, so that many without stripes are no long command either.
-        left = left.saturating_sub(looked_at + 1);
-        if left == 0 {
-            // Perhaps this slot has no more: then the next command finds nothing behind that place and goes on.
-            return save(tx, filled_key(), &at);
-        }
+        Ok(())
+    })?;
+    match rest {
+        Some(at) => save(tx, filled_key(), &at),
+        None => begin(tx),
     }
-    begin(tx)
 }

@@ -49,7 +49,7 @@ use protocol::metadata::upload::{
     Committed, DirectContent, NewBlock, NewStripe, PageRows, Survival, UploadCommand, UploadTarget,
 };
 use protocol::metadata::user::{NewDrive, UserCommand};
-use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply, RequestKey};
+use protocol::metadata::{Command, CommandAnswer, Envelope, Query, QueryAnswer, Reply, RequestKey, RequestLife};
 use protocol::wire_error::Failure;
 
 const EPOCH_MS: u64 = 2_000;
@@ -68,6 +68,17 @@ struct Bench {
     /// Writes of the last command.
     writes: usize,
     epoch_ms: u64,
+}
+
+/// The same whenever it is asked for.
+fn request_key(life: RequestLife) -> RequestKey {
+    RequestKey {
+        source: 1,
+        id: 2,
+        asked: [3; 32],
+        life,
+        made_hour: None,
+    }
 }
 
 fn digest(text: &str) -> Digest {

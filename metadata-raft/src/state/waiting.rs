@@ -9,6 +9,7 @@
 
 use crate::state::age;
 use crate::state::collection;
+use crate::state::filling::FilledTo;
 use crate::state::keys::{self, Key};
 use crate::state::retention;
 use crate::state::store::{Outcome, broken, load, save};
@@ -103,14 +104,6 @@ struct Filled {
     drive: u64,
 }
 
-/// How far the dying stripes of a slot were queued, where one command could not take them all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct FilledStripes {
-    slot: u16,
-    /// The end of the last one's key.
-    after: Bytes,
-}
-
 impl Work {
     pub(crate) fn job(drive: DriveId, number: u64) -> Self {
         Self {
@@ -170,7 +163,7 @@ fn counter_at(kv: &dyn KvRead, work: Work, due: Age) -> Outcome<u64> {
     if due == AT_ONCE {
         return Ok(0);
     }
-    Ok(due.0.saturating_sub_signed(age::offset_ms(kv, work.drive.slot())?))
+    age::counter_at(kv, work.drive.slot(), due)
 }
 
 /// Notes that work is due at this age of its slot, unless it is noted already for then or before.
@@ -293,7 +286,7 @@ fn idle_filled_key() -> Bytes {
     Key::of_group(keys::COLLECTION_FILLED).done()
 }
 
-/// How far the dying stripes of the slot at which that stands.
+/// How far the dying stripes of the slot at which that stands, where one command could not take them all.
 fn stripes_filled_key() -> Bytes {
     Key::of_group(keys::COLLECTION_FILLED).u8(1).done()
 }
@@ -359,7 +352,7 @@ fn fill_idle(tx: &mut Overlay<'_>) -> Outcome<()> {
 /// Queues at most `stripes_max` dying stripes of a slot, behind those that earlier commands queued. Answers how many more it might
 /// have queued, or nothing when some are left.
 fn queue_dying(tx: &mut Overlay<'_>, slot: Slot, stripes_max: usize) -> Outcome<Option<usize>> {
-    let known: Option<FilledStripes> = load(&*tx, &stripes_filled_key())?;
+    let known: Option<FilledTo> = load(&*tx, &stripes_filled_key())?;
     let known = known.filter(|known| known.slot == slot.number());
     let mut after = known.map(|known| known.after).unwrap_or_default();
     let prefix = Key::of_slot(slot, keys::STRIPE_DYING).done();
@@ -373,7 +366,7 @@ fn queue_dying(tx: &mut Overlay<'_>, slot: Slot, stripes_max: usize) -> Outcome<
         return Ok(Some(rest));
     }
     let slot = slot.number();
-    save(tx, stripes_filled_key(), &FilledStripes { slot, after })?;
+    save(tx, stripes_filled_key(), &FilledTo { slot, after })?;
     Ok(None)
 }
 

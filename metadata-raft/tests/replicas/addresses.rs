@@ -4,10 +4,8 @@ use crate::drive::{Drive, GROUP, names};
 use crate::world::{Wires, World};
 
 async fn check(wires: Wires) {
-    let mut world = World::new(wires, 3, 1);
+    let mut world = World::up(wires, 3, 1).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     let drive = Drive::create(&world).await;
     drive.make(&world, 0..5).await;
     let mut made = 5;

@@ -73,10 +73,7 @@ async fn four_groups_share_a_journal_and_lose_nothing_when_all_processes_are_kil
 /// Each replica stands in a region of its own. Who leads at once after a planned stop is shown beside `Group` (`handover`).
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_spread_over_processes_and_regions_and_again_when_one_stops() {
-    let mut world = World::new(Wires::memory(), 3, GROUPS);
-    let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
+    let mut world = World::up(Wires::memory(), 3, GROUPS).await;
     let spread = async |world: &World, replicas: usize, most: usize| {
         let look = async {
             loop {
@@ -103,10 +100,8 @@ async fn leaders_spread_over_processes_and_regions_and_again_when_one_stops() {
 /// shows: D-3.3 side=counted
 #[tokio::test(flavor = "multi_thread")]
 async fn any_replica_answers_a_query_with_what_was_acknowledged_and_counts_it() {
-    let mut world = World::new(Wires::quic(), 3, GROUPS);
+    let world = World::up(Wires::quic(), 3, GROUPS).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     let drives = drives(&world).await;
     let (mut made, mut answered) = (0, 0);
     for _ in 0..10 {
@@ -145,10 +140,8 @@ async fn any_replica_answers_a_query_with_what_was_acknowledged_and_counts_it() 
 /// shows: D-3.9 side=isolation
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_without_a_majority_costs_the_users_of_the_others_nothing() {
-    let mut world = World::new(Wires::memory(), 3, GROUPS);
+    let world = World::up(Wires::memory(), 3, GROUPS).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     let drives = drives(&world).await;
     let lost = GroupId(2);
     for number in [1, 2] {

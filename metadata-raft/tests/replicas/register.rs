@@ -128,10 +128,7 @@ async fn cut_and_mend(register: Arc<Register>, is_over: Arc<AtomicBool>) -> u64 
 /// shows: D-2.8 scale=1/2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_register_changed_under_partitions_and_wrong_clocks_is_linearizable() {
-    let mut world = World::new(Wires::memory(), 3, 1);
-    let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
+    let world = World::up(Wires::memory(), 3, 1).await;
     let drive = Drive::create(&world).await;
     drive.make(&world, 0..1).await;
     let register = Arc::new(Register {

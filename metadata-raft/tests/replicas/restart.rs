@@ -23,10 +23,8 @@ fn lose_unsynced_tail(kv: &Path, kept: f64) -> u64 {
 }
 
 async fn check(wires: Wires, loses_tails: bool) {
-    let mut world = World::new(wires, 3, 1);
+    let mut world = World::up(wires, 3, 1).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     let drive = Drive::create(&world).await;
     let mut made = 0;
     for round in 1..=2 {
@@ -68,10 +66,8 @@ async fn after_a_kill_of_all_the_first_read_is_as_new_as_the_last_answer_over_qu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_alone_answers_that_it_has_not_caught_up() {
-    let mut world = World::new(Wires::memory(), 3, 1);
+    let mut world = World::up(Wires::memory(), 3, 1).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     let drive = Drive::create(&world).await;
     drive.make(&world, 0..5).await;
     for number in &all {
@@ -96,10 +92,8 @@ async fn a_replica_alone_answers_that_it_has_not_caught_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_stopped_in_order_come_back_with_everything() {
-    let mut world = World::new(Wires::memory(), 3, 1);
+    let mut world = World::up(Wires::memory(), 3, 1).await;
     let all = world.numbers();
-    world.start(&all).await;
-    world.caught_up(&all).await;
     let drive = Drive::create(&world).await;
     drive.make(&world, 0..20).await;
     for number in &all {

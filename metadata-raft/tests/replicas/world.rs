@@ -113,6 +113,15 @@ impl World {
         }
     }
 
+    /// The same with all of them running, and up to date.
+    pub(crate) async fn up(wires: Wires, replicas: u64, groups: u32) -> Self {
+        let mut world = Self::new(wires, replicas, groups);
+        let all = world.numbers();
+        world.start(&all).await;
+        world.caught_up(&all).await;
+        world
+    }
+
     /// Lays another disk over the one of a replica's log; before its start.
     #[allow(dead_code)]
     pub(crate) fn lay_over(&mut self, number: u64, over: OverDisk) {

@@ -24,6 +24,15 @@ const CALLER: ProcessId = ProcessId {
     number: 9,
 };
 
+/// A server and a caller of one authority, where the server listens, and the handler that it has.
+fn pair() -> (Arc<QuicTransport>, Arc<QuicTransport>, SocketAddr, Arc<Scripted>) {
+    let authority = authority();
+    let handler = Arc::new(Scripted::default());
+    let (server, address) = bind(identity(&authority, SERVER), handler.clone());
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    (server, caller, address, handler)
+}
+
 async fn ping(caller: &QuicTransport, address: SocketAddr) -> Result<(), RpcError> {
     let peer = Peer {
         process: SERVER,
@@ -99,9 +108,7 @@ async fn a_certificate_is_refused_once_it_is_revoked_on_open_connections_too() {
 
 #[tokio::test]
 async fn packets_grow_to_the_length_of_jumbo_frames_over_loopback_on_both_sides() {
-    let authority = authority();
-    let (_server, address) = bind(identity(&authority, SERVER), Arc::new(Scripted::default()));
-    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let (_server, caller, address, _) = pair();
     let peer = Peer {
         process: SERVER,
         address,
@@ -140,9 +147,7 @@ async fn packets_grow_to_the_length_of_jumbo_frames_over_loopback_on_both_sides(
 
 #[tokio::test]
 async fn a_spare_connection_is_made_for_calls_at_once_and_let_go_when_nobody_needs_it() {
-    let authority = authority();
-    let (_server, address) = bind(identity(&authority, SERVER), Arc::new(Scripted::default()));
-    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let (_server, caller, address, _) = pair();
     let peer = Peer {
         process: SERVER,
         address,
@@ -190,10 +195,7 @@ async fn of_a_hundred_fresh_connections_every_one_is_answered_at_once() {
 
 #[tokio::test]
 async fn a_message_for_another_target_or_cluster_is_refused_by_the_listener() {
-    let authority = authority();
-    let handler = Arc::new(Scripted::default());
-    let (_server, address) = bind(identity(&authority, SERVER), handler.clone());
-    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let (_server, caller, address, handler) = pair();
     for (cluster, target, code) in [
         (ClusterId(99), SERVER, "other_cluster"),
         (CLUSTER, OTHER, "other_target"),
@@ -215,10 +217,7 @@ async fn a_message_for_another_target_or_cluster_is_refused_by_the_listener() {
 /// shows: F42 scale=1/2
 #[tokio::test]
 async fn foreign_bytes_on_a_stream_are_refused_and_the_listener_goes_on() {
-    let authority = authority();
-    let handler = Arc::new(Scripted::default());
-    let (_server, address) = bind(identity(&authority, SERVER), handler.clone());
-    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let (_server, caller, address, handler) = pair();
     let large = [&b"HFQ1"[..], &[0xff; 8]].concat();
     let short = [&b"HFQ1"[..], &[9, 0, 0, 0, 0, 0, 0, 0, 1]].concat();
     for bytes in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &large, &short, &[0; 4_096]] {
@@ -234,10 +233,7 @@ async fn foreign_bytes_on_a_stream_are_refused_and_the_listener_goes_on() {
 /// shows: F42
 #[tokio::test]
 async fn ten_thousand_foreign_strings_on_streams_are_refused_or_reset_and_the_listener_goes_on() {
-    let authority = authority();
-    let handler = Arc::new(Scripted::default());
-    let (_server, address) = bind(identity(&authority, SERVER), handler.clone());
-    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let (_server, caller, address, _) = pair();
     let connection = dial(&caller, address).await;
     let head = RequestHead {
         cluster: CLUSTER,

@@ -1,6 +1,6 @@
 //! Commits, blocks, pages, stripes, quota, request ids, determinism.
 
-use super::{Bench, PROFILE, code, digest, row};
+use super::{Bench, PROFILE, code, digest, request_key, row};
 use crate::founding::CUT;
 use bytes::Bytes;
 use kv::overlay::Overlay;
@@ -37,13 +37,7 @@ pub(super) fn furnish(bench: &mut Bench) {
         sealed: Bytes::from_static(b"sealed"),
     });
     let command = bench.commit_command("/inline", None, content);
-    let key = RequestKey {
-        source: 1,
-        id: 2,
-        asked: [3; 32],
-        life: RequestLife::Day,
-        made_hour: None,
-    };
+    let key = request_key(RequestLife::Day);
     bench.apply(Some(key), command).unwrap();
     let rows = [row("d1", 10), row("d2", 10)];
     let mut content = bench.content(&rows[..1], &rows);
@@ -462,11 +456,8 @@ fn the_first_place_of_a_block_stays_and_the_other_is_dead_weight() {
 fn a_repeated_request_gets_the_first_answer_and_another_one_under_its_id_is_refused() {
     let mut bench = Bench::new(1 << 30);
     let key = RequestKey {
-        source: 1,
-        id: 2,
-        asked: [3; 32],
-        life: RequestLife::Hour,
         made_hour: Some(0),
+        ..request_key(RequestLife::Hour)
     };
     let content = bench.content(&[row("a", 10)], &[row("a", 10)]);
     let command = bench.commit_command("/f", None, content);

@@ -1,13 +1,13 @@
 //! Copies inside a drive: they share pages, cost no quota, and are whole or not there.
 
-use super::{Bench, code, place, row};
+use super::{Bench, code, place, request_key, row};
 use crate::state::tests::versions::{numbers, rows_of};
 use model::authorize::Principal;
 use model::id::{DriveId, EntryId, ROOT_ENTRY, UserId};
 use model::name::EntryName;
 use protocol::metadata::drive::{DriveCommand, EntryChanged, Place};
 use protocol::metadata::query::{Change, ChangeType, DriveAsk};
-use protocol::metadata::{Command, QueryAnswer, RequestKey, RequestLife};
+use protocol::metadata::{Command, QueryAnswer, RequestLife};
 use protocol::wire_error::Failure;
 
 fn command(bench: &mut Bench, entry: EntryId, to: Place, with_parents: bool) -> Command {
@@ -244,13 +244,7 @@ fn a_copy_too_deep_is_refused_before_it_is_begun() {
 fn a_repeated_copy_is_made_once_and_authorised_again() {
     let mut bench = Bench::new(1 << 30);
     let f = bench.put("/f", None, &[row("a", 10)]).unwrap().view.entry.id;
-    let key = RequestKey {
-        source: 1,
-        id: 2,
-        asked: [3; 32],
-        life: RequestLife::Day,
-        made_hour: None,
-    };
+    let key = request_key(RequestLife::Day);
     let asked = command(&mut bench, f, place("/g"), false);
     let first = bench.apply(Some(key), asked).unwrap();
     let asked = command(&mut bench, f, place("/g"), false);

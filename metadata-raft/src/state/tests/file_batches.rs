@@ -1,6 +1,6 @@
 //! Batches of small files: each file as its own commit would be, all or nothing, quota, bounds, repeats.
 
-use super::{Bench, code, digest, path, place, row, survival};
+use super::{Bench, code, digest, path, place, request_key, row, survival};
 use model::entry::{BlockPlace, BlockRow};
 use model::id::EntryId;
 use model::limits::COMMAND_OPERATIONS_MAX;
@@ -262,13 +262,7 @@ fn a_repeat_gets_the_first_answer_and_another_batch_under_its_id_is_refused() {
         file(&mut bench, "/taken", Some(1), &[row("c", 10)]),
     ];
     let first = batch(&mut bench, false, files);
-    let key = RequestKey {
-        source: 1,
-        id: 2,
-        asked: [3; 32],
-        life: RequestLife::Day,
-        made_hour: None,
-    };
+    let key = request_key(RequestLife::Day);
     let done = answer(bench.apply(Some(key), command(&first))).unwrap();
     assert_eq!(words(&done), ["new", "name_taken", "version 2"]);
     let before = bench.everything();

@@ -1,6 +1,6 @@
 //! What a group refuses before the first byte of a content, and what it leaves to the commit.
 
-use super::{Bench, code, place, row};
+use super::{Bench, code, place, request_key, row};
 use model::limits::FILE_BYTES_MAX;
 use protocol::metadata::query::DriveAsk;
 use protocol::metadata::upload::{UploadCommand, UploadTarget};
@@ -75,13 +75,7 @@ fn a_stale_base_version_is_foreseen_only_when_the_length_shows_another_content()
 #[test]
 fn a_repeat_under_a_request_id_is_let_in_until_its_row_is_gone() {
     let mut bench = Bench::new(1 << 20);
-    let key = RequestKey {
-        source: 1,
-        id: 2,
-        asked: [3; 32],
-        life: RequestLife::Hour,
-        made_hour: None,
-    };
+    let key = request_key(RequestLife::Hour);
     let content = bench.content(&[row("a", 10)], &[row("a", 10)]);
     let command = bench.commit_command("/f", None, content);
     let again = |bench: &Bench| bench.ask(ask("/f", None, Some(10), Some(key)));

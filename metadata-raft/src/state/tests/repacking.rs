@@ -1,7 +1,7 @@
 //! Stripes less than half alive: which are found, what a switch does with their blocks, and what it leaves alone.
 
 use super::collection::{CLOSED_MS, GRACE_MS, collection, forget, sweep_blocks, take_lease};
-use super::{Bench, EPOCH_MS, PROFILE, code, row};
+use super::{Bench, EPOCH_MS, PROFILE, code, request_key, row};
 use crate::state::keys;
 use crate::state::repacking;
 use kv::seam::{Change, Kv};
@@ -13,7 +13,7 @@ use protocol::metadata::group::{GroupCommand, GroupSettings};
 use protocol::metadata::query::{DriveAsk, ManifestBlock};
 use protocol::metadata::repacking::{OldPlace, REPACKED_BLOCKS_MAX, Repackable, Repacked, Repacking};
 use protocol::metadata::upload::UploadCommand;
-use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey, RequestLife};
+use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestLife};
 use protocol::wire_error::Failure;
 
 const LEASE: u64 = 9;
@@ -157,13 +157,7 @@ fn a_repeated_switch_gets_the_first_answer_and_one_without_an_id_changes_nothing
     take_lease(&mut bench, 1, LEASE).unwrap();
     let found = repackable(&bench, None);
     let repacking = gather(&mut bench, LEASE, &found);
-    let key = RequestKey {
-        source: 1,
-        id: 2,
-        asked: [3; 32],
-        life: RequestLife::Hour,
-        made_hour: None,
-    };
+    let key = request_key(RequestLife::Hour);
     let command = || Command::Upload(UploadCommand::RepackBlocks(repacking.clone()));
     let first = bench.apply(Some(key), command()).unwrap();
     assert_eq!(first, CommandAnswer::Repacked(Repacked { blocks: 1, bytes: 130 }));

@@ -239,21 +239,8 @@ fn a_tail_is_charged_and_replaced_and_dropped() {
     let mut bench = Bench::new(100);
     let upload = open(&mut bench, "/f", None);
     let tail = |bench: &mut Bench, plain_bytes: u32| {
-        let mut stripe = bench.stripe(&[]);
-        stripe.form.stripe_bytes = 128;
-        let tail = Tail {
-            stripe: stripe.id,
-            record: 7,
-            sealed_bytes: plain_bytes + 20,
-            plain_bytes,
-        };
-        session(
-            bench,
-            UploadCommand::SetTail {
-                upload,
-                tail: Some((tail, stripe)),
-            },
-        )
+        let tail = Some(new_tail(bench, plain_bytes));
+        session(bench, UploadCommand::SetTail { upload, tail })
     };
     tail(&mut bench, 60).unwrap();
     assert_eq!(code(tail(&mut bench, 101)), "quota_exceeded");
@@ -328,7 +315,8 @@ fn name_rows(
     session(bench, command)
 }
 
-fn keep_tail(bench: &mut Bench, upload: UploadId, position: u64, plain_bytes: u32) -> Result<SessionState, Failure> {
+/// A tail of so many bytes, in a stripe without blocks.
+fn new_tail(bench: &mut Bench, plain_bytes: u32) -> (Tail, NewStripe) {
     let mut stripe = bench.stripe(&[]);
     stripe.form.stripe_bytes = 128;
     let tail = Tail {
@@ -337,6 +325,11 @@ fn keep_tail(bench: &mut Bench, upload: UploadId, position: u64, plain_bytes: u3
         sealed_bytes: plain_bytes + 20,
         plain_bytes,
     };
+    (tail, stripe)
+}
+
+fn keep_tail(bench: &mut Bench, upload: UploadId, position: u64, plain_bytes: u32) -> Result<SessionState, Failure> {
+    let (tail, stripe) = new_tail(bench, plain_bytes);
     let command = UploadCommand::KeepTail {
         upload,
         position,

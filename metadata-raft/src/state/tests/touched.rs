@@ -2,7 +2,7 @@
 
 use super::collection::take_lease;
 use super::repacking::{gather, repackable, switch, thin};
-use super::{Bench, PROFILE, code, path, row};
+use super::{Bench, PROFILE, code, path, request_key, row};
 use crate::state::query::all_entries;
 use bytes::Bytes;
 use model::authorize::Principal;
@@ -12,7 +12,7 @@ use protocol::metadata::drive::EntryRef;
 use protocol::metadata::query::{DriveAsk, DriveMark, DriveQuery};
 use protocol::metadata::upload::UploadCommand;
 use protocol::metadata::user::UserCommand;
-use protocol::metadata::{Command, Query, QueryAnswer, RequestKey, RequestLife};
+use protocol::metadata::{Command, Query, QueryAnswer, RequestLife};
 use protocol::wire_error::Failure;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -185,13 +185,7 @@ fn a_repacking_ends_what_is_kept_about_its_drive() {
 #[test]
 fn a_repeat_of_a_command_touches_nothing() {
     let mut bench = Bench::new(1 << 30);
-    let key = RequestKey {
-        source: 1,
-        id: 2,
-        asked: [3; 32],
-        life: RequestLife::Day,
-        made_hour: None,
-    };
+    let key = request_key(RequestLife::Day);
     let content = bench.content(&[row("a", 10)], &[row("a", 10)]);
     let command = bench.commit_command("/f", None, content);
     bench.apply(Some(key), command.clone()).unwrap();

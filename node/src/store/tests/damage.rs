@@ -47,6 +47,14 @@ fn open(disk: &SimDisk, index: MemoryKv) -> Result<(Core, OpenReport), StoreErro
     )
 }
 
+/// What is wrong when the power goes, this much of the disk's cache is left, and the index has so many of its unsynced batches.
+fn after_cut(bench: &Bench, survivors: Survivors, batches: usize) -> Result<(), String> {
+    let (disk, index) = (bench.disk.inner.crash(survivors), bench.index.inner.crash(batches));
+    let left = Bench::open(disk, index, bench.truth.clone());
+    let left = left.map_err(|error| format!("does not open: {error}"))?;
+    left.violation().map_or(Ok(()), Err)
+}
+
 /// Each sync of each script fails once: nothing is acknowledged after it, and what was before is there after a cut.
 ///
 /// shows: F23
@@ -77,15 +85,8 @@ fn after_any_failed_sync_nothing_is_acknowledged_and_nothing_acknowledged_is_los
             }
             for survivors in [Survivors::None, Survivors::All, Survivors::Seed(seed)] {
                 let kept = bench.index.inner.unsynced_batches() / 2;
-                let left = Bench::open(
-                    bench.disk.inner.crash(survivors),
-                    bench.index.inner.crash(kept),
-                    bench.truth.clone(),
-                )
-                .map_err(|error| told(format!("does not open: {error}")))?;
-                if let Some(violation) = left.violation() {
-                    return Err(told(format!("{survivors:?}: {violation}")));
-                }
+                let left = after_cut(&bench, survivors, kept);
+                left.map_err(|what| told(format!("{survivors:?}: {what}")))?;
                 checked += 1;
             }
         }
@@ -154,15 +155,8 @@ fn a_disk_that_fills_up_anywhere_refuses_and_loses_nothing() {
             }
             bench.disk.inner.set_capacity_bytes(CAPACITY_BYTES);
             for survivors in [Survivors::None, Survivors::All, Survivors::Seed(seed)] {
-                let left = Bench::open(
-                    bench.disk.inner.crash(survivors),
-                    bench.index.inner.crash(0),
-                    bench.truth.clone(),
-                )
-                .map_err(|error| told(format!("does not open: {error}")))?;
-                if let Some(violation) = left.violation() {
-                    return Err(told(format!("{survivors:?}: {violation}")));
-                }
+                let left = after_cut(&bench, survivors, 0);
+                left.map_err(|what| told(format!("{survivors:?}: {what}")))?;
             }
         }
         Ok((refused, 0))
@@ -295,15 +289,8 @@ fn an_index_that_fails_anywhere_acknowledges_nothing_falsely() {
                 failures += u64::from(!bench.run(op));
             }
             for kept in [0, bench.index.inner.unsynced_batches()] {
-                let left = Bench::open(
-                    bench.disk.inner.crash(Survivors::None),
-                    bench.index.inner.crash(kept),
-                    bench.truth.clone(),
-                )
-                .map_err(|error| told(format!("does not open: {error}")))?;
-                if let Some(violation) = left.violation() {
-                    return Err(told(format!("{kept} batches: {violation}")));
-                }
+                let left = after_cut(&bench, Survivors::None, kept);
+                left.map_err(|what| told(format!("{kept} batches: {what}")))?;
             }
         }
         Ok((failures, 0))
