@@ -3,7 +3,7 @@
 //! First the limits, while nothing else runs; from them the bound of a PUT and of a GET; then a cluster of separate processes, idle and
 //! under load; then one in one process, idle and with the large file. Tables on the terminal, JSON beside them.
 //! Invariants: a slow machine never fails a run, since figures are held against their goals and no miss is more than told, but one:
-//! reads at a follower against reads at the leader, taken in turns (`metadata::judge`). An error or a wrong byte always fails.
+//! reads at a follower against reads at the leader, in pairs of turns (`metadata::judge`). An error or a wrong byte always fails.
 //! Contents and their digests are made before a phase is timed, so that making them costs no figure anything; the 10 GiB upload alone
 //! makes them meanwhile, since they would not fit the memory.
 //! Not here: where the time goes (`profile`), a folder of a million entries (`wide_folder`), overload.
@@ -23,6 +23,7 @@ mod metadata;
 mod mix;
 mod network;
 pub mod profile;
+mod read_pairs;
 mod report;
 mod storage;
 mod watch;

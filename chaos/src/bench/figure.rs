@@ -2,6 +2,7 @@
 
 use super::limit;
 use super::metadata::GroupCalls;
+use super::read_pairs::ReadPairs;
 use super::watch::{ClusterWatch, CpuSeconds, RoleCost};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ pub(super) struct Figure {
     pub(super) roles: Vec<RoleCost>,
     /// What the metadata groups counted meanwhile; absent where it was not asked.
     pub(super) groups: Option<GroupCalls>,
+    /// What it and the same at the leader showed in pairs of turns; of reads at the nearest replica alone.
+    pub(super) pairs: Option<ReadPairs>,
 }
 
 /// One finished operation.
@@ -119,6 +122,7 @@ impl<'a> Phase<'a> {
             percent_of_quic_calls: None,
             roles,
             groups: None,
+            pairs: None,
         };
         Ok(figure)
     }

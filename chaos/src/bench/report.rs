@@ -121,6 +121,16 @@ impl Report {
         if all.clone().any(|figure| !figure.peak_is_of_this_phase) {
             println!("* peak since the cluster's start: this kernel does not let it be reset.");
         }
+        for (name, pairs) in self
+            .figures
+            .iter()
+            .filter_map(|figure| Some((&figure.name, figure.pairs.as_ref()?)))
+        {
+            println!(
+                "{name}: {}. Slower is what loses every pair by more than the noise.",
+                pairs.text()
+            );
+        }
         println!("\nwhat each role took\n{}", roles_table(&self.figures));
         println!("what the metadata groups counted\n{}", groups_table(&self.figures));
         println!("idle\n{}", idle_table(&self.idle));
