@@ -199,6 +199,8 @@ pub struct Limits {
     pub file_bytes_max: u64,
     /// Connections at once.
     pub connections_max: usize,
+    /// Connections of HTTP/2 at once whose clients may send much ahead; those beyond may send little.
+    pub wide_windows_max: usize,
     /// A request's head comes within this, or its connection is closed.
     pub head_patience: Duration,
     /// A body's sender is silent for less than this, or its request is refused.
@@ -212,6 +214,7 @@ impl Default for Limits {
         Self {
             file_bytes_max: FILE_BYTES_MAX,
             connections_max: connections::connections_max(),
+            wide_windows_max: connections::wide_windows_max(),
             head_patience: HEAD_PATIENCE,
             body_patience: BODY_PATIENCE,
             polls: PollLimits::default(),

@@ -9,19 +9,22 @@
 use crate::metrics;
 use daemon::metrics::Metrics;
 use daemon::resources;
+use model::limits::HTTP2_WINDOW_BYTES;
 use prometheus::{IntCounter, IntGauge};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// Reckoned for a connection: more than one takes whose poll waits (docs/polls.md), less than one with TLS in the middle of a request.
 const CONNECTION_BYTES: u64 = 32 << 10;
-/// Connections of clients may take one in so many of the bytes of memory.
+/// Connections of clients may take one in so many of the bytes of memory, and as much again what they send ahead by HTTP/2.
 const MEMORY_PARTS: u64 = 8;
 /// One in so many of the process's descriptors is left for disks, peers and logs.
 const DESCRIPTOR_PARTS: u64 = 5;
 /// Most connections where the kernel tells neither.
 const CONNECTIONS_UNKNOWN: u64 = 10_000;
+/// Most wide windows where the kernel does not tell the memory: 256 MiB.
+const WIDE_WINDOWS_UNKNOWN: u64 = 128;
 
 /// Most connections that this process should hold, by its memory and its descriptors.
 #[must_use]
@@ -32,6 +35,15 @@ pub fn connections_max() -> usize {
         .map(|descriptors| descriptors.max - descriptors.max / DESCRIPTOR_PARTS);
     let known = [by_memory, by_descriptors].into_iter().flatten().min();
     usize::try_from(known.unwrap_or(CONNECTIONS_UNKNOWN)).map_or(usize::MAX, |most| most.max(1))
+}
+
+/// Most connections of HTTP/2 that should have a wide window, by the memory of this process: each may hold as much as one is wide, of
+/// bodies of which nobody has read anything yet. Bodies behind narrow ones are bounded by the requests that the gates hold.
+#[must_use]
+pub fn wide_windows_max() -> usize {
+    let by_memory = resources::memory_bytes().map(|bytes| bytes / MEMORY_PARTS / u64::from(HTTP2_WINDOW_BYTES));
+    let most = usize::try_from(by_memory.unwrap_or(WIDE_WINDOWS_UNKNOWN)).unwrap_or(usize::MAX);
+    most.clamp(1, Semaphore::MAX_PERMITS)
 }
 
 /// Who sits where, by number; one that was displaced stands nowhere any more.

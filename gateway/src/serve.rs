@@ -36,7 +36,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use model::limits::{HEADER_BYTES_MAX, HTTP2_WINDOW_BYTES};
+use model::limits::{HEADER_BYTES_MAX, HTTP2_NARROW_WINDOW_BYTES, HTTP2_WINDOW_BYTES};
 use parking::Socket;
 use rpc::transport::Peer;
 use rustls_pki_types::pem::PemObject;
@@ -49,7 +49,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 /// How long running requests may take after the stop was asked for.
@@ -181,6 +181,7 @@ pub async fn start(
         tls,
         router,
         head_patience: config.limits.head_patience,
+        wide_windows: Arc::new(Semaphore::new(config.limits.wide_windows_max)),
         shutdown: shutdown.clone(),
     };
     let work = async move {
@@ -233,6 +234,8 @@ struct Front {
     tls: Option<TlsAcceptor>,
     router: axum::Router,
     head_patience: Duration,
+    /// One for each connection of HTTP/2 whose client may send much ahead.
+    wide_windows: Arc<Semaphore>,
     shutdown: Shutdown,
 }
 
@@ -341,13 +344,14 @@ impl Front {
         let served = match language {
             Language::Http1 => parking::serve(self, stream, clerk, watcher).err_into().boxed(),
             Language::Http2 => {
+                let wide = Arc::clone(&self.wide_windows).try_acquire_owned().ok();
+                let builder = self.http2(wide.is_some());
                 let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
                     clerk.take(request.map(Body::new))
                 });
-                watcher
-                    .watch(self.http2().serve_connection(TokioIo::new(stream), service))
-                    .err_into()
-                    .boxed()
+                let served = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
+                // The window is the connection's until its end.
+                served.inspect(move |_| drop(wide)).err_into().boxed()
             }
         };
         let never_asked = async {
@@ -370,14 +374,19 @@ impl Front {
         builder
     }
 
-    fn http2(&self) -> http2::Builder<TokioExecutor> {
+    fn http2(&self, is_wide: bool) -> http2::Builder<TokioExecutor> {
         let headers_max = HEADER_BYTES_MAX as u32;
+        let window_bytes = if is_wide {
+            HTTP2_WINDOW_BYTES
+        } else {
+            HTTP2_NARROW_WINDOW_BYTES
+        };
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(headers_max)
-            .initial_connection_window_size(HTTP2_WINDOW_BYTES)
-            .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+            .initial_connection_window_size(window_bytes)
+            .initial_stream_window_size(window_bytes)
             .keep_alive_interval(self.head_patience);
         builder
     }

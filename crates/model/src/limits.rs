@@ -27,6 +27,9 @@ pub const HEADER_BYTES_MAX: usize = 16 << 10;
 /// What a client of HTTP/2 may send of bodies before the first byte of it was taken in, on a connection and on each of its streams.
 /// A link holds rate times round trip: 100 Mbit/s and 100 ms are 1.25 MB, which a window of 1 MiB, hyper's own, does not fill.
 pub const HTTP2_WINDOW_BYTES: u32 = 2 << 20;
+/// The same where a gateway has given out all its wide windows: what a connection of HTTP/2 begins with, which nothing makes smaller
+/// (RFC 9113, 6.9.2).
+pub const HTTP2_NARROW_WINDOW_BYTES: u32 = (64 << 10) - 1;
 /// A request's head comes within this. A guess: a hundred round trips of a bad line.
 pub const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// The sender of a body is silent for less than this. A guess: a phone that changes networks is back by then.
@@ -63,6 +66,9 @@ pub const FILE_BLOCKS_MAX: usize = FILE_BYTES_MAX as usize / BLOCK_BYTES_MIN + 1
 /// Rows of all lists of blocks that are announced for the uploads of one drive: 25 of the longest, or a TiB of ordinary blocks. They
 /// take about 36 MiB of the metadata. A guess.
 pub const DRIVE_LISTED_ROWS_MAX: u64 = 1 << 20;
+/// Sessions of one drive that are open: each takes some hundred bytes of the metadata, and a resumable one lives for days. A guess: far
+/// more than the devices of a drive send at once.
+pub const DRIVE_SESSIONS_MAX: u64 = 10_000;
 /// A page of a manifest may end once it has this many blocks.
 pub const PAGE_BLOCKS_MIN: usize = 32;
 /// A page of a manifest ends at this many blocks.

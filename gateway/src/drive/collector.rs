@@ -63,6 +63,8 @@ type StripeName = (ProfileId, StripeId);
 struct Turn {
     /// The lease and until when it is surely this gateway's, by the monotonic clock.
     lease: Option<(u64, Duration)>,
+    /// Whether the group said last that the lease is another gateway's: then it is not asked to describe what there is to repack.
+    is_others: bool,
     /// Where disks that must still be told are gone on with.
     after: Option<DiskId>,
     /// Behind which stripe of the queue repacking goes on; from its beginning after its end.
@@ -158,6 +160,10 @@ impl Core {
 
     async fn work_off(&self, group: GroupId, turn: &mut Turn) -> Result<(), Failure> {
         while self.collect_once(group, turn).await? {}
+        if turn.is_others {
+            turn.lease = None;
+            return Ok(());
+        }
         self.repack(group, turn).await
     }
 
@@ -168,6 +174,7 @@ impl Core {
         let QueryAnswer::Collection(found) = self.metadata.query_group(group, &asked, 0).await? else {
             return Err(unexpected());
         };
+        turn.is_others = self.is_others(found.lease.as_ref());
         turn.after = found.untold.last().map(|(disk, _)| *disk);
         if found.removable.is_empty() && found.untold.is_empty() {
             return Ok(false);
@@ -189,6 +196,10 @@ impl Core {
         Ok(is_full || has_more_untold.is_some())
     }
 
+    fn is_others(&self, lease: Option<&Lease>) -> bool {
+        lease.is_some_and(|lease| lease.holder != self.metadata.source() && lease.left_ms > 0)
+    }
+
     /// The lease under which this gateway works on the group; `None` while it is another's.
     async fn hold_lease(
         &self,
@@ -197,9 +208,7 @@ impl Core {
         found: Option<Lease>,
         now: Duration,
     ) -> Result<Option<u64>, Failure> {
-        let own = self.metadata.source();
-        let is_others = |lease: &Lease| lease.holder != own && lease.left_ms > 0;
-        if found.as_ref().is_some_and(is_others) {
+        if self.is_others(found.as_ref()) {
             turn.lease = None;
             return Ok(None);
         }
@@ -210,7 +219,7 @@ impl Core {
         }
         let lease = turn.lease.map_or_else(|| self.seams.random.u64(), |(lease, _)| lease);
         let take = GroupCommand::TakeLease {
-            holder: own,
+            holder: self.metadata.source(),
             lease,
             span_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
         };

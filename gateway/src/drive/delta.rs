@@ -125,7 +125,7 @@ impl Core {
     /// Begins an upload and says which blocks it lacks.
     ///
     /// Errors: what the commit would surely refuse (`version_conflict` as soon as the base version has passed, whatever the content),
-    /// `bad_splices`, `size_mismatch`, `file_too_large`, `quota_exceeded`, `lists_full`.
+    /// `bad_splices`, `size_mismatch`, `file_too_large`, `quota_exceeded`, `lists_full`, `sessions_full`.
     pub async fn sync(&self, caller: &Caller, order: SyncOrder) -> Result<Synced, Failure> {
         let drive = match &order.target {
             UploadTarget::Entry(entry) => entry.drive,

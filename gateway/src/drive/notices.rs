@@ -95,6 +95,15 @@ pub struct Notices {
     woken: IntCounter,
 }
 
+/// How a poll was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WakeUp {
+    /// How many were woken together, itself counted.
+    pub crowd: usize,
+    /// When this gateway was told of what woke it, on its clock; `None` where it came behind what was known before.
+    pub at: Option<Duration>,
+}
+
 /// A poll that waits; dropping it leaves.
 pub struct Ticket {
     notices: Arc<Notices>,
@@ -326,24 +335,19 @@ impl Ticket {
         self.notices.registry().arm(self.row, places.iter());
     }
 
-    /// Returns once a scope went on; how many were woken with it. May be dropped midway.
-    pub async fn woken(&self) -> usize {
+    /// Returns once a scope went on. May be dropped midway.
+    pub async fn woken(&self) -> WakeUp {
         poll_fn(|context| self.poll_woken(context)).await
     }
 
-    /// When it was woken by what this gateway was told; `None` where it is not, or came behind what was known before.
-    pub fn woken_at(&self) -> Option<Duration> {
-        let registry = self.notices.registry();
-        registry.arena.get(self.row as usize).and_then(|row| row.woken_at)
-    }
-
-    fn poll_woken(&self, context: &Context<'_>) -> Poll<usize> {
+    fn poll_woken(&self, context: &Context<'_>) -> Poll<WakeUp> {
         let mut registry = self.notices.registry();
         let Some(row) = registry.arena.get_mut(self.row as usize) else {
             return Poll::Pending;
         };
         if row.is_woken {
-            return Poll::Ready(row.crowd);
+            let (crowd, at) = (row.crowd, row.woken_at);
+            return Poll::Ready(WakeUp { crowd, at });
         }
         if row.waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
             row.waker = Some(context.waker().clone());

@@ -6,7 +6,7 @@
 //! Not here: how long is waited and whether the token still lives (`http::notify`), being told (`watching`).
 
 use crate::drive::feed::Read;
-use crate::drive::notices::Ticket;
+use crate::drive::notices::{Ticket, WakeUp};
 use crate::drive::{Caller, Core};
 use model::limits::POLL_EVENTS_MAX;
 use protocol::metadata::drive::FeedPosition;
@@ -98,8 +98,8 @@ impl Waiting {
         if self.is_uncompared {
             self.ticket.covered().await;
         } else {
-            self.crowd = self.ticket.woken().await;
-            self.woken_at = self.ticket.woken_at();
+            let WakeUp { crowd, at } = self.ticket.woken().await;
+            (self.crowd, self.woken_at) = (crowd, at);
         }
     }
 

@@ -15,6 +15,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use model::error_kind::ErrorKind;
 use model::id::EntryId;
 use model::limits::LIST_PAGE_MAX;
 use protocol::codes::{self as group_codes, Code};
@@ -317,11 +318,25 @@ pub async fn enrich(app: &App, caller: &Caller, failure: Failure) -> HttpError {
         .find_map(|key| failure.fields.remove(key));
     let id = named.and_then(|text| EntryId::parse(&text));
     let mut error = HttpError::from(failure);
-    if let Some(id) = id
-        && let Ok(view) = app.core.entry(caller, EntryRef::Id(id)).await
-        && let Ok(json) = serde_json::to_value(entries::view(&view))
-    {
-        error.fields.insert(field.to_owned(), json);
+    let Some(id) = id else {
+        return error;
+    };
+    // Not read again: whoever asks a group repeats its call for as long as that may help.
+    let read = app.core.entry(caller, EntryRef::Id(id)).await;
+    let shown = read.and_then(|view| {
+        serde_json::to_value(entries::view(&view)).map_err(|error| Failure::bug(format!("encode entry: {error}")))
+    });
+    match shown {
+        Ok(json) => {
+            error.fields.insert(field.to_owned(), json);
+        }
+        // Gone since, or not to be seen by the caller: then there is nothing to show.
+        Err(failure) if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Denied) => {
+            tracing::debug!(entry = %id, field, %failure, "a refusal shows no entry");
+        }
+        Err(failure) => {
+            tracing::warn!(entry = %id, field, %failure, "a refusal shows no entry, which could not be read");
+        }
     }
     error
 }

@@ -29,7 +29,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -75,7 +75,8 @@ pub(super) async fn serve<S: Socket>(
     _watcher: Watcher,
 ) -> Result<(), hyper::Error> {
     let desk = Arc::new(Desk::new(clerk));
-    let mut stop = pin!(front.shutdown.requested());
+    let stop = pin!(front.shutdown.requested());
+    let mut stop = Seldom::new(stop);
     let (mut is_stopping, mut is_resumed) = (false, false);
     let mut wire = Wire::new(socket, Bytes::new(), &desk);
     loop {
@@ -87,7 +88,7 @@ pub(super) async fn serve<S: Socket>(
         let parted = poll_fn(|context| {
             loop {
                 // At a stop hyper closes a connection that has read nothing yet: a head of ours is read before it is told.
-                if !is_resumed && !is_stopping && stop.as_mut().poll(context).is_ready() {
+                if !is_resumed && !is_stopping && stop.poll(context).is_ready() {
                     is_stopping = true;
                     Pin::new(&mut *connection).graceful_shutdown();
                 }
@@ -121,6 +122,53 @@ pub(super) async fn serve<S: Socket>(
         };
         wire = Wire::new(socket, ahead, &desk);
         is_resumed = true;
+    }
+}
+
+/// A future that is looked at once, and then only when it has called: each look at a stop takes a lock that all connections share, and
+/// every step of every connection passes by it.
+struct Seldom<F> {
+    future: F,
+    called: Option<Arc<Called>>,
+}
+
+/// Whether a future has called its task since it was looked at.
+struct Called {
+    is_so: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Called {
+    fn wake(self: Arc<Self>) {
+        // Before the task is woken, which looks here first.
+        self.is_so.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
+impl<F: Future + Unpin> Seldom<F> {
+    fn new(future: F) -> Self {
+        Self { future, called: None }
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<F::Output> {
+        let task = context.waker();
+        let known = self.called.take().filter(|called| called.task.will_wake(task));
+        let is_quiet = known
+            .as_ref()
+            .is_some_and(|called| !called.is_so.swap(false, Ordering::Acquire));
+        // A task that has another waker by now is called by nobody yet, as one that comes for the first time.
+        let called = known.unwrap_or_else(|| {
+            Arc::new(Called {
+                is_so: AtomicBool::new(false),
+                task: task.clone(),
+            })
+        });
+        self.called = Some(Arc::clone(&called));
+        if is_quiet {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.future).poll(&mut Context::from_waker(&Waker::from(called)))
     }
 }
 
@@ -361,7 +409,7 @@ impl<S: Socket> Write for Wire<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CLOSES, Clerk, Front, GOES_ON, serve, stand_in};
+    use super::{CLOSES, Clerk, Front, GOES_ON, Seldom, serve, stand_in};
     use crate::admission::ClientAddress;
     use crate::connections::Connections;
     use crate::http::trace::Waits;
@@ -372,14 +420,16 @@ mod tests {
     use futures_util::future::join;
     use hyper::Request;
     use hyper_util::server::graceful::GracefulShutdown;
+    use std::cell::{Cell, RefCell};
     use std::future::poll_fn;
     use std::net::Ipv4Addr;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
-    use std::task::Poll;
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Semaphore;
 
     /// The steps in which its work is looked at, and whether its connection was parked in each.
     async fn steps(waits: Waits, metrics: Metrics) -> String {
@@ -411,6 +461,7 @@ mod tests {
             tls: None,
             router: router.clone(),
             head_patience: Duration::from_secs(60),
+            wide_windows: Arc::new(Semaphore::new(0)),
             shutdown: Shutdown::new(),
         };
         let clerk = Clerk {
@@ -437,6 +488,33 @@ mod tests {
         assert_eq!(answers.matches("[false, true, true]").count(), 2, "{answers}");
         assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
         assert_eq!(answers.matches("connection: close").count(), 1, "{answers}");
+    }
+
+    #[test]
+    fn a_stop_is_looked_at_when_it_has_called_and_not_at_each_step() {
+        let (looks, caller) = (Cell::new(0), RefCell::new(None::<Waker>));
+        let mut stop = Seldom::new(poll_fn(|context: &mut Context<'_>| {
+            looks.set(looks.get() + 1);
+            *caller.borrow_mut() = Some(context.waker().clone());
+            match looks.get() {
+                3 => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        }));
+        let context = Context::from_waker(Waker::noop());
+        // Looked at once, however many steps there are.
+        for _ in 0..3 {
+            assert!(stop.poll(&context).is_pending());
+            assert_eq!(looks.get(), 1);
+        }
+        // A call brings one look, and no more.
+        caller.borrow().as_ref().unwrap().wake_by_ref();
+        for _ in 0..2 {
+            assert!(stop.poll(&context).is_pending());
+            assert_eq!(looks.get(), 2);
+        }
+        caller.borrow().as_ref().unwrap().wake_by_ref();
+        assert!(stop.poll(&context).is_ready());
     }
 
     #[test]

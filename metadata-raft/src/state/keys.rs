@@ -98,6 +98,8 @@ tables! {
     SESSION_LISTED = 0x46
     /// How many rows were announced for all sessions of a drive, by drive.
     LISTED = 0x47
+    /// How many sessions of a drive are open, by drive.
+    SESSIONS_OPEN = 0x48
     /// Changes by (drive, sequence).
     CHANGE = 0x50
     /// Changes by (drive, scope, scope sequence).
@@ -459,6 +461,10 @@ pub(crate) fn session_listed(drive: DriveId, upload: u64) -> Bytes {
 
 pub(crate) fn listed(drive: DriveId) -> Bytes {
     Key::of_drive(drive, LISTED).done()
+}
+
+pub(crate) fn sessions_open(drive: DriveId) -> Bytes {
+    Key::of_drive(drive, SESSIONS_OPEN).done()
 }
 
 pub(crate) fn session_end(drive: DriveId, age_ms: u64, upload: u64) -> Bytes {

@@ -2,7 +2,7 @@
 //!
 //! Invariants: each row of the open page holds one reference on its block, each ended page is counted once; the session's row in the
 //! expiry table lies at the age at which it ends unless a command uses it before. Of a resumable one that was committed its answer
-//! stays for that age.
+//! stays for that age. Open sessions of a drive are counted and bounded.
 
 use crate::state::age::Now;
 use crate::state::block;
@@ -21,12 +21,13 @@ use crate::state::version::PageRef;
 use crate::state::waiting::{self, Sweep, Work};
 use bytes::Bytes;
 use kv::overlay::Overlay;
-use kv::seam::{KvRead, prefix_end};
+use kv::seam::{KvRead, Scan, prefix_end};
 use model::authorize::{Action, Principal};
 use model::digest::Digest;
 use model::id::{DriveId, UploadId};
 use model::limits::{
-    COMMAND_OPERATIONS_MAX, FILE_BYTES_MAX, PAGE_BLOCKS_MAX, PLAIN_SESSION_AGE, RESUMABLE_SESSION_AGE,
+    COMMAND_OPERATIONS_MAX, DRIVE_SESSIONS_MAX, FILE_BYTES_MAX, PAGE_BLOCKS_MAX, PLAIN_SESSION_AGE,
+    RESUMABLE_SESSION_AGE,
 };
 use model::profile::ProfileId;
 use model::time::Age;
@@ -174,6 +175,7 @@ pub(crate) fn open(
     let declared = opening.declared_bytes.unwrap_or(0);
     require(declared <= FILE_BYTES_MAX, &codes::FILE_TOO_LARGE)?;
     usage::require_declared(&*tx, &drive, declared)?;
+    count_in(tx, upload.drive)?;
     let mut record = SessionRecord {
         principal: *actor.principal,
         target: opening.target.clone(),
@@ -189,6 +191,34 @@ pub(crate) fn open(
     };
     put(tx, actor.now, upload, &mut record)?;
     state(&*tx, upload, false)
+}
+
+/// Counts a session that is opened; refuses it when the drive has as many as it may have.
+fn count_in(tx: &mut Overlay<'_>, drive: DriveId) -> Outcome<()> {
+    let key = keys::sessions_open(drive);
+    let open: u64 = match load(&*tx, &key)? {
+        Some(open) => open,
+        // An earlier release did not count: once for each drive, and no further than to the bound, behind which all are refused.
+        None => {
+            let rows_max = usize::try_from(DRIVE_SESSIONS_MAX).unwrap_or(usize::MAX);
+            let prefix = keys::Key::of_drive(drive, keys::SESSION).done();
+            tx.scan(&Scan::prefix(&prefix, rows_max))?.len() as u64
+        }
+    };
+    require(open < DRIVE_SESSIONS_MAX, &codes::SESSIONS_FULL)?;
+    save(tx, key, &(open + 1))
+}
+
+/// Counts a session that ended. The row stays at zero too: without it the next one would be counted from what is stored, past all
+/// sessions that were removed.
+fn count_out(tx: &mut Overlay<'_>, drive: DriveId) -> Outcome<()> {
+    let key = keys::sessions_open(drive);
+    let Some(open) = load::<u64>(&*tx, &key)? else {
+        return Ok(());
+    };
+    let left = open.checked_sub(1);
+    let left = left.ok_or_else(|| broken("a drive has fewer sessions than one"))?;
+    save(tx, key, &left)
 }
 
 fn require_size(runs: &[RowRun], stripes: &[NewStripe]) -> Outcome<()> {
@@ -334,6 +364,7 @@ pub(crate) fn drop_tail(tx: &mut Overlay<'_>, drive: DriveId, record: &mut Sessi
 fn forget(tx: &mut Overlay<'_>, upload: UploadId, record: &SessionRecord) -> Outcome<()> {
     tx.delete(keys::session_end(upload.drive, record.ends_at.0, upload.number));
     tx.delete(keys::session(upload.drive, upload.number));
+    count_out(tx, upload.drive)?;
     resumable::forget(tx, upload);
     staging::forget(tx, upload)
 }

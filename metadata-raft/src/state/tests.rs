@@ -11,6 +11,7 @@ mod foreseen;
 mod golden;
 mod model_tree;
 mod model_versions;
+mod open_sessions;
 mod packing;
 mod pages;
 mod queues;

@@ -334,8 +334,9 @@ fn fill_idle(tx: &mut Overlay<'_>) -> Outcome<()> {
             if left == 0 {
                 return save(tx, idle_filled_key(), &at);
             }
-            left -= 1;
-            match fill_next(tx, slot, (Sweep::Blocks, keys::IDLE_BLOCK), at.drive)? {
+            let (made, next) = fill_next(tx, slot, (Sweep::Blocks, keys::IDLE_BLOCK), at.drive, left)?;
+            left -= made;
+            match next {
                 Some(drive) => at.drive = drive,
                 None => break,
             }
@@ -380,7 +381,8 @@ pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
     let begun = at.slot;
     let slots = age::owned_slots(&*tx)?;
     let mut slots = slots.into_iter().filter(|slot| slot.number() >= begun).peekable();
-    for _ in 0..COMMAND_OPERATIONS_MAX {
+    let mut left = COMMAND_OPERATIONS_MAX;
+    while left > 0 {
         let Some(slot) = slots.peek().copied() else {
             at = FILLED;
             break;
@@ -396,9 +398,12 @@ pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
             at.slot += 1;
             at.sweep = 0;
             slots.next();
+            left -= 1;
             continue;
         };
-        at = match fill_next(tx, slot, (sweep, table), at.drive)? {
+        let (made, next) = fill_next(tx, slot, (sweep, table), at.drive, left)?;
+        left -= made;
+        at = match next {
             Some(drive) => Filled { drive, ..at },
             None => Filled {
                 sweep: at.sweep + 1,
@@ -410,32 +415,63 @@ pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
     save(tx, filled_key(), &at)
 }
 
-/// Makes the rows of the first drive at or behind `drive` that has rows in `table`; answers the drive to go on with.
-fn fill_next(tx: &mut Overlay<'_>, slot: Slot, what: (Sweep, u8), drive: u64) -> Outcome<Option<u64>> {
+/// Makes at most `rows_max` rows, which is not zero, of the first drive at or behind `drive` that has rows in `table`. Answers how many
+/// they were, a look that made none counted as one, and the drive to go on with, which is the same one while it lacks more.
+fn fill_next(
+    tx: &mut Overlay<'_>,
+    slot: Slot,
+    what: (Sweep, u8),
+    drive: u64,
+    rows_max: usize,
+) -> Outcome<(usize, Option<u64>)> {
     let (sweep, table) = what;
     let prefix = Key::of_slot(slot, table).done();
     if sweep == Sweep::Requests {
         if let Some(key) = first(&*tx, &prefix, &[])? {
             note(tx, Work::requests(slot), requests_due(&key))?;
         }
-        return Ok(None);
+        return Ok((1, None));
     }
     let mut scan = Scan::prefix(&prefix, 1);
     scan.from = Bound::Included(Key::of_slot(slot, table).u64(drive).done());
     let Some((key, _)) = tx.scan(&scan)?.into_iter().next() else {
-        return Ok(None);
+        return Ok((1, None));
     };
     let drive = DriveId(keys::u64_at(&key, 3));
-    if sweep == Sweep::Job {
-        let jobs = tx.scan(&Scan::prefix(&Key::of_drive(drive, table).done(), usize::MAX))?;
-        for (key, _) in jobs {
-            note(tx, Work::job(drive, keys::last_u64(&key)), AT_ONCE)?;
-        }
-    } else {
+    if sweep != Sweep::Job {
         let due = due_in(&*tx, drive, sweep, &key)?;
         note(tx, Work::of(drive, sweep), due)?;
+        return Ok((1, drive.0.checked_add(1)));
     }
-    Ok(drive.0.checked_add(1))
+    let (made, is_done) = fill_jobs(tx, drive, rows_max)?;
+    let next = if is_done { drive.0.checked_add(1) } else { Some(drive.0) };
+    Ok((made.max(1), next))
+}
+
+/// Makes the rows of at most `rows_max` jobs of a drive that have none. Answers how many, and whether every job has its row now.
+///
+/// Each command looks past the jobs that have theirs again: a place among them would be stored for what hardly any drive has.
+fn fill_jobs(tx: &mut Overlay<'_>, drive: DriveId, rows_max: usize) -> Outcome<(usize, bool)> {
+    let prefix = Key::of_drive(drive, keys::JOB).done();
+    let (mut made, mut after) = (0, Bytes::new());
+    loop {
+        let jobs = tx.scan(&behind(&prefix, &after, COMMAND_OPERATIONS_MAX))?;
+        for (key, _) in &jobs {
+            let work = Work::job(drive, keys::last_u64(key));
+            if get(&*tx, work)?.is_some() {
+                continue;
+            }
+            if made == rows_max {
+                return Ok((made, false));
+            }
+            note(tx, work, AT_ONCE)?;
+            made += 1;
+        }
+        match jobs.last() {
+            Some((key, _)) if jobs.len() == COMMAND_OPERATIONS_MAX => after = key.slice(prefix.len()..),
+            _ => return Ok((made, true)),
+        }
+    }
 }
 
 /// When a row of a sweep's table is due in this drive, which may have rules of its own.

@@ -1,6 +1,6 @@
 //! Who is woken by what, and what is bounded.
 
-use super::{LINGER, Notices, PollLimits};
+use super::{LINGER, Notices, PollLimits, Ticket, WakeUp};
 use daemon::metrics::Metrics;
 use futures_util::FutureExt;
 use model::id::{DriveId, GroupId, Incarnation, UserId};
@@ -45,12 +45,14 @@ fn a_poll_is_woken_by_what_moves_its_scope_past_its_place_and_by_nothing_else() 
     assert_eq!(ticket.woken().now_or_never(), None);
     notices.moved(&[moved(2, 9), moved(1, 5)], NOW);
     assert_eq!(ticket.woken().now_or_never(), None);
-    assert_eq!(ticket.woken_at(), None);
     notices.moved(&[moved(1, 6)], NOW);
-    assert_eq!(ticket.woken().now_or_never(), Some(1));
-    assert_eq!(ticket.woken_at(), Some(NOW));
+    let told = WakeUp {
+        crowd: 1,
+        at: Some(NOW),
+    };
+    assert_eq!(ticket.woken().now_or_never(), Some(told));
     // Before it is armed again it stays woken, so that a wake-up between two looks is not lost.
-    assert_eq!(ticket.woken().now_or_never(), Some(1));
+    assert_eq!(ticket.woken().now_or_never(), Some(told));
     ticket.arm(&[place(1, 6)]);
     assert_eq!(ticket.woken().now_or_never(), None);
     ticket.arm(&[place(1, 5)]);
@@ -60,7 +62,7 @@ fn a_poll_is_woken_by_what_moves_its_scope_past_its_place_and_by_nothing_else() 
         "nothing was compared, so the end is not known"
     );
     notices.compared(&[place(1, 6)], NOW);
-    assert_eq!(ticket.woken().now_or_never(), Some(1));
+    assert_eq!(ticket.woken().now_or_never(), Some(told));
 }
 
 #[test]
@@ -77,8 +79,8 @@ fn who_enters_behind_a_known_end_is_woken_at_once() {
         "an end never goes back"
     );
     let late = notices.enter(UserId(1), &at(1, 6)).unwrap();
-    assert_eq!(late.woken().now_or_never(), Some(1));
-    assert_eq!(late.woken_at(), None, "it came behind what was known");
+    let known_before = WakeUp { crowd: 1, at: None };
+    assert_eq!(late.woken().now_or_never(), Some(known_before));
     let present = notices.enter(UserId(1), &at(1, 7)).unwrap();
     assert_eq!(present.woken().now_or_never(), None);
 }
@@ -90,13 +92,14 @@ fn a_poll_of_many_scopes_is_woken_by_any_of_them_and_leaves_all() {
     let ticket = notices.enter(UserId(1), &places).unwrap();
     let other = notices.enter(UserId(2), &at(77, 5)).unwrap();
     notices.moved(&[moved(77, 6)], NOW);
-    assert_eq!(ticket.woken().now_or_never(), Some(2), "both were woken together");
-    assert_eq!(other.woken().now_or_never(), Some(2));
+    let crowd = |ticket: &Ticket| ticket.woken().now_or_never().map(|told| told.crowd);
+    assert_eq!(crowd(&ticket), Some(2), "both were woken together");
+    assert_eq!(crowd(&other), Some(2));
     drop(ticket);
     let after = notices.enter(UserId(3), &at(1, 5)).unwrap();
     notices.moved(&[moved(1, 6)], NOW);
     assert_eq!(
-        after.woken().now_or_never(),
+        crowd(&after),
         Some(1),
         "the row is used again and belongs to nobody else"
     );

@@ -113,6 +113,15 @@ fn mark_versions(
     Ok(())
 }
 
+/// Sessions of a drive are counted, where one was opened since a release that did not count.
+fn check_count(kv: &dyn KvRead, id: DriveId, complaints: &mut Complaints, sessions: usize) -> Outcome<()> {
+    let open: Option<u64> = load(kv, &keys::sessions_open(id))?;
+    expect(complaints, open.is_none_or(|open| open == sessions as u64), || {
+        format!("drive {id} has {sessions} open sessions, not {open:?}")
+    });
+    Ok(())
+}
+
 /// Lists that were announced for sessions: each of a session, without holes, and counted.
 fn check_lists(
     kv: &dyn KvRead,
@@ -203,6 +212,7 @@ fn mark_sessions(
             format!("a row of session {number} is an orphan")
         });
     }
+    check_count(kv, id, complaints, sessions.len())?;
     check_lists(kv, id, complaints, &sessions)?;
     for (number, counted) in sessions {
         let sum = sums.get(&number).copied().unwrap_or_default();

@@ -20,6 +20,16 @@ pub(super) fn session(bench: &mut Bench, command: UploadCommand) -> Result<Sessi
 
 pub(super) fn open(bench: &mut Bench, at: &str, base_version: Option<u64>) -> UploadId {
     let upload = bench.upload();
+    try_open(bench, upload, at, base_version).unwrap();
+    upload
+}
+
+pub(super) fn try_open(
+    bench: &mut Bench,
+    upload: UploadId,
+    at: &str,
+    base_version: Option<u64>,
+) -> Result<SessionState, Failure> {
     let target = UploadTarget::Place {
         place: place(at),
         with_parents: false,
@@ -34,8 +44,7 @@ pub(super) fn open(bench: &mut Bench, at: &str, base_version: Option<u64>) -> Up
         is_resumable: false,
         content_type: Some("text/plain".to_owned()),
     };
-    session(bench, command).unwrap();
-    upload
+    session(bench, command)
 }
 
 pub(super) fn append(

@@ -378,6 +378,29 @@ fn what_an_earlier_release_left_waiting_is_worked_off() {
 }
 
 #[test]
+fn filling_the_queue_of_a_drive_with_many_jobs_is_bounded_commands() {
+    const JOBS: u64 = 2_500;
+    let mut bench = Bench::new(1 << 30);
+    let drive = DriveId::new(bench.drive.slot(), 99);
+    let jobs = (0..JOBS).map(|number| Change::Put(keys::job(drive, number), Bytes::new()));
+    bench.kv.write(jobs.collect()).unwrap();
+    forget_queue(&bench);
+    let mut commands = 0;
+    while !waiting::is_filled(&bench.kv).unwrap() {
+        bench.advance(1);
+        // Two for each job, and how far it came.
+        assert!(bench.writes <= 2 * 1000 + 8, "{} writes", bench.writes);
+        commands += 1;
+        assert!(commands < 9, "it does not come to an end");
+    }
+    assert!(commands > 2, "{commands} commands");
+    let found = waiting::of_slot(&bench.kv, drive.slot()).unwrap().into_iter();
+    let found: Vec<Work> = found.map(|(work, _)| work).filter(|work| work.drive == drive).collect();
+    let wanted: Vec<Work> = (0..JOBS).map(|number| Work::job(drive, number)).collect();
+    assert_eq!(found, wanted);
+}
+
+#[test]
 fn filling_the_queue_of_many_drives_is_bounded_commands() {
     let mut bench = Bench::new(1 << 30);
     let slots: Vec<Slot> = (100..400).map(|slot| Slot::new(slot).unwrap()).collect();
