@@ -5,9 +5,9 @@
 use super::crowd::{Crowd, Way};
 use super::{accounts, wait_for};
 use crate::dev_cluster::DevCluster;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use client_sdk::client::Client;
-use futures_util::future::try_join_all;
+use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use reqwest::Method;
 use serde_json::json;
 use std::fmt;
@@ -75,7 +75,7 @@ async fn seen(
 /// A thousand clients of one drive, and one rename.
 async fn all(cluster: &DevCluster, client: &Client, token: &str, cursor: &str) -> anyhow::Result<Vec<Duration>> {
     let folder = client.list("/told 0", 1, None).await?.entry;
-    let mut polls = Vec::new();
+    let mut polls = FuturesUnordered::new();
     for _ in 0..CLIENTS {
         let (poller, behind) = (Client::new(&cluster.facts.url)?.with_token(token), cursor.to_owned());
         polls.push(tokio::spawn(async move {
@@ -83,14 +83,17 @@ async fn all(cluster: &DevCluster, client: &Client, token: &str, cursor: &str) -
             told.map(|told| (told.changes, Instant::now()))
         }));
     }
-    wait_for(cluster, IDLE + CLIENTS).await?;
+    tokio::select! {
+        all_wait = wait_for(cluster, IDLE + CLIENTS) => all_wait?,
+        ended = polls.try_next() => bail!("a poll ended before anything changed: {ended:?}"),
+    }
     let begun = Instant::now();
     let entry = format!("/api/v1/metadata/{}", folder.id);
     client
         .json(Method::PATCH, &entry, Some(&json!({"name": "told all"})))
         .await?;
     let mut spans = Vec::new();
-    for answer in try_join_all(polls).await? {
+    while let Some(answer) = polls.try_next().await? {
         let (changes, at) = answer?;
         ensure!(changes, "a poll slept through a change");
         spans.push(at.saturating_duration_since(begun));
