@@ -142,6 +142,30 @@ pub const ORPHANS_REMOVED: Definition = Definition::counter(
     "Stripes removed from a node that no group knows and no command can name any more.",
     &[],
 );
+/// Inventories that came to their end.
+pub const INVENTORIES: Definition = Definition::counter(
+    "gateway_inventories_total",
+    "Times that this gateway compared what all groups count on with what the disks hold.",
+    &[],
+);
+/// What inventories compared.
+pub const INVENTORY_CELLS: Definition = Definition::counter(
+    "gateway_inventory_cells_total",
+    "Cells of disks that inventories compared, by whether the sums were equal.",
+    &["outcome"],
+);
+/// Disks that the last inventory could not ask.
+pub const INVENTORY_SILENT_DISKS: Definition = Definition::gauge(
+    "gateway_inventory_silent_disks",
+    "Disks in use that did not answer at this gateway's last inventory; what they lack is not counted.",
+    &[],
+);
+/// What repair has to make anew.
+pub const MISSING_FRAGMENTS: Definition = Definition::gauge(
+    "gateway_missing_fragments",
+    "Fragments that groups count on and that lay on no disk where they may, at this gateway's last whole inventory.",
+    &[],
+);
 /// Stripes whose living blocks were moved.
 pub const STRIPES_REPACKED: Definition = Definition::counter(
     "gateway_stripes_repacked_total",
@@ -249,6 +273,10 @@ pub const ALL: &[Definition] = &[
     STRIPES_REMOVED,
     REMOVALS_UNTOLD,
     ORPHANS_REMOVED,
+    INVENTORIES,
+    INVENTORY_CELLS,
+    INVENTORY_SILENT_DISKS,
+    MISSING_FRAGMENTS,
     STRIPES_REPACKED,
     REPACKED_BYTES,
     CONTENTS_PACKED,

@@ -25,6 +25,7 @@ mod erasure;
 mod feed;
 mod file_batch;
 mod filling;
+mod inventory;
 pub(crate) mod job;
 mod manifest;
 pub(crate) mod packing;

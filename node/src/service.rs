@@ -20,9 +20,10 @@ use model::profile::ProfileId;
 use model::stripe::StripeId;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::node::{
-    ConfirmAnswer, ConfirmFragment, DiskState, DiskStatus, FRAGMENTS_LISTED_MAX, FragmentNames, FragmentRead, KnownRow,
-    ListFragments, NodeStatus, NodeStatusAnswer, PUSH_ROWS_MAX, PushRows, READ_RANGES_MAX, ReadFragment, RemoveStripe,
-    RowsTaken, RowsUpdate, StoreAnswer, StoreFragment, Stored, StripeRemoved, code,
+    CellFragments, ConfirmAnswer, ConfirmFragment, DiskState, DiskStatus, FRAGMENTS_LISTED_MAX, FragmentNames,
+    FragmentRead, FragmentSums, KnownRow, ListCells, ListFragments, NodeStatus, NodeStatusAnswer, PUSH_ROWS_MAX,
+    PushRows, READ_RANGES_MAX, ReadFragment, RemoveStripe, RowsTaken, RowsUpdate, StoreAnswer, StoreFragment, Stored,
+    StripeRemoved, SumFragments, code,
 };
 use protocol::wire_error::Failure;
 use rpc::transport::Handler;
@@ -324,6 +325,17 @@ impl NodeService {
         Ok(FragmentNames { names })
     }
 
+    fn sum_fragments(&self, request: &SumFragments) -> Result<FragmentSums, Failure> {
+        let store = self.store_of(request.disk)?;
+        let slots = request.slots.iter().copied().collect();
+        Ok(store.cell_sums(&slots, request.after))
+    }
+
+    async fn list_cells(&self, request: ListCells) -> Result<CellFragments, Failure> {
+        let store = self.store_of(request.disk)?;
+        store.list_cells(request).await.map_err(|error| error.failure())
+    }
+
     /// The state of the node, as the status call answers it.
     #[must_use]
     pub fn status(&self) -> NodeStatusAnswer {
@@ -465,6 +477,14 @@ impl Handler for NodeService {
                 Err(failure) => Err(failure),
             },
             Method::ListFragments => match self.list_fragments(&decode(&call.message)?) {
+                Ok(listed) => answer(&listed),
+                Err(failure) => Err(failure),
+            },
+            Method::SumFragments => match self.sum_fragments(&decode(&call.message)?) {
+                Ok(sums) => answer(&sums),
+                Err(failure) => Err(failure),
+            },
+            Method::ListCells => match self.list_cells(decode(&call.message)?).await {
                 Ok(listed) => answer(&listed),
                 Err(failure) => Err(failure),
             },

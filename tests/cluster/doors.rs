@@ -48,7 +48,7 @@ const UNKNOWN_AUTHORITY: u8 = 48;
 const CERTIFICATE_REQUIRED: u8 = 116;
 
 /// Calls that no process of the role may make, whoever is called. Written out: the product's own table is what is tested.
-const FORBIDDEN: [(Role, &str); 7] = [
+const FORBIDDEN: [(Role, &str); 10] = [
     (
         Role::Node,
         "ConfirmFragment RemoveStripe PushRows NodeStatus MetadataStatus ListFragments",
@@ -62,7 +62,11 @@ const FORBIDDEN: [(Role, &str); 7] = [
     (Role::Admin, "StoreFragment ReadFragment ConfirmFragment"),
     (Role::Admin, "RemoveStripe PushRows ListFragments"),
     (Role::Admin, RAFT),
+    (Role::Node, INVENTORY),
+    (Role::Metadata, INVENTORY),
+    (Role::Admin, INVENTORY),
 ];
+const INVENTORY: &str = "SumFragments ListCells";
 const RAFT: &str = "RaftAppend RaftVote RaftPreVote RaftTransfer RaftSnapshot RaftReadIndex RaftHeartbeats";
 
 /// `holdfast dev` that speaks HTTPS; ends with the value.

@@ -12,9 +12,10 @@ use holdfast::cli::{Command, CommandLine};
 use holdfast::dev::cluster::{DevCluster, base};
 use holdfast::roles::Base;
 use model::authorize::Principal;
-use model::id::UploadId;
+use model::id::{Slot, UploadId};
 use model::name::{DrivePath, Username};
 use model::stripe::StripeId;
+use model::time::BirthEpoch;
 use protocol::metadata::drive::Place;
 use protocol::metadata::query::DriveFacts;
 use protocol::metadata::upload::{NewStripe, Tail, UploadCommand, UploadTarget};
@@ -114,6 +115,14 @@ impl Inside {
         (caller, facts)
     }
 
+    /// The epoch in which a stripe of the slot would be born now.
+    pub(crate) async fn epoch(&self, slot: Slot) -> BirthEpoch {
+        match self.core().metadata.query(&Query::Slot(slot), 1).await.unwrap().0 {
+            QueryAnswer::Time(time) => time.birth_epoch,
+            other => panic!("asked for the time, was answered {other:?}"),
+        }
+    }
+
     /// Keeps `plain` as the tail of an upload that was cut off: sealed by the gateway's own seal of the drive, written by its
     /// own fan-out, set by a command. Resumable uploads will do the same at each cut.
     pub(crate) async fn keep_tail(&self, plain: &[u8]) {
@@ -141,11 +150,7 @@ impl Inside {
         let sealed_bytes = u32::try_from(sealed.len()).unwrap();
         let coded = core.code_stripe(sealed, facts.profile).await.unwrap();
         let slot = facts.drive.slot();
-        let born = match core.metadata.query(&Query::Slot(slot), 1).await.unwrap().0 {
-            QueryAnswer::Time(time) => time.birth_epoch,
-            other => panic!("asked for the time, was answered {other:?}"),
-        };
-        let id = StripeId::new(core.seams.random.u128(), slot, born);
+        let id = StripeId::new(core.seams.random.u128(), slot, self.epoch(slot).await);
         let durable = core.write_stripe(id, &coded, 1).await.unwrap().unwrap();
         let tail = Tail {
             stripe: id,

@@ -37,6 +37,7 @@ mod handover;
 mod in_flight;
 mod inside;
 mod insider;
+mod inventories;
 mod lifetime;
 mod links;
 mod listing;

@@ -27,10 +27,10 @@ const KEPT_EVERY: usize = 4;
 const SEAL_BYTES: usize = 64;
 
 /// A file by its id, and what it must read as.
-type Known = (String, Vec<u8>);
+pub(crate) type Known = (String, Vec<u8>);
 
 /// Puts a batch that lies in one stripe.
-async fn put_batch(client: &Client, seed: u64) -> Vec<Known> {
+pub(crate) async fn put_batch(client: &Client, seed: u64) -> Vec<Known> {
     let contents: Vec<Vec<u8>> = noise(seed, FILES * FILE_BYTES)
         .chunks(FILE_BYTES)
         .map(<[u8]>::to_vec)

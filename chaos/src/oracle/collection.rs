@@ -1,4 +1,4 @@
-//! The promise of collection (decisions 0018 and 0040): nothing that somebody may still want is removed, and what nobody wants is gone
+//! The promise of collection (decisions 0018, 0040 and 0049): nothing that somebody may still want is removed, and what nobody wants is gone
 //! after two graces, but for a thousandth of what is there.
 //!
 //! Given what users were told (`ledger`) and what a world at rest shows: every version that is listed reads back whole, with a
@@ -83,6 +83,10 @@ fn of_rest(census: &Census, violations: &mut Vec<String>) {
     violations.extend(census.complaints.iter().cloned());
     let waits = |what: &String| format!("waits for ever: {what} after two graces");
     violations.extend(census.waiting.iter().map(waits));
+    if census.missing > 0 {
+        let missing = census.missing;
+        violations.push(format!("{missing} fragments that groups count on lie on no disk"));
+    }
     if census.leaked_bytes.saturating_mul(LEAK_PART) > census.living_bytes {
         violations.push(format!(
             "leak: {} of {} bytes are nobody's after two graces: {}",
@@ -160,5 +164,10 @@ mod tests {
             ..Census::default()
         };
         assert_eq!(count(waiting), 2);
+        let missing = Census {
+            missing: 1,
+            ..Census::default()
+        };
+        assert_eq!(count(missing), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Takes stock of a world at rest: which stripes the groups know, what still waits in their queues, and which fragments lie on disks.
 //!
-//! Reads the whole state of each drive group at the replica that has applied most, and asks every node for the names on its disks, as
-//! the search for orphans does. A fragment of a stripe that no group knows is a leak.
+//! Reads the whole state of each drive group at the replica that has applied most, and asks every node for all names on its
+//! disks. A fragment of a stripe that no group knows is a leak. In the end the gateway takes an inventory, which should miss nothing.
 //! Not here: dead bytes in stripes of which half or more lives, which stay until more of it dies (decision 0045); how much may leak
 //! (`oracle::collection`).
 
@@ -9,6 +9,7 @@ use crate::world::home::patiently;
 use crate::world::processes::Ground;
 use crate::world::shape;
 use gateway::drive::Core;
+use gateway::drive::collector::inventory::Inventory;
 use gateway::metrics;
 use kv::seam::{KvError, KvRead, Scan};
 use metadata_raft::group::Group;
@@ -58,6 +59,8 @@ pub struct Census {
     pub leaked_bytes: u64,
     /// The first of these fragments.
     pub leaks: Vec<String>,
+    /// Fragments that groups count on and that lie on no disk, as the gateway's own inventory says.
+    pub missing: u64,
     /// What does not agree in a group's state.
     pub complaints: Vec<String>,
     /// What waits in a group's queues.
@@ -111,7 +114,19 @@ pub async fn take(core: &Core, ground: &Ground) -> Result<Census, String> {
             note_leak(core, (node, disk, name), &mut census).await?;
         }
     }
+    // Last, since it removes what it finds to be nobody's.
+    let inventory = patiently(async || inventory(core).await).await;
+    census.missing = inventory.map_err(|why| format!("no inventory: {why}"))?.missing;
     Ok(census)
+}
+
+/// An inventory in which everybody answered.
+async fn inventory(core: &Core) -> Result<Inventory, Failure> {
+    let found = core.take_inventory().await?;
+    if found.is_whole && found.silent_disks == 0 {
+        return Ok(found);
+    }
+    Err(Failure::new(ErrorKind::Unavailable, "no_answer", format!("{found:?}")))
 }
 
 /// The replica of a group that has applied most.

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod error_kind;
 pub mod hash;
 pub mod id;
+pub mod inventory;
 pub mod layout;
 pub mod limits;
 pub mod name;

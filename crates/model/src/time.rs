@@ -53,4 +53,25 @@ impl BirthEpoch {
     pub fn is_open(self, now: Self) -> bool {
         self <= now && now.0 - self.0 <= Self::OPEN_EPOCHS
     }
+
+    /// The newest epoch of which no stripe can become known any more when the slot is in this one; `None` while all are open.
+    #[must_use]
+    pub fn newest_closed(self) -> Option<Self> {
+        self.0.checked_sub(Self::OPEN_EPOCHS + 1).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BirthEpoch;
+
+    #[test]
+    fn the_newest_closed_epoch_is_the_last_before_those_that_are_open() {
+        assert_eq!(BirthEpoch(BirthEpoch::OPEN_EPOCHS).newest_closed(), None);
+        for now in [25, 26, 1_000] {
+            let closed = BirthEpoch(now).newest_closed().unwrap();
+            assert!(!closed.is_open(BirthEpoch(now)));
+            assert!(BirthEpoch(closed.0 + 1).is_open(BirthEpoch(now)));
+        }
+    }
 }

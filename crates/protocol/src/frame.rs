@@ -64,6 +64,10 @@ pub enum Method {
     ListFragments,
     /// Gateway to metadata: wait until a feed of the group goes on; see `metadata::watch`.
     WatchFeed,
+    /// Gateway to node: sums of the fragments on a disk.
+    SumFragments,
+    /// Gateway to node: names of the fragments in some cells of a disk.
+    ListCells,
 }
 
 impl Method {
@@ -74,7 +78,9 @@ impl Method {
         match self {
             Self::Ping => true,
             Self::StoreFragment | Self::ReadFragment => matches!(role, Gateway | Node),
-            Self::ConfirmFragment | Self::ListFragments | Self::WatchFeed => role == Gateway,
+            Self::ConfirmFragment | Self::ListFragments | Self::WatchFeed | Self::SumFragments | Self::ListCells => {
+                role == Gateway
+            }
             Self::RemoveStripe | Self::PushRows => matches!(role, Gateway | Metadata),
             Self::NodeStatus => matches!(role, Gateway | Metadata | Admin),
             Self::Propose => matches!(role, Gateway | Node | Admin),
@@ -92,7 +98,7 @@ impl Method {
     }
 
     /// Every method, in declaration order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Ping,
         Self::StoreFragment,
         Self::ConfirmFragment,
@@ -113,6 +119,8 @@ impl Method {
         Self::QueryReplica,
         Self::ListFragments,
         Self::WatchFeed,
+        Self::SumFragments,
+        Self::ListCells,
     ];
 }
 

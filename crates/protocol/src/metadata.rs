@@ -10,6 +10,7 @@ pub mod control;
 pub mod drive;
 pub mod file_batch;
 pub mod group;
+pub mod inventory;
 pub mod query;
 pub mod repacking;
 pub mod rewind;
@@ -133,6 +134,10 @@ pub enum Query {
     Repackable(Option<(ProfileId, StripeId)>),
     /// To a drive group as a whole: which drive has small contents to be packed, or those contents themselves.
     Packing(Option<query::PackingAsk>),
+    /// To a drive group as a whole: sums of the ids of its stripes.
+    SumStripes(inventory::SumStripes),
+    /// To a drive group as a whole: its stripes of some slots. One that the group does not own makes it `not_mine`.
+    ListStripes(inventory::ListStripes),
 }
 
 impl Query {
@@ -147,7 +152,9 @@ impl Query {
             | Self::Orphans(_)
             | Self::FeedEnds(_)
             | Self::Repackable(_)
-            | Self::Packing(_) => None,
+            | Self::Packing(_)
+            | Self::SumStripes(_)
+            | Self::ListStripes(_) => None,
             Self::Slot(slot) => Some(*slot),
             Self::User(query) => Some(query.slot()),
             Self::Drive(query) | Self::DriveSince(query, _) => Some(query.drive.slot()),
@@ -334,4 +341,8 @@ pub enum QueryAnswer {
     Repackable(repacking::Repackable),
     /// `Query::Packing`.
     Packing(query::Packing),
+    /// `Query::SumStripes`.
+    StripeSums(inventory::StripeSums),
+    /// `Query::ListStripes`.
+    ListedStripes(inventory::ListedStripes),
 }

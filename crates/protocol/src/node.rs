@@ -6,10 +6,12 @@
 //! Not here: the form of a fragment on a disk (`codec::fragment`), how a node keeps it (package `node`).
 
 use model::digest::DIGEST_BYTES;
-use model::id::{DiskId, NodeId, RowVersion};
+use model::id::{DiskId, NodeId, RowVersion, Slot};
+use model::inventory::{CellName, IdSum};
 use model::layout::Row;
 use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeForm, StripeId};
+use model::time::BirthEpoch;
 use serde::{Deserialize, Serialize};
 
 /// The codes of a node's failures, each with the kind it comes with.
@@ -32,7 +34,7 @@ pub mod code {
     pub const PAYLOAD_MISMATCH: &str = "payload_mismatch";
     /// `Invalid`: the fragment's name, form and payload do not belong together.
     pub const MALFORMED_FRAGMENT: &str = "malformed_fragment";
-    /// `Invalid`: a range lies outside the fragment, or there are too many.
+    /// `Invalid`: a range lies outside the fragment or the cells that are asked for, or there are too many.
     pub const BAD_RANGE: &str = "bad_range";
     /// `Invalid`: rows that fit neither the known table nor make a whole one.
     pub const BAD_ROWS: &str = "bad_rows";
@@ -53,6 +55,9 @@ pub const DAMAGED_LISTED_MAX: usize = 100;
 
 /// The most names of one `FragmentNames`: as many stripes as one `Query::Orphans` may name.
 pub const FRAGMENTS_LISTED_MAX: usize = 1000;
+
+/// The most cells of one `FragmentSums`, which keeps it under a frame's head.
+pub const CELLS_SUMMED_MAX: usize = 16_384;
 
 /// BLAKE3 of a fragment's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -207,6 +212,59 @@ pub struct ListFragments {
 pub struct FragmentNames {
     /// Ascending, at most `FRAGMENTS_LISTED_MAX`; none: there are no more.
     pub names: Vec<FragmentName>,
+}
+
+/// Tell sums of the fragments on a disk, by cell. Answered by `FragmentSums`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SumFragments {
+    /// On which disk.
+    pub disk: DiskId,
+    /// Of stripes of these slots, each born in this epoch or before it; a slot that is named twice counts once.
+    pub slots: Vec<(Slot, BirthEpoch)>,
+    /// Only cells behind this one.
+    pub after: Option<CellName>,
+}
+
+/// What a disk holds of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellSum {
+    /// Which cell.
+    pub cell: CellName,
+    /// Its fragments; `None` when they were not counted apart by so old an epoch, so that only their names tell.
+    pub sum: Option<IdSum>,
+}
+
+/// The answer to `SumFragments`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FragmentSums {
+    /// Ascending, at most `CELLS_SUMMED_MAX`; a cell without a fragment of those epochs is left out.
+    pub sums: Vec<CellSum>,
+    /// The cell behind which there may be more; `None`: there is none.
+    pub next: Option<CellName>,
+}
+
+/// Tell names of the fragments in cells of a disk that differ in slot and index only. Answered by `CellFragments`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListCells {
+    /// On which disk.
+    pub disk: DiskId,
+    /// Of which profile.
+    pub profile: ProfileId,
+    /// The first bits of the stripes' ids, as in `CellName`.
+    pub leading: u8,
+    /// As in `SumFragments`.
+    pub slots: Vec<(Slot, BirthEpoch)>,
+    /// Only names behind this one, which is of the same profile and leading bits.
+    pub after: Option<FragmentName>,
+}
+
+/// The answer to `ListCells`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellFragments {
+    /// Ascending, at most `FRAGMENTS_LISTED_MAX`; perhaps none where many others lie between.
+    pub names: Vec<FragmentName>,
+    /// The name behind which there may be more; `None`: there is none.
+    pub next: Option<FragmentName>,
 }
 
 /// Some rows of one table.

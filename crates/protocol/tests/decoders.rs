@@ -6,8 +6,9 @@ use proptest::prelude::{any, prop, proptest};
 use protocol::frame::{AnswerHead, RequestHead, decode, decode_prefix};
 use protocol::metadata::{GroupReply, ProposeRequest, QueryRequest};
 use protocol::node::{
-    ConfirmAnswer, ConfirmFragment, FragmentNames, FragmentRead, ListFragments, NodeStatus, NodeStatusAnswer, PushRows,
-    ReadFragment, RemoveStripe, RowsTaken, StoreAnswer, StoreFragment, StripeRemoved,
+    CellFragments, ConfirmAnswer, ConfirmFragment, FragmentNames, FragmentRead, FragmentSums, ListCells, ListFragments,
+    NodeStatus, NodeStatusAnswer, PushRows, ReadFragment, RemoveStripe, RowsTaken, StoreAnswer, StoreFragment,
+    StripeRemoved, SumFragments,
 };
 use protocol::status::MetadataStatus;
 use protocol::wire_error::Failure;
@@ -38,6 +39,10 @@ fn check_all(bytes: &[u8]) {
     check::<StripeRemoved>(bytes);
     check::<ListFragments>(bytes);
     check::<FragmentNames>(bytes);
+    check::<SumFragments>(bytes);
+    check::<FragmentSums>(bytes);
+    check::<ListCells>(bytes);
+    check::<CellFragments>(bytes);
     check::<PushRows>(bytes);
     check::<RowsTaken>(bytes);
     check::<NodeStatus>(bytes);

@@ -14,12 +14,13 @@ use model::name::{DrivePath, EntryName, Username};
 use model::process::Role;
 use model::profile::{Domain, ProfileId};
 use model::stripe::{Astray, StripeForm, StripeId};
-use model::time::{Age, WallTime};
+use model::time::{Age, BirthEpoch, WallTime};
 use proptest::prelude::{any, proptest};
 use protocol::frame::{decode, encode};
 use protocol::metadata::control::{ClusterSettings, ControlCommand, SlotRange};
 use protocol::metadata::drive::{DriveCommand, EntryRef, PatchTo, Place};
 use protocol::metadata::group::{AdoptedSlot, GroupCommand, GroupSettings};
+use protocol::metadata::inventory::{ListStripes, SumStripes, SummedTo};
 use protocol::metadata::query::{ControlQuery, DriveAsk, DriveMark, DriveQuery, PackingAsk, UserQuery};
 use protocol::metadata::upload::{
     DirectContent, InlineBlock, NewBlock, NewStripe, PageRows, RowRun, Survival, Tail, UploadCommand, UploadTarget,
@@ -421,7 +422,7 @@ fn since(seen: Option<DriveMark>) -> Query {
     }
 }
 
-/// Those of old versions, of removal, of the feed, of rewinds, of twins, and of packing.
+/// Those of old versions, of removal, of the feed, of rewinds, of twins, of packing, and of inventories.
 fn later_queries() -> Vec<Query> {
     vec![
         drive(DriveAsk::ListVersions {
@@ -460,6 +461,21 @@ fn later_queries() -> Vec<Query> {
             drive: DRIVE,
             after: Some((300, BlockId(7))),
         })),
+        Query::SumStripes(SumStripes::default()),
+        Query::SumStripes(SumStripes {
+            pg_bits: vec![(ProfileId::Dev, 8), (ProfileId::Copies, 9)],
+            after: Some(SummedTo {
+                born_by: BirthEpoch(300),
+                profile: ProfileId::Dev,
+                stripe: stripe().id,
+            }),
+        }),
+        Query::ListStripes(ListStripes {
+            profile: ProfileId::Dev,
+            leading: 200,
+            slots: vec![(DRIVE.slot(), BirthEpoch(300))],
+            after: Some(stripe().id),
+        }),
     ]
 }
 

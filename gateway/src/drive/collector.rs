@@ -6,9 +6,12 @@
 //! be told are named to the group and told when they are back.
 //! Invariants: nothing is removed but what the group's present owner says is dead, after a read-index; the group forgets a stripe
 //! only after everybody was told or noted.
-//! Not here: which stripes are dead (the group's state), fragments of stripes that were never named (`orphans`), stripes that live in
-//! part (`repacking`), small contents that move from the metadata into stripes under the same lease (`packing`).
+//! Not here: which stripes are dead (the group's state), what disks hold that groups do not count on and the reverse (`inventory`),
+//! fragments of stripes that were never named (`orphans`), stripes that live in part (`repacking`), small contents that move from the
+//! metadata into stripes under the same lease (`packing`).
 
+mod expected;
+pub mod inventory;
 mod orphans;
 mod packing;
 mod repacking;

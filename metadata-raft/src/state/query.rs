@@ -10,6 +10,7 @@ use crate::state::control;
 use crate::state::drive::{self, DriveRecord};
 use crate::state::entry::{self, EntryRecord, Shown};
 use crate::state::feed;
+use crate::state::inventory;
 use crate::state::job;
 use crate::state::keys;
 use crate::state::manifest;
@@ -86,6 +87,8 @@ impl State {
                 Query::Repackable(after) => QueryAnswer::Repackable(repacking::describe(kv, *after)?),
                 Query::FeedEnds(scopes) => QueryAnswer::FeedEnds(feed::ends(kv, times, scopes)?),
                 Query::Packing(ask) => QueryAnswer::Packing(packing::describe(kv, ask.as_ref())?),
+                Query::SumStripes(ask) => QueryAnswer::StripeSums(inventory::sums(kv, times, ask)?),
+                Query::ListStripes(ask) => QueryAnswer::ListedStripes(inventory::stripes(kv, times, ask)?),
                 _ => QueryAnswer::Group(age::describe(kv)?),
             };
             return Ok(Reply {
@@ -106,7 +109,9 @@ impl State {
             | Query::Orphans(_)
             | Query::FeedEnds(_)
             | Query::Repackable(_)
-            | Query::Packing(_) => Ok(QueryAnswer::Time(now.time)),
+            | Query::Packing(_)
+            | Query::SumStripes(_)
+            | Query::ListStripes(_) => Ok(QueryAnswer::Time(now.time)),
         };
         let result = match answer {
             Ok(answer) => Ok(answer),

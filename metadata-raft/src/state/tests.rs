@@ -9,6 +9,7 @@ mod feed;
 mod file_batches;
 mod foreseen;
 mod golden;
+mod inventory;
 mod model_tree;
 mod model_versions;
 mod open_sessions;

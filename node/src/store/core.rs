@@ -333,7 +333,7 @@ impl Core {
     /// Points the index to synced records, in one batch with the checkpoint that covers them.
     fn apply(&mut self, newest: Newest) -> Result<(), StoreError> {
         let mut batch = Batch::new();
-        let mut unlisted = 0;
+        let (mut unlisted, mut came, mut went) = (0, Vec::new(), Vec::new());
         for (name, row) in &newest.rows {
             let before = self.row(name)?;
             self.note_record(&row.place, row.sequence, &mut batch)?;
@@ -341,12 +341,25 @@ impl Core {
             unlisted += self.unlist(name, &mut batch)?;
             self.count_out(before.as_ref());
             self.count_in(row);
+            match (before.is_some_and(|before| before.is_fragment()), row.is_fragment()) {
+                (false, true) => came.push(*name),
+                (true, false) => went.push(*name),
+                _ => {}
+            }
         }
         batch.push(self.checkpoint()?);
         self.index.write(batch)?;
+        self.note_cells(&came, &went);
         self.tally.damaged.fetch_sub(unlisted, Ordering::Relaxed);
         self.tally.note_segments(&self.segments);
         Ok(())
+    }
+
+    /// Behind the index, which they follow: a batch that was not written changes no sum.
+    fn note_cells(&self, came: &[FragmentName], went: &[FragmentName]) {
+        let mut cells = self.tally.cells();
+        came.iter().for_each(|name| cells.add(name));
+        went.iter().for_each(|name| cells.take(name));
     }
 
     /// The change that says that every synced record is in the index with it; for the batch that makes it so.

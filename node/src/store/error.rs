@@ -36,8 +36,8 @@ pub enum StoreError {
     /// The store was stopped.
     #[error("the store is stopping")]
     Stopped,
-    /// A range lies outside the fragment.
-    #[error("a range lies outside the fragment")]
+    /// A range lies outside the fragment, or a name outside the cells that are asked for.
+    #[error("a range lies outside the fragment, or a name outside the cells that are asked for")]
     BadRange,
     /// A read, or the place index, failed in a way that may pass.
     #[error("the disk failed: {0}")]

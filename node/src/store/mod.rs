@@ -4,8 +4,9 @@
 //! sync ran into the next batch (group commit without waiting for company); reads go to the index and the segments directly.
 //! Invariants: a positive answer to a write means synced; a write that was accepted is finished also when its caller went away;
 //! the queue is bounded.
-//! Reading order: `record`, `place_row`, `core`, `damaged`, `writer`, `replay`, `compact`, `read`, `identity`.
+//! Reading order: `record`, `place_row`, `core`, `damaged`, `cells`, `writer`, `replay`, `compact`, `read`, `identity`.
 
+pub(crate) mod cells;
 pub(crate) mod compact;
 pub(crate) mod core;
 pub(crate) mod damaged;
@@ -32,11 +33,17 @@ use bytes::Bytes;
 use codec::fragment::FragmentHeader;
 use disk::{Disk, Place};
 use kv::seam::{Change, Kv, Scan};
-use model::id::DiskId;
+use model::id::{DiskId, Slot};
+use model::inventory::CellName;
 use model::layout::Row;
 use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeForm, StripeId};
-use protocol::node::{ByteRange, DAMAGED_LISTED_MAX, Damage, DamagedFragment, DiskState, DiskStatus, RowsUpdate};
+use model::time::BirthEpoch;
+use protocol::node::{
+    ByteRange, CELLS_SUMMED_MAX, CellFragments, DAMAGED_LISTED_MAX, Damage, DamagedFragment, DiskState, DiskStatus,
+    FragmentSums, ListCells, RowsUpdate,
+};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -168,6 +175,24 @@ impl FragmentStore {
     /// Up to `rows_max` names of fragments behind `after`, in their order.
     pub fn names_after(&self, after: Option<&FragmentName>, rows_max: usize) -> Result<Vec<FragmentName>, StoreError> {
         self.reader.names_after(after, rows_max)
+    }
+
+    /// Sums of the fragments of these slots by cell, behind `after`, each of what was born in the slot's epoch or before.
+    ///
+    /// Of stores and removals under way some may be in them; they follow from memory and cost no look into the index.
+    #[must_use]
+    pub fn cell_sums(&self, slots: &BTreeMap<Slot, BirthEpoch>, after: Option<CellName>) -> FragmentSums {
+        self.tally.cells().sums(slots, after, CELLS_SUMMED_MAX)
+    }
+
+    /// Names of fragments in some cells; what was born later than asked for is left out. Costs a walk through all that begin with the
+    /// same bits, of which an answer takes a bounded part. May be dropped midway.
+    ///
+    /// Errors: `BadRange` when it is to go on outside of these cells; the index fails.
+    pub async fn list_cells(&self, ask: ListCells) -> Result<CellFragments, StoreError> {
+        let reader = self.reader.clone();
+        let listed = daemon::blocking::run(move || reader.list_cells(&ask)).await;
+        listed.map_err(|error| StoreError::Bug(format!("list cells: {error}")))?
     }
 
     /// Reads ranges of a fragment, checked; a damaged one is on the list when this returns `Damaged`. May be dropped midway.

@@ -47,6 +47,13 @@ pub(crate) struct PlaceRow {
     pub(crate) held: Held,
 }
 
+impl PlaceRow {
+    /// Whether the fragment is there.
+    pub(crate) fn is_fragment(&self) -> bool {
+        matches!(self.held, Held::Fragment { .. })
+    }
+}
+
 /// What is known of all records of a segment, dead ones too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRow {
@@ -128,6 +135,11 @@ pub(crate) fn stripe_prefix(profile: ProfileId, stripe: StripeId) -> Bytes {
 
 pub(crate) fn fragment_prefix() -> &'static [u8] {
     &[FRAGMENT]
+}
+
+/// The beginning of the keys of all fragments of a profile's stripes whose ids begin with these bits.
+pub(crate) fn leading_prefix(profile: ProfileId, leading: u8) -> [u8; 3] {
+    [FRAGMENT, profile.number(), leading]
 }
 
 pub(crate) fn damaged_key(name: &FragmentName) -> Bytes {

@@ -11,13 +11,19 @@ use bytes::{Bytes, BytesMut};
 use codec::fragment::FragmentHeader;
 use disk::{JournalError, JournalReader, Place};
 use kv::seam::{Kv, Scan};
+use model::id::Slot;
+use model::inventory;
 use model::profile::ProfileId;
 use model::stripe::{FragmentName, StripeForm, StripeId};
-use protocol::node::{ByteRange, Damage, PayloadHash};
+use model::time::BirthEpoch;
+use protocol::node::{ByteRange, CellFragments, Damage, FRAGMENTS_LISTED_MAX, ListCells, PayloadHash};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Times that a place is looked up when its segment is gone: compaction moved it in between, and cannot twice in one read.
 const LOOKUPS_MAX: usize = 3;
+/// Pages of the index that one answer with names of cells looks through: some tens of milliseconds. Guess.
+const LISTED_PAGES_MAX: usize = 16;
 
 /// What a read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +122,42 @@ impl Reader {
                 _ => return Ok(names),
             }
         }
+    }
+
+    /// See `FragmentStore::list_cells`.
+    pub(crate) fn list_cells(&self, ask: &ListCells) -> Result<CellFragments, StoreError> {
+        let mut scan = Scan::prefix(&place_row::leading_prefix(ask.profile, ask.leading), SCAN_ROWS);
+        if let Some(name) = &ask.after {
+            if (name.profile, inventory::leading(name.stripe)) != (ask.profile, ask.leading) {
+                return Err(StoreError::BadRange);
+            }
+            scan = scan.after(&place_row::fragment_key(name));
+        }
+        let slots: BTreeMap<Slot, BirthEpoch> = ask.slots.iter().copied().collect();
+        let is_asked_for = |stripe: StripeId| slots.get(&stripe.slot()).is_some_and(|by| stripe.born() <= *by);
+        let mut told = CellFragments {
+            names: Vec::new(),
+            next: None,
+        };
+        for _ in 0..LISTED_PAGES_MAX {
+            let rows = self.index.scan(&scan)?;
+            for name in living_names(&rows)? {
+                if is_asked_for(name.stripe) {
+                    told.names.push(name);
+                    if told.names.len() == FRAGMENTS_LISTED_MAX {
+                        told.next = Some(name);
+                        return Ok(told);
+                    }
+                }
+            }
+            let Some((key, _)) = rows.last().filter(|_| rows.len() == SCAN_ROWS) else {
+                told.next = None;
+                return Ok(told);
+            };
+            told.next = place_row::name_of(key);
+            scan = scan.after(key);
+        }
+        Ok(told)
     }
 
     /// Bytes of all segments.

@@ -140,6 +140,9 @@ impl Core {
             .store(damaged_count(self.index.as_ref())?, Ordering::Relaxed);
         self.each_page(&mut |core, rows| {
             for (name, row) in rows {
+                if row.is_fragment() {
+                    core.tally.cells().add(&name);
+                }
                 if core.segments.contains_key(&row.place.segment) {
                     core.count_in(&row);
                 } else if matches!(row.held, Held::Fragment { .. }) {

@@ -3,12 +3,13 @@
 //! Invariant: once read-only, read-only until the process opens the disk again.
 //! Not here: decisions; nothing but the cause of being read-only is ever decided by these numbers.
 
+use super::cells::Cells;
 use super::core::SegmentUse;
 use disk::SegmentNumber;
 use protocol::node::DiskCounters;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Counters of one disk.
 #[derive(Debug, Default)]
@@ -27,6 +28,7 @@ pub(crate) struct Tally {
     pub(crate) living_bytes: AtomicU64,
     pub(crate) is_full: AtomicBool,
     read_only: Mutex<Option<String>>,
+    cells: Mutex<Cells>,
 }
 
 impl Tally {
@@ -42,6 +44,12 @@ impl Tally {
             tracing::error!(cause, "disk is read-only");
             *known = Some(cause.to_owned());
         }
+    }
+
+    /// Sums of the fragments; held for moments.
+    pub(crate) fn cells(&self) -> MutexGuard<'_, Cells> {
+        // Each change under the lock is complete on its own.
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note_segments(&self, segments: &BTreeMap<SegmentNumber, SegmentUse>) {

@@ -1,8 +1,9 @@
-//! A node's calls over the memory transport: rows, stores, confirmations, reads, removals, missing disks, rebuilding, power cuts.
+//! A node's calls over the memory transport: rows, stores, confirmations, reads, removals, missing disks, rebuilding, power cuts, inventories.
 
 #![allow(clippy::unwrap_used)] // Test code: a panic is the report.
 
 mod bench;
+mod inventory;
 mod power_cut;
 
 use bench::{DEADLINE, bench, name, stripe};

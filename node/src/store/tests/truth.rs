@@ -7,6 +7,8 @@ use crate::store::StoreError;
 use crate::store::core::Core;
 use crate::store::place_row;
 use crate::store::read::ReadFault;
+use model::inventory::{CellName, IdSum};
+use model::time::BirthEpoch;
 use protocol::node::ByteRange;
 use std::collections::BTreeMap;
 
@@ -153,7 +155,13 @@ impl Truth {
     fn counts_violation(&self, core: &Core) -> Option<String> {
         use std::sync::atomic::Ordering;
         let (mut living, mut bytes, mut fragments) = (BTreeMap::new(), BTreeMap::new(), 0_u64);
-        for (_, row) in core.rows_after(None).ok()? {
+        let (mut sums, mut slots) = (BTreeMap::new(), BTreeMap::new());
+        for (name, row) in core.rows_after(None).ok()? {
+            if row.is_fragment() {
+                let sum = sums.entry(CellName::of(&name)).or_insert(IdSum::ZERO);
+                *sum = sum.plus(IdSum::of(name.stripe));
+            }
+            slots.insert(name.stripe.slot(), BirthEpoch::MAX);
             *living.entry(row.place.segment).or_insert(0_u64) += 1;
             *bytes.entry(row.place.segment).or_insert(0_u64) += crate::store::core::record_bytes(&row);
             fragments += u64::from(row.held != place_row::Held::Tombstone);
@@ -173,6 +181,14 @@ impl Truth {
         let counted = core.tally.fragments.load(Ordering::Relaxed);
         if counted != fragments {
             return Some(format!("{counted} fragments are counted, {fragments} are there"));
+        }
+        let told = core.tally.cells().sums(&slots, None, usize::MAX).sums;
+        let told: BTreeMap<CellName, IdSum> = told
+            .into_iter()
+            .filter_map(|told| Some((told.cell, told.sum?)))
+            .collect();
+        if told != sums {
+            return Some(format!("{told:?} are told of cells, {sums:?} are there"));
         }
         let listed = crate::store::damaged::damaged_list(core.index.as_ref(), 1000)
             .ok()?
