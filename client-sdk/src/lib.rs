@@ -4,6 +4,7 @@
 
 pub mod changes;
 pub mod client;
+pub mod copies;
 pub mod delta;
 pub mod error;
 pub mod file_batch;

@@ -1,4 +1,4 @@
-//! Old versions of files, and copies: both without moving data.
+//! Old versions of files: listed, read, and restored without moving data.
 //!
 //! Not here: what a sync client keeps of them (later).
 
@@ -6,7 +6,6 @@ use crate::client::{Client, accept, read};
 use crate::error::ClientError;
 use api::drive::{ChangeDrive, Drive};
 use api::entry::Entry;
-use api::metadata::CopyEntry;
 use api::version::{RestoreVersion, VersionList, VersionsQuery};
 use reqwest::{Method, Response, header};
 
@@ -42,12 +41,6 @@ impl Client {
         let wanted = RestoreVersion { version, base_version };
         let request = self.request(Method::POST, &format!("/api/v1/files/{id}/restore"));
         read(request.json(&wanted).send().await?).await
-    }
-
-    /// Copies a file or a folder inside its drive.
-    pub async fn copy(&self, id: &str, to: &CopyEntry) -> Result<Entry, ClientError> {
-        let request = self.request(Method::POST, &format!("/api/v1/metadata/{id}/copy"));
-        read(request.json(to).send().await?).await
     }
 
     /// A drive, with how long it keeps old versions.

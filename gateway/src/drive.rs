@@ -7,6 +7,7 @@ pub mod account;
 pub mod answers;
 pub mod budget;
 pub mod collector;
+pub mod copies;
 pub mod cursor;
 pub mod delta;
 pub mod directory;

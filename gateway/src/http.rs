@@ -8,6 +8,7 @@ pub mod admit;
 pub mod blocks;
 pub mod changes;
 pub mod content;
+pub mod copies;
 pub mod cors;
 pub mod drives;
 pub mod entries;
@@ -181,7 +182,7 @@ fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/metadata/{id}/copy", post(metadata::copy))
         .route("/api/v1/metadata/{id}/rewind", post(rewind::begin))
         .route("/api/v1/metadata/{id}/twins", get(rewind::twins))
-        .route("/api/v1/jobs/{id}", get(rewind::show))
+        .route("/api/v1/jobs/{id}", get(rewind::show).delete(copies::cancel))
         .route("/api/v1/jobs/{id}/run", post(rewind::run))
         .route("/api/v1/files/{id}/versions", get(versions::list))
         .route("/api/v1/files/{id}/restore", post(versions::restore))

@@ -19,6 +19,7 @@ mod commit;
 pub(crate) mod content_counts;
 mod control;
 mod copy;
+pub(crate) mod copy_job;
 mod drive;
 mod entry;
 mod erasure;

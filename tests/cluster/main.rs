@@ -18,6 +18,7 @@ mod collection;
 mod conflicts;
 mod content_calls;
 mod contract;
+mod copies;
 mod crashes;
 mod crowd;
 mod cuts;

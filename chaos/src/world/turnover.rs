@@ -17,6 +17,7 @@ use bytes::Bytes;
 use daemon::random::Random;
 use futures_util::{StreamExt, stream};
 use gateway::drive::Core;
+use gateway::drive::copies::Copied;
 use gateway::drive::delta::{SyncOrder, Wanted};
 use gateway::drive::upload::file_batch::{BatchOrder, WantedFile};
 use gateway::drive::upload::resume::{Chunk, Standing, Total};
@@ -232,26 +233,30 @@ impl Turnover {
             return self.create(random).await;
         };
         let place = self.fresh_place(random);
-        let view = self
-            .home
-            .core
-            .copy(&self.home.caller, entry, (place, false), None)
-            .await?;
-        self.ledger.copied(entry, view.entry.id);
+        let copied = self.home.core.copy(&self.home.caller, entry, (place, false), None);
+        match copied.await? {
+            Copied::There(view) => self.ledger.copied(entry, view.entry.id),
+            Copied::Begun(_) => return Err(Failure::bug("a file is copied by a job")),
+        }
         Ok(())
     }
 
+    /// By one command, or by a job, which goes on when this has returned; whoever removes the copy for good may come before it.
     async fn copy_folder(&self, random: &Random) -> Outcome {
         let folder = self.home.folders[below(random, FOLDERS)];
-        let name = EntryName::new(&format!("shelf-{}", self.ledger.number())).expect("a short word is a name");
+        let number = self.ledger.number();
+        let name = EntryName::new(&format!("shelf-{number}")).expect("a short word is a name");
         let parent = self.home.caller.home.root();
-        let place = Place::In { parent, name };
-        let view = self
-            .home
-            .core
-            .copy(&self.home.caller, folder, (place, false), None)
-            .await?;
-        self.ledger.shelved(view.entry.id);
+        let place = (Place::In { parent, name }, false);
+        let (core, caller) = (&self.home.core, &self.home.caller);
+        let copied = match number.is_multiple_of(2) {
+            true => core.begin_copy(caller, folder, place, None).await?,
+            false => core.copy(caller, folder, place, None).await?,
+        };
+        self.ledger.shelved(match copied {
+            Copied::There(view) => view.entry.id,
+            Copied::Begun(facts) => facts.copy,
+        });
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod change;
+pub mod copy;
 pub mod drive;
 pub mod entry;
 pub mod file_batch;

@@ -104,6 +104,10 @@ pub const REWIND_ITEMS_MAX: u64 = 1_000_000;
 pub const REWIND_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Ended rewinds of a drive that are told of; beyond that the oldest are forgotten early.
 pub const REWINDS_KEPT_MAX: usize = 8;
+/// Copies by jobs that are under way in a drive: each follows every change of the drive.
+pub const COPIES_UNDER_WAY_MAX: usize = 8;
+/// Ended copies by jobs that a drive tells of; beyond that the oldest are forgotten.
+pub const COPIES_KEPT_MAX: usize = 8;
 /// A change stays in the feed this long, in age.
 pub const FEED_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Scopes of one cursor.

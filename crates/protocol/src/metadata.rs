@@ -7,6 +7,7 @@
 //! Not here: how the state is stored (`metadata-raft`) and the messages of openraft (`raft`).
 
 pub mod control;
+pub mod copy;
 pub mod drive;
 pub mod file_batch;
 pub mod group;
@@ -253,6 +254,8 @@ pub enum CommandAnswer {
     Batch(file_batch::BatchCommitted),
     /// `RepackBlocks`.
     Repacked(repacking::Repacked),
+    /// `BeginCopy`, `CancelCopy`.
+    Copy(copy::CopyFacts),
 }
 
 /// Every answer to a query, by what was asked.
@@ -345,4 +348,6 @@ pub enum QueryAnswer {
     StripeSums(inventory::StripeSums),
     /// `Query::ListStripes`.
     ListedStripes(inventory::ListedStripes),
+    /// `DriveAsk::Copy`.
+    Copy(copy::CopyFacts),
 }

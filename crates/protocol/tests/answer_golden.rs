@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 const GOLDEN: &str = include_str!("../golden/answers.txt");
-const COMMAND_ANSWERS: u8 = 11;
-const QUERY_ANSWERS: u8 = 43;
+const COMMAND_ANSWERS: u8 = 12;
+const QUERY_ANSWERS: u8 = 44;
 const STREAMS: u64 = 20_000;
 const STREAM_BYTES: u64 = 500;
 

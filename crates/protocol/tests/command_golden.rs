@@ -330,6 +330,38 @@ fn rewind_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// Those of copies that one command cannot make.
+fn copy_commands() -> Vec<(&'static str, Command)> {
+    let principal = Principal {
+        user: USER,
+        device: Some(DEVICE),
+        is_admin: false,
+    };
+    let entry = EntryId {
+        drive: DRIVE,
+        number: 5,
+    };
+    let (drive, job) = (DRIVE, 7);
+    vec![
+        (
+            "BeginCopy",
+            Command::Drive(DriveCommand::BeginCopy {
+                principal,
+                entry,
+                place: Place::Path(DrivePath::parse("/a/b").unwrap()),
+                with_parents: true,
+                fresh: vec![300, 301],
+                seed: 302,
+                job: 303,
+            }),
+        ),
+        (
+            "CancelCopy",
+            Command::Drive(DriveCommand::CancelCopy { principal, drive, job }),
+        ),
+    ]
+}
+
 /// Those of many files at once.
 fn batch_commands() -> Vec<(&'static str, Command)> {
     let principal = Principal {
@@ -438,7 +470,8 @@ fn commands_have_their_golden_bytes_and_read_back() {
         .chain(batch_commands())
         .chain(length_commands())
         .chain(repacking_commands())
-        .chain(packing_commands());
+        .chain(packing_commands())
+        .chain(copy_commands());
     for (name, command) in all {
         let envelope = Envelope {
             request_id: None,

@@ -422,7 +422,7 @@ fn since(seen: Option<DriveMark>) -> Query {
     }
 }
 
-/// Those of old versions, of removal, of the feed, of rewinds, of twins, of packing, and of inventories.
+/// Those of old versions, of removal, of the feed, of rewinds, of twins, of packing, of inventories, and of copies.
 fn later_queries() -> Vec<Query> {
     vec![
         drive(DriveAsk::ListVersions {
@@ -476,6 +476,7 @@ fn later_queries() -> Vec<Query> {
             slots: vec![(DRIVE.slot(), BirthEpoch(300))],
             after: Some(stripe().id),
         }),
+        drive(DriveAsk::Copy(7)),
     ]
 }
 

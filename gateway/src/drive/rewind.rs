@@ -133,7 +133,7 @@ impl Core {
 }
 
 /// Whoever may not know of a drive may not know of its jobs either: one that is there and one that is not are answered alike.
-fn unknown(failure: Failure) -> Failure {
+pub(super) fn unknown(failure: Failure) -> Failure {
     if group_codes::NOT_FOUND.is(&failure) {
         return group_codes::JOB_NOT_FOUND.failure();
     }

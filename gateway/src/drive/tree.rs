@@ -1,4 +1,4 @@
-//! The tree of a drive: list, create, copy, rename and move, trash, restore, remove for good.
+//! The tree of a drive: list, create, rename and move, trash, restore, remove for good.
 //!
 //! Thin on purpose: names and ids are checked here, everything else is decided by the drive's group.
 
@@ -126,36 +126,6 @@ impl Core {
                 place,
                 with_parents,
                 fresh,
-            },
-            key,
-        )
-        .await
-    }
-
-    /// Copies an entry with all below it; moves no data.
-    pub async fn copy(
-        &self,
-        caller: &Caller,
-        entry: EntryId,
-        (place, with_parents): (Place, bool),
-        key: Option<RequestKey>,
-    ) -> Result<EntryView, Failure> {
-        if drive_of(&place, caller.home) != entry.drive {
-            // Whether the entry is there is the group's to say, to whoever may know.
-            self.entry(caller, EntryRef::Id(entry)).await?;
-            return Err(group_codes::CROSS_DRIVE.because("a copy stays in the drive of its entry; name a place there"));
-        }
-        let fresh = self.fresh(entries_made(&place, with_parents));
-        let (principal, seed) = (caller.principal, self.seams.random.u64());
-        self.change(
-            caller,
-            DriveCommand::CopyEntry {
-                principal,
-                entry,
-                place,
-                with_parents,
-                fresh,
-                seed,
             },
             key,
         )

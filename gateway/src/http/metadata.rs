@@ -1,12 +1,14 @@
 //! `/api/v1/metadata`: list, create, copy, change, delete and restore entries.
 
 use super::App;
+use super::copies;
 use super::entries;
 use super::extract::{Authenticated, Id, Json, MaybeJson, NoQuery, Query, idempotency_key};
 use super::precondition::{Precondition, precondition};
 use super::problem::HttpError;
 use super::range::names_weakly;
 use crate::codes;
+use crate::drive::copies::Copied;
 use crate::drive::upload::UploadOrder;
 use crate::drive::{Caller, tree};
 use api::entry::Entry;
@@ -183,10 +185,12 @@ pub async fn delete(
     }
 }
 
-/// Copies a file, or a folder with all below it, inside its drive; moves no data and takes no quota.
+/// Copies a file, or a folder with all below it, inside its drive; moves no data and takes no quota. A folder that takes more than one
+/// command is copied by a job.
 #[utoipa::path(post, path = "/api/v1/metadata/{id}/copy", operation_id = "copy_entry", request_body = CopyEntry, security(("bearer" = [])),
     params(("id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
-    responses((status = 201, body = Entry, headers(("ETag" = String, description = "The entry's id and revision."))), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
+    responses((status = 201, body = Entry, headers(("ETag" = String, description = "The entry's id and revision."))),
+        (status = 202, body = api::copy::CopyJob, headers(("Location" = String, description = "The job's address."))), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn copy(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -201,7 +205,8 @@ pub async fn copy(
     let key = client_key(&app, &caller, &headers, &asked)?;
     let entry = tree::entry_id(&id)?;
     match app.core.copy(&caller, entry, (place, wanted.parents), key).await {
-        Ok(view) => Ok((StatusCode::CREATED, tagged(&view)).into_response()),
+        Ok(Copied::There(view)) => Ok((StatusCode::CREATED, tagged(&view)).into_response()),
+        Ok(Copied::Begun(facts)) => Ok(copies::accepted(&facts)),
         Err(failure) => Err(enrich(&app, &caller, failure).await),
     }
 }

@@ -131,6 +131,7 @@ fn words(status: &str) -> &'static str {
         super::rewind::twins,
         super::rewind::show,
         super::rewind::run,
+        super::copies::cancel,
         super::versions::list,
         super::versions::restore,
         super::drives::show,

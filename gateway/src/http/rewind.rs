@@ -1,11 +1,13 @@
 //! Rewinding: `/api/v1/metadata/{id}/rewind` and the job at `/api/v1/jobs/{id}`; twins of a folder at `/api/v1/metadata/{id}/twins`.
 
 use super::App;
+use super::copies;
 use super::entries;
 use super::extract::{Authenticated, Id, Json, NoQuery, Query};
 use super::metadata::{client_key, limit_of};
 use super::problem::HttpError;
 use crate::drive::tree;
+use api::copy::{CopyReport, JobAnswer};
 use api::rewind::{
     CreatedSince, JobQuery, JobReport, JobState, Rewind, RewindAction, RewindItem, RewindJob, RewindOutcome,
 };
@@ -14,6 +16,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::id::EntryId;
+use protocol::codes as group_codes;
 use protocol::metadata::rewind as group;
 use std::sync::Arc;
 
@@ -44,25 +47,29 @@ pub async fn begin(
     Ok(accepted(&facts))
 }
 
-/// A job with a page of what it has listed.
+/// A job: of a rewind with a page of what it has listed, of a copy alone.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", operation_id = "job", params(("id" = String, Path,), JobQuery), security(("bearer" = [])),
-    responses((status = 200, body = JobReport), (status = 404), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = JobAnswer), (status = 404), (status = "default", body = api::problem::Problem)))]
 pub async fn show(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
     Id(id): Id,
     Query(query): Query<JobQuery>,
-) -> Result<axum::Json<JobReport>, HttpError> {
+) -> Result<axum::Json<JobAnswer>, HttpError> {
     let (job, limit) = (tree::entry_id(&id)?, limit_of(query.limit)?);
-    let (page, next_page_token) = app
-        .core
-        .rewind(&caller, job, limit, query.page_token.as_deref())
-        .await?;
-    Ok(axum::Json(JobReport {
+    let rewind = app.core.rewind(&caller, job, limit, query.page_token.as_deref());
+    let (page, next_page_token) = match rewind.await {
+        Err(failure) if group_codes::JOB_NOT_FOUND.is(&failure) => {
+            let job = copies::shown(&app.core.copy_job(&caller, job).await?);
+            return Ok(axum::Json(JobAnswer::Copy(CopyReport { job })));
+        }
+        answered => answered?,
+    };
+    Ok(axum::Json(JobAnswer::Rewind(JobReport {
         job: shown(&page.facts),
         items: page.items.into_iter().map(item).collect(),
         next_page_token,
-    }))
+    })))
 }
 
 /// Has what a dry run has listed carried out as it stands; what was changed since is left alone.

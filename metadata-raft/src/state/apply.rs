@@ -9,6 +9,7 @@ use crate::state::collection;
 use crate::state::commit::{self, Intent};
 use crate::state::control;
 use crate::state::copy::{self, CopyTo};
+use crate::state::copy_job;
 use crate::state::drive;
 use crate::state::erasure;
 use crate::state::feed;
@@ -200,6 +201,8 @@ fn asker(command: &Command) -> Option<(&Principal, DriveId)> {
             | DriveCommand::RestoreEntry { principal, .. }
             | DriveCommand::PurgeEntry { principal, .. }
             | DriveCommand::CopyEntry { principal, .. }
+            | DriveCommand::BeginCopy { principal, .. }
+            | DriveCommand::CancelCopy { principal, .. }
             | DriveCommand::BeginRewind { principal, .. }
             | DriveCommand::RunRewind { principal, .. } => Some((principal, command.drive())),
             _ => None,
@@ -364,6 +367,26 @@ fn on_drive(tx: &mut Overlay<'_>, now: &Now, command: &DriveCommand) -> Outcome<
             rewind::run(tx, Actor { principal, now }, *drive, *job).map(CommandAnswer::Rewind)
         }
         DriveCommand::SweepRewinds { drive } => rewind::sweep(tx, now, *drive).map(CommandAnswer::Swept),
+        DriveCommand::BeginCopy {
+            principal,
+            entry,
+            place,
+            with_parents,
+            fresh,
+            seed,
+            job,
+        } => {
+            let to = CopyTo {
+                place,
+                with_parents: *with_parents,
+                fresh,
+                seed: *seed,
+            };
+            copy_job::begin(tx, Actor { principal, now }, *entry, &to, *job).map(CommandAnswer::Copy)
+        }
+        DriveCommand::CancelCopy { principal, drive, job } => {
+            copy_job::cancel(tx, Actor { principal, now }, *drive, *job).map(CommandAnswer::Copy)
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! Not here: whether the bytes of stripes are there (scrub).
 
 mod contents;
+mod copies;
 mod packing;
 mod rewinds;
 mod versions;
@@ -16,7 +17,7 @@ use crate::state::content_counts::ContentCounts;
 use crate::state::drive::DriveRecord;
 use crate::state::entry::{EntryRecord, Shown, Standing, Walk, stored_name};
 use crate::state::feed;
-use crate::state::job::{JobKind, JobRecord};
+use crate::state::job::JobRecord;
 use crate::state::keys::{self, DRIVE_PREFIX_BYTES, Key};
 use crate::state::packing::InlineCounts;
 use crate::state::query::all_entries;
@@ -80,6 +81,7 @@ fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
             packing::check(kv, drive.drive, complaints, &mut inline, &mut packable)?;
             versions::check(kv, drive.drive, complaints)?;
             rewinds::check(kv, drive.drive, complaints)?;
+            copies::check(kv, drive.drive, complaints)?;
         }
         contents::check_stripes(kv, slot, (&living, counted), &mut stripes, complaints)?;
         packing::check_counts(kv, slot, inline, complaints)?;
@@ -128,9 +130,9 @@ fn check_tree(kv: &dyn KvRead, drive: &DriveRecord, complaints: &mut Complaints)
                 expected_trash.insert(keys::trash(id, age.0, number));
             }
             Standing::Detached { job } => {
-                let is_worked = jobs.iter().any(|(key, record)| {
-                    keys::last_u64(key) == job && matches!(record.kind, JobKind::Purge { root, .. } if root == number)
-                });
+                let is_worked = jobs
+                    .iter()
+                    .any(|(key, record)| keys::last_u64(key) == job && record.kind.may_hold(number));
                 expect(complaints, is_worked, || {
                     format!("entry {number} is detached without a job")
                 });

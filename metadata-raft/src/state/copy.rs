@@ -2,7 +2,7 @@
 //!
 //! Invariants: no block is read, written or charged; a copy is there as a whole or not at all, and the feed is told of its root alone,
 //! as of a folder that is moved; what is copied of a file is its current version.
-//! Not here: copies that pass one command (they are refused), copies between drives.
+//! Not here: folders that pass one command (they are refused here, and `copy_job` takes them), copies between drives.
 
 use crate::state::change::{self, Actor};
 use crate::state::children;
@@ -11,13 +11,14 @@ use crate::state::entry::{self, EntryRecord, Shown, Walk, stored_name};
 use crate::state::keys;
 use crate::state::page;
 use crate::state::store::{Outcome, broken, list, require};
-use crate::state::tree::{self, AtPlace, NewEntry};
+use crate::state::tree::{self, AtPlace, NewEntry, NewPlace};
 use crate::state::version::{self, VersionRecord};
 use kv::overlay::Overlay;
+use kv::seam::KvRead;
 use model::authorize::Action;
 use model::entry::EntryType;
 use model::hash::stable_hash;
-use model::id::{EntryId, ROOT_ENTRY};
+use model::id::{DriveId, EntryId, ROOT_ENTRY};
 use model::limits::COMMAND_OPERATIONS_MAX;
 use protocol::codes;
 use protocol::metadata::drive::{EntryChanged, Place};
@@ -37,21 +38,7 @@ pub(crate) struct CopyTo<'a> {
 /// `CopyEntry`.
 pub(crate) fn copy(tx: &mut Overlay<'_>, actor: Actor<'_>, id: EntryId, to: &CopyTo<'_>) -> Outcome<EntryChanged> {
     let mut drive = drive::authorised(&*tx, id.drive, actor.principal, Action::Write)?;
-    let source = entry::walk(&*tx, id)?;
-    require(id.number != ROOT_ENTRY, &codes::ROOT_FIXED)?;
-    require(!source.is_in_trash(), &codes::IN_TRASH)?;
-    let place = match tree::at_place(&*tx, id.drive, to.place, to.with_parents)? {
-        AtPlace::Free(place) => place,
-        AtPlace::Taken(walk) => {
-            let number = walk.record().shown.number;
-            let existing = EntryId { number, ..id };
-            return Err(codes::NAME_TAKEN.failure().with("existing", existing).into());
-        }
-    };
-    require(!place.folder.holds(id.number), &codes::CYCLE)?;
-    let source = source.into_record();
-    let above = u16::try_from(place.parents.len()).unwrap_or(u16::MAX);
-    children::require_room(&place.folder, &place.name, source.height.saturating_add(above))?;
+    let (source, place) = ends(&*tx, id, to)?;
     let new = new_entry(&source.shown);
     let made = tree::create(tx, &mut drive, actor, place, to.fresh, &new)?;
     let number = made.shown.number;
@@ -71,7 +58,60 @@ pub(crate) fn copy(tx: &mut Overlay<'_>, actor: Actor<'_>, id: EntryId, to: &Cop
     tree::answer(&*tx, &drive, number)
 }
 
-fn new_entry(source: &Shown) -> NewEntry {
+/// What is copied and where to, both as they must be for a copy to begin.
+pub(crate) fn ends(kv: &dyn KvRead, id: EntryId, to: &CopyTo<'_>) -> Outcome<(EntryRecord, NewPlace)> {
+    let source = entry::walk(kv, id)?;
+    require(id.number != ROOT_ENTRY, &codes::ROOT_FIXED)?;
+    require(!source.is_in_trash(), &codes::IN_TRASH)?;
+    let place = match tree::at_place(kv, id.drive, to.place, to.with_parents)? {
+        AtPlace::Free(place) => place,
+        AtPlace::Taken(walk) => {
+            let number = walk.record().shown.number;
+            let existing = EntryId { number, ..id };
+            return Err(codes::NAME_TAKEN.failure().with("existing", existing).into());
+        }
+    };
+    require(!place.folder.holds(id.number), &codes::CYCLE)?;
+    let source = source.into_record();
+    let above = u16::try_from(place.parents.len()).unwrap_or(u16::MAX);
+    children::require_room(&place.folder, &place.name, source.height.saturating_add(above))?;
+    Ok((source, place))
+}
+
+/// The current version of a file.
+pub(crate) fn current(kv: &dyn KvRead, drive: DriveId, shown: &Shown) -> Outcome<VersionRecord> {
+    let version = version::find(kv, drive, shown.number, shown.version)?;
+    version.ok_or_else(|| broken("a file has no current version"))
+}
+
+/// Gives a file that was made by a copy this content, as its first and only version.
+pub(crate) fn give(
+    tx: &mut Overlay<'_>,
+    drive: DriveId,
+    actor: Actor<'_>,
+    content: VersionRecord,
+    mut made: EntryRecord,
+) -> Outcome<()> {
+    for page in &content.pages {
+        page::hold_known(tx, drive, page.digest)?;
+    }
+    let first = VersionRecord {
+        number: 1,
+        created_at: actor.now.wall,
+        created_by: actor.principal.user,
+        device: actor.principal.device,
+        ..content
+    };
+    made.shown.version = first.number;
+    made.shown.size = first.size;
+    made.shown.digest = Some(first.digest);
+    version::put(tx, drive, made.shown.number, &first)?;
+    entry::put(tx, drive, &made)?;
+    children::show(tx, drive, &made.shown)
+}
+
+/// As what the copy of an entry is made.
+pub(crate) fn new_entry(source: &Shown) -> NewEntry {
     NewEntry {
         entry_type: source.entry_type,
         content_type: source.content_type.clone(),
@@ -130,27 +170,11 @@ impl Copying<'_, '_, '_> {
         }
     }
 
-    fn fill_file(&mut self, source: &Shown, mut made: EntryRecord) -> Outcome<()> {
+    fn fill_file(&mut self, source: &Shown, made: EntryRecord) -> Outcome<()> {
         let id = self.drive.drive;
-        let version = version::find(&*self.tx, id, source.number, source.version)?;
-        let version = version.ok_or_else(|| broken("a file has no current version"))?;
-        self.spend(1 + version.pages.len())?;
-        for page in &version.pages {
-            page::hold_known(self.tx, id, page.digest)?;
-        }
-        let first = VersionRecord {
-            number: 1,
-            created_at: self.actor.now.wall,
-            created_by: self.actor.principal.user,
-            device: self.actor.principal.device,
-            ..version
-        };
-        made.shown.version = first.number;
-        made.shown.size = first.size;
-        made.shown.digest = Some(first.digest);
-        version::put(self.tx, id, made.shown.number, &first)?;
-        entry::put(self.tx, id, &made)?;
-        children::show(self.tx, id, &made.shown)
+        let content = current(&*self.tx, id, source)?;
+        self.spend(1 + content.pages.len())?;
+        give(self.tx, id, self.actor, content, made)
     }
 
     fn spend(&mut self, operations: usize) -> Outcome<()> {

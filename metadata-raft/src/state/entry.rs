@@ -42,7 +42,7 @@ pub(crate) enum Standing {
     Attached,
     /// In the trash itself, since this age.
     Trashed { age: Age, wall: WallTime },
-    /// Being purged by this job.
+    /// Out of everybody's sight: being purged by this job, or the root of a copy that it builds.
     Detached { job: u64 },
 }
 

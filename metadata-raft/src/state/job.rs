@@ -5,6 +5,7 @@
 
 use crate::state::age::Now;
 use crate::state::change::Actor;
+use crate::state::copy_job;
 use crate::state::drive;
 use crate::state::entry::{EntryRecord, Standing, Walk};
 use crate::state::erasure;
@@ -47,6 +48,19 @@ pub(crate) enum JobKind {
     Trim,
     /// Rewinds a folder or a file, as its row in `REWIND` says.
     Rewind,
+    /// Copies a folder, as its row in `COPY` says. A copy that ends before it is whole becomes the purge of what was built.
+    Copy,
+}
+
+impl JobKind {
+    /// Whether a detached entry may wait for such a job. Which one is a copy's root stands in its row in `COPY`.
+    pub(crate) fn may_hold(&self, detached: u64) -> bool {
+        match self {
+            Self::Purge { root, .. } => *root == detached,
+            Self::Copy => true,
+            Self::Pages { .. } | Self::Trim | Self::Rewind => false,
+        }
+    }
 }
 
 /// One job.
@@ -122,6 +136,19 @@ pub(crate) fn begin_rewind(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Ou
     begin(tx, drive, job, JobKind::Rewind)
 }
 
+/// Leaves a copy to a job.
+pub(crate) fn begin_copy(tx: &mut Overlay<'_>, drive: DriveId, job: u64) -> Outcome<()> {
+    begin(tx, drive, job, JobKind::Copy)
+}
+
+/// Has the job of a copy remove what it built, from its next command on.
+pub(crate) fn undo_copy(tx: &mut Overlay<'_>, drive: DriveId, job: u64, root: u64) -> Outcome<()> {
+    let record: Option<JobRecord> = load(&*tx, &keys::job(drive, job))?;
+    let mut record = record.ok_or_else(|| broken("a copy has no job"))?;
+    record.kind = JobKind::Purge { root, at: root };
+    save(tx, keys::job(drive, job), &record)
+}
+
 /// `SweepJob`: at most `SWEEP_OPERATIONS_MAX` sub-operations of it.
 pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) -> Outcome<Swept> {
     let record: Option<JobRecord> = load(&*tx, &keys::job(drive, job))?;
@@ -148,6 +175,16 @@ pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) -
         JobKind::Rewind => {
             let (is_done, operations) = rewind::step(tx, now, drive, job)?;
             (is_done, SWEEP_OPERATIONS_MAX.saturating_sub(operations))
+        }
+        JobKind::Copy => {
+            let (next, operations) = copy_job::step(tx, now, drive, job)?;
+            if let copy_job::Next::Undo { root } = next {
+                record.kind = JobKind::Purge { root, at: root };
+            }
+            (
+                next == copy_job::Next::Over,
+                SWEEP_OPERATIONS_MAX.saturating_sub(operations),
+            )
         }
     };
     let operations = SWEEP_OPERATIONS_MAX - left;

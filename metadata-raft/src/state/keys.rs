@@ -128,6 +128,8 @@ tables! {
     REWIND_END = 0x67
     /// The last command that touched a drive, by drive.
     TOUCHED = 0x68
+    /// Copies that are made by jobs, by (drive, job).
+    COPY = 0x69
     /// Of the whole group: its counter and the leader's time that it has seen.
     GROUP_AGE = 0x80
     /// Of the whole group: its settings.
@@ -509,6 +511,10 @@ pub(crate) fn rewind_item(drive: DriveId, job: u64, index: u64) -> Bytes {
 
 pub(crate) fn rewind_end(drive: DriveId, age_ms: u64, job: u64) -> Bytes {
     Key::of_drive(drive, REWIND_END).u64(age_ms).u64(job).done()
+}
+
+pub(crate) fn copy(drive: DriveId, job: u64) -> Bytes {
+    Key::of_drive(drive, COPY).u64(job).done()
 }
 
 pub(crate) fn request(slot: Slot, source: u64, id: u128) -> Bytes {

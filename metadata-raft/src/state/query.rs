@@ -7,6 +7,7 @@ use crate::state::change;
 use crate::state::collection;
 use crate::state::commit;
 use crate::state::control;
+use crate::state::copy_job;
 use crate::state::drive::{self, DriveRecord};
 use crate::state::entry::{self, EntryRecord, Shown};
 use crate::state::feed;
@@ -237,6 +238,10 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery, drive: &DriveRecord)
         DriveAsk::Rewind { job, first, limit } => {
             let principal = query.principal.as_ref().ok_or(&codes::DENIED)?;
             rewind::page(kv, principal, (id, *job), *first, limited(*limit)?).map(QueryAnswer::Rewind)
+        }
+        DriveAsk::Copy(job) => {
+            let principal = query.principal.as_ref().ok_or(&codes::DENIED)?;
+            copy_job::facts(kv, principal, id, *job).map(QueryAnswer::Copy)
         }
         DriveAsk::Twins { folder, after, limit } => {
             require(folder.drive == id, &codes::NOT_FOUND)?;

@@ -32,7 +32,6 @@ use protocol::metadata::drive::Swept;
 use protocol::metadata::rewind::{
     RewindAction, RewindCounts, RewindFacts, RewindItem, RewindOrder, RewindOutcome, RewindPage, RewindStage,
 };
-use protocol::wire_error::Failure;
 use serde::{Deserialize, Serialize};
 
 /// Rows of a list that one command forgets: each is one key, where other sweeps touch several for each of their sub-operations.
@@ -363,19 +362,4 @@ pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId) -> Outcome<
         operations: u32::try_from(FORGOTTEN_AT_ONCE - left).unwrap_or(u32::MAX),
         is_done: rest.is_none_or(|due| due > now.age()),
     })
-}
-
-/// Makes a change that may be refused without what was written before it; answers the refusal.
-fn attempt(
-    tx: &mut Overlay<'_>,
-    change: impl FnOnce(&mut Overlay<'_>) -> Outcome<()>,
-) -> Outcome<Result<(), Box<Failure>>> {
-    let mut own = Overlay::new(&*tx);
-    match change(&mut own) {
-        Ok(()) => {}
-        Err(Stop::Refused(failure)) => return Ok(Err(failure)),
-        Err(stop @ Stop::Store(_)) => return Err(stop),
-    }
-    tx.absorb(own.into_batch());
-    Ok(Ok(()))
 }

@@ -103,3 +103,19 @@ pub(crate) fn list<T: DeserializeOwned>(
         .map(|(key, bytes)| Ok((key.clone(), decode(&key, &bytes)?)))
         .collect()
 }
+
+/// Makes changes that may be refused without what was written before the refusal; answers the refusal.
+pub(crate) fn attempt<T>(
+    tx: &mut Overlay<'_>,
+    change: impl FnOnce(&mut Overlay<'_>) -> Outcome<T>,
+) -> Outcome<Result<T, Box<Failure>>> {
+    let mut own = Overlay::new(&*tx);
+    let done = match change(&mut own) {
+        Ok(done) => done,
+        Err(Stop::Refused(failure)) => return Ok(Err(failure)),
+        Err(stop @ Stop::Store(_)) => return Err(stop),
+    };
+    let changes = own.into_batch();
+    tx.absorb(changes);
+    Ok(Ok(done))
+}

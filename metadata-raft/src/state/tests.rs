@@ -5,6 +5,7 @@ mod collection_model;
 mod contents;
 mod control;
 mod copies;
+mod copy_jobs;
 mod feed;
 mod file_batches;
 mod foreseen;

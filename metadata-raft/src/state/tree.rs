@@ -93,8 +93,19 @@ pub(crate) fn create(
     new: &NewEntry,
 ) -> Outcome<EntryRecord> {
     require(fresh.len() > place.parents.len(), &codes::MALFORMED_COMMAND)?;
-    let mut folder = place.folder;
-    for (name, number) in place.parents.iter().zip(fresh) {
+    let folder = create_parents(tx, drive, actor, place.folder, (&place.parents, fresh))?;
+    create_one(tx, drive, actor, &folder, &place.name, fresh[place.parents.len()], new)
+}
+
+/// Makes folders below `folder`, each in the one before and with its change; answers the walk from the last one.
+pub(crate) fn create_parents(
+    tx: &mut Overlay<'_>,
+    drive: &mut DriveRecord,
+    actor: Actor<'_>,
+    mut folder: Walk,
+    (names, fresh): (&[EntryName], &[u64]),
+) -> Outcome<Walk> {
+    for (name, number) in names.iter().zip(fresh) {
         let as_folder = NewEntry {
             entry_type: EntryType::Folder,
             content_type: None,
@@ -104,7 +115,7 @@ pub(crate) fn create(
         change::record(tx, drive, actor, ChangeType::Created, &made.shown, (&[], &scopes))?;
         folder = Walk::new(&*tx, drive.drive, *number)?.ok_or_else(|| broken("a new folder is not there"))?;
     }
-    create_one(tx, drive, actor, &folder, &place.name, fresh[place.parents.len()], new)
+    Ok(folder)
 }
 
 /// Makes one entry in a folder, without its change.

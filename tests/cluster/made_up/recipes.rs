@@ -11,6 +11,7 @@ use super::operation::Operation;
 use crate::served::eventually;
 use crate::world::{Answer, PASSWORD, answer};
 use api::entry::Entry;
+use api::file_batch::BatchFile;
 use api::rewind::{JobQuery, JobState};
 use api::sync::SyncRequest;
 use base64::Engine as _;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use client_sdk::client::{Client, Target};
 use client_sdk::delta::CutContent;
 use model::digest::Digest;
+use model::limits::COMMAND_OPERATIONS_MAX;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -59,6 +61,7 @@ impl Run<'_> {
                 given.set("id", id);
             }
             "job" | "run_job" => given.set("id", self.planned().await),
+            "cancel_job" => given.set("id", self.copying().await),
             "rewind_entry" => {
                 // Only one rewind of a drive is under way at a time, and this one has ended.
                 self.planned().await;
@@ -158,6 +161,25 @@ impl Run<'_> {
         })
         .await;
         id
+    }
+
+    /// A copy that a job makes.
+    async fn copying(&mut self) -> String {
+        let number = self.maker.number();
+        let folder = self.user.make_folder(&format!("/own {number}")).await.unwrap();
+        let empty = |name: usize| {
+            let file = BatchFile {
+                path: Some(format!("/own {number}/{name}")),
+                ..BatchFile::default()
+            };
+            (file, Bytes::new())
+        };
+        // With the folder one entry more than a command copies.
+        let files: Vec<_> = (0..COMMAND_OPERATIONS_MAX).map(empty).collect();
+        self.user.create_batch(&files, false).await.unwrap();
+        let path = format!("/api/v1/metadata/{}/copy", folder.id);
+        let wanted = json!({"path": format!("/own copy {number}")});
+        text(&self.made(&self.user, &path, &wanted).await, "id")
     }
 
     /// The name and the id of a new account.

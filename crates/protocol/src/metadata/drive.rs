@@ -117,8 +117,8 @@ pub enum DriveCommand {
         /// A drive of the slot that is meant.
         drive: DriveId,
     },
-    /// Makes a file or folder anew that shares its pages with the one it is copied from. A folder of more than 1,000 sub-operations
-    /// is `copy_too_large`.
+    /// Makes a file or folder anew that shares its pages with the one it is copied from. One of more than 1,000 sub-operations is
+    /// `copy_too_large`; `BeginCopy` takes such a folder.
     CopyEntry {
         /// Who asks.
         principal: Principal,
@@ -189,6 +189,32 @@ pub enum DriveCommand {
         /// In which drive.
         drive: DriveId,
     },
+    /// Begins a job that copies a folder of any size: out of sight, until all of it is there.
+    BeginCopy {
+        /// Who asks.
+        principal: Principal,
+        /// What is copied.
+        entry: EntryId,
+        /// Where the copy goes, in the same drive.
+        place: Place,
+        /// Whether missing folders of a path are made too, when the copy comes to its place.
+        with_parents: bool,
+        /// Random numbers for the copy and the folders above it, as in `CreateFolder`.
+        fresh: Vec<u64>,
+        /// From which the numbers of what lies below the copy are drawn.
+        seed: u64,
+        /// A random number for the job.
+        job: u64,
+    },
+    /// Ends a copy that is under way; what was built of it is removed by its job. One that has ended stays as it is.
+    CancelCopy {
+        /// Who asks.
+        principal: Principal,
+        /// In which drive.
+        drive: DriveId,
+        /// Which.
+        job: u64,
+    },
 }
 
 impl DriveCommand {
@@ -207,13 +233,15 @@ impl DriveCommand {
             | Self::SweepBlocks { drive }
             | Self::SweepFeed { drive }
             | Self::RunRewind { drive, .. }
-            | Self::SweepRewinds { drive } => *drive,
+            | Self::SweepRewinds { drive }
+            | Self::CancelCopy { drive, .. } => *drive,
             Self::BeginRewind { order, .. } => order.entry.drive,
             Self::PatchEntry { entry, .. }
             | Self::TrashEntry { entry, .. }
             | Self::RestoreEntry { entry, .. }
             | Self::PurgeEntry { entry, .. }
-            | Self::CopyEntry { entry, .. } => entry.drive,
+            | Self::CopyEntry { entry, .. }
+            | Self::BeginCopy { entry, .. } => entry.drive,
         }
     }
 }

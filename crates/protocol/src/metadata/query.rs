@@ -258,6 +258,8 @@ pub enum DriveAsk {
         /// Names looked at for this page, 1 to `ROWS_MAX`.
         limit: u16,
     },
+    /// A copy of this principal that is made by the job of this number.
+    Copy(u64),
 }
 
 /// A page of a folder.

@@ -3,13 +3,13 @@
 //! Invariants: an entry is changed only at the revision at which it was listed; one that cannot be changed is left with the reason and
 //! holds up no other.
 
-use super::{ItemRecord, RewindRecord, attempt};
+use super::{ItemRecord, RewindRecord};
 use crate::state::change::Actor;
 use crate::state::entry;
 use crate::state::job::SWEEP_OPERATIONS_MAX;
 use crate::state::keys;
 use crate::state::restore;
-use crate::state::store::{Outcome, broken, load, require, save};
+use crate::state::store::{Outcome, attempt, broken, load, require, save};
 use crate::state::tree;
 use crate::state::version;
 use crate::state::waiting;

@@ -31,7 +31,7 @@ pub(super) fn copy(bench: &mut Bench, entry: EntryId, to: &str) -> Result<EntryC
     }
 }
 
-fn changes(bench: &Bench, after: u64) -> Vec<Change> {
+pub(super) fn changes(bench: &Bench, after: u64) -> Vec<Change> {
     let scope = EntryId {
         drive: bench.drive,
         number: ROOT_ENTRY,
@@ -48,7 +48,7 @@ fn changes(bench: &Bench, after: u64) -> Vec<Change> {
 }
 
 /// Paths, sizes and digests of everything below a folder, as a listing shows it.
-fn below(bench: &Bench, at: &str) -> Vec<(String, u64, Option<model::digest::Digest>, Option<String>)> {
+pub(super) fn below(bench: &Bench, at: &str) -> Vec<(String, u64, Option<model::digest::Digest>, Option<String>)> {
     let mut found = Vec::new();
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {

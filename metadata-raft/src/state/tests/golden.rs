@@ -131,6 +131,7 @@ fn stored_records_have_their_golden_bytes() {
     rows.extend(super::feed::aged_rows());
     // So are the jobs of the bench above.
     rows.extend(super::rewinds::furnished());
+    rows.extend(super::copy_jobs::furnished());
     compare(&rows, |table| table < keys::CLUSTER, GOLDEN);
 }
 

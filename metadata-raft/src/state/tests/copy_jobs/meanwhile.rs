@@ -1,0 +1,224 @@
+//! Copies by a job whose source is changed while they are made: each is what its source is at the instant at which it appears.
+
+use super::{begin, furnished_bench, id_of, put, settle, stage, step, steps};
+use crate::state::job::SWEEP_OPERATIONS_MAX;
+use crate::state::keys;
+use crate::state::tests::copies::below;
+use crate::state::tests::versions::{history, rows_of, table};
+use crate::state::tests::{Bench, code, row};
+use model::id::EntryId;
+use proptest::prelude::{Strategy, any, prop_oneof};
+use proptest::test_runner::Config;
+use proptest::{prop_assert, prop_assert_eq, proptest};
+use protocol::metadata::QueryAnswer;
+use protocol::metadata::copy::CopyStage;
+use protocol::metadata::query::DriveAsk;
+
+#[test]
+fn a_copy_is_what_the_source_is_when_it_appears() {
+    let (mut bench, a) = furnished_bench();
+    let outside = bench.mkdir("/outside").unwrap();
+    put(&mut bench, "/outside/in", None, "in");
+    let job = begin(&mut bench, a, "/b").unwrap().job;
+    steps(&mut bench, job, 2);
+    // Written, replaced, renamed, exchanged, and moved from where the walk has not been to where it has been, and back.
+    put(&mut bench, "/a/f00", Some(1), "written");
+    let (one, two) = (id_of(&bench, "/a/f01"), id_of(&bench, "/a/f02"));
+    bench.rename(one, "/a/held").unwrap();
+    bench.rename(two, "/a/f01").unwrap();
+    bench.rename(one, "/a/f02").unwrap();
+    let three = id_of(&bench, "/a/f03");
+    bench.trash(three).unwrap();
+    put(&mut bench, "/a/f03", None, "replaced");
+    let late = id_of(&bench, "/a/y/f00");
+    bench.rename(late, "/a/from y").unwrap();
+    let early = id_of(&bench, "/a/f04");
+    bench.rename(early, "/a/y/to y").unwrap();
+    // Folders: out, in with what lies in it, below each other the other way round, into the trash, and made.
+    let (x, y) = (id_of(&bench, "/a/x"), id_of(&bench, "/a/y"));
+    bench.rename(y, "/a/x/y").unwrap();
+    bench.rename(id_of(&bench, "/a/x/y"), "/a/y").unwrap();
+    bench.rename(x, "/a/y/x").unwrap();
+    bench.rename(outside, "/a/inside").unwrap();
+    bench.mkdir("/a/new").unwrap();
+    put(&mut bench, "/a/new/file", None, "n");
+    let f05 = id_of(&bench, "/a/f05");
+    bench.purge(f05).unwrap();
+    settle(&mut bench);
+    assert_eq!(stage(&bench, job), CopyStage::Done);
+    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    // Another begins and its source is put about while the first part is made already.
+    let job = begin(&mut bench, a, "/c").unwrap().job;
+    steps(&mut bench, job, 3);
+    bench.rename(x, "/x").unwrap();
+    let inner = id_of(&bench, "/x/f00");
+    bench.rename(inner, "/a/f00 of x").unwrap();
+    let gone = id_of(&bench, "/a/inside");
+    bench.trash(gone).unwrap();
+    steps(&mut bench, job, 1);
+    bench.rename(x, "/a/x").unwrap();
+    bench.restore(gone).unwrap();
+    settle(&mut bench);
+    assert_eq!(stage(&bench, job), CopyStage::Done);
+    assert_eq!(below(&bench, "/c"), below(&bench, "/a"));
+    bench.reap();
+    bench.sound();
+}
+
+#[test]
+fn a_folder_that_leaves_and_comes_back_brings_what_changed_in_it() {
+    let (mut bench, a) = furnished_bench();
+    let job = begin(&mut bench, a, "/b").unwrap().job;
+    steps(&mut bench, job, 3);
+    put(&mut bench, "/a/y/late", None, "late");
+    // More than a command copies, so that the next one comes to the file and not to its folder's leaving.
+    for at in 0..SWEEP_OPERATIONS_MAX {
+        put(&mut bench, &format!("/a/more {at}"), None, "more");
+    }
+    let y = id_of(&bench, "/a/y");
+    bench.trash(y).unwrap();
+    steps(&mut bench, job, 1);
+    bench.restore(y).unwrap();
+    settle(&mut bench);
+    assert_eq!(stage(&bench, job), CopyStage::Done);
+    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    bench.reap();
+    bench.sound();
+}
+
+#[test]
+fn a_part_of_the_source_that_is_purged_midway_is_no_part_of_the_copy() {
+    let (mut bench, a) = furnished_bench();
+    // Its versions go piece by piece while the copy is made.
+    let many = history(&mut bench, "/a/y/many", 120);
+    let job = begin(&mut bench, a, "/b").unwrap().job;
+    steps(&mut bench, job, 1);
+    let y = id_of(&bench, "/a/y");
+    let purged = bench.purge(y).unwrap().job.unwrap();
+    steps(&mut bench, purged, 1);
+    steps(&mut bench, job, 1);
+    settle(&mut bench);
+    assert_eq!(stage(&bench, job), CopyStage::Done);
+    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    assert_eq!(code(rows_of(&bench, many, 120)), "not_found");
+    bench.reap();
+    bench.sound();
+}
+
+/// What somebody does while a copy is made.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Write(u8, u8),
+    Folder(u8),
+    Move(u8, u8),
+    Trash(u8),
+    Restore(u8),
+    Purge(u8),
+    /// The copy's job goes on by a command.
+    Step,
+    /// Every job goes on by a command.
+    Turn,
+}
+
+fn any_deed() -> impl Strategy<Value = Deed> {
+    let byte = any::<u8>;
+    prop_oneof![
+        3 => (byte(), byte()).prop_map(|(at, text)| Deed::Write(at, text)),
+        1 => byte().prop_map(Deed::Folder),
+        6 => (byte(), byte()).prop_map(|(from, to)| Deed::Move(from, to)),
+        2 => byte().prop_map(Deed::Trash),
+        2 => byte().prop_map(Deed::Restore),
+        1 => byte().prop_map(Deed::Purge),
+        2 => proptest::strategy::Just(Deed::Step),
+        1 => proptest::strategy::Just(Deed::Turn),
+    ]
+}
+
+/// Places that deeds are about: few, so that they meet, inside of the source and outside.
+const PLACES: [&str; 14] = [
+    "/a/x", "/a/y", "/a/x/y", "/a/y/x", "/a/x/f00", "/a/x/f01", "/a/y/f00", "/a/y/f01", "/a/f00", "/a/f01", "/a/z",
+    "/o", "/o/x", "/o/f00",
+];
+
+fn at(which: u8) -> &'static str {
+    PLACES[usize::from(which) % PLACES.len()]
+}
+
+/// Does a deed where it can be done.
+fn work(bench: &mut Bench, job: u64, trashed: &mut Vec<EntryId>, deed: Deed) {
+    match deed {
+        Deed::Write(which, text) => {
+            let base = bench.get(at(which)).ok().map(|view| view.entry.version);
+            drop(bench.put(at(which), base, &[row(&format!("t{}", text % 4), 10)]));
+        }
+        Deed::Folder(which) => drop(bench.mkdir(at(which))),
+        Deed::Move(from, to) => {
+            if let Ok(view) = bench.get(at(from)) {
+                drop(bench.rename(view.entry.id, at(to)));
+            }
+        }
+        Deed::Trash(which) => {
+            if let Ok(view) = bench.get(at(which)) {
+                bench.trash(view.entry.id).unwrap();
+                trashed.push(view.entry.id);
+            }
+        }
+        Deed::Restore(which) => {
+            if let Some(entry) = trashed.get(usize::from(which) % trashed.len().max(1)) {
+                drop(bench.restore(*entry));
+            }
+        }
+        Deed::Purge(which) => {
+            if let Ok(view) = bench.get(at(which)) {
+                bench.purge(view.entry.id).unwrap();
+            }
+        }
+        Deed::Step => {
+            if stage(bench, job) == CopyStage::Copying {
+                step(bench, job);
+            }
+        }
+        Deed::Turn => {
+            let QueryAnswer::Jobs(jobs) = bench.ask_as(None, DriveAsk::Jobs).unwrap() else {
+                panic!("jobs were asked for");
+            };
+            for job in jobs {
+                step(bench, job.job);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(Config::with_cases(100))]
+
+    #[test]
+    fn whatever_is_done_meanwhile_a_copy_is_what_its_source_is(deeds in proptest::collection::vec(any_deed(), 1..60)) {
+        let (mut bench, a) = furnished_bench();
+        bench.mkdir("/o").unwrap();
+        let job = begin(&mut bench, a, "/b").unwrap().job;
+        let mut trashed = Vec::new();
+        let mut seen = None;
+        for deed in deeds {
+            let before = below(&bench, "/a");
+            let was_under_way = stage(&bench, job) == CopyStage::Copying;
+            work(&mut bench, job, &mut trashed, deed);
+            if was_under_way && stage(&bench, job) == CopyStage::Done {
+                seen = Some((before, below(&bench, "/b")));
+            }
+        }
+        settle(&mut bench);
+        prop_assert_eq!(stage(&bench, job), CopyStage::Done);
+        let (wanted, copied) = seen.unwrap_or_else(|| (below(&bench, "/a"), below(&bench, "/b")));
+        prop_assert_eq!(copied, wanted);
+        bench.reap();
+        bench.sound();
+        // And nothing of what it took out again is left: copied and purged, only the copy's entries more are there.
+        let (b, entries) = (id_of(&bench, "/b"), table(&bench, keys::ENTRY));
+        let own = below(&bench, "/b").len();
+        bench.purge(b).unwrap();
+        settle(&mut bench);
+        prop_assert!(table(&bench, keys::ENTRY) + own < entries);
+        bench.sound();
+    }
+}
