@@ -4,8 +4,10 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 HOLDFAST := $(or $(CARGO_TARGET_DIR),target)/release/holdfast
+# Built with the whole workspace, whose features the other targets have compiled already.
+EXAMPLES := $(or $(CARGO_TARGET_DIR),target)/release/examples
 
-.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim histories chaos collection wide-folder wide-folder-10m rewind largest-file delta clients tools clean
+.PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim chaos collection wide-folder wide-folder-10m rewind largest-file delta clients tools clean
 
 # RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
 tools:
@@ -78,11 +80,13 @@ long-upload: build
 # A replica that was away for a million entries is sent a snapshot under load, killed midway, and goes on. Some minutes and some
 # gigabytes of disk; ARGS=n for fewer entries.
 install-snapshot: tools
-	$(CARGO) run --release --locked -p metadata-raft --example install -- $(ARGS)
+	$(CARGO) build --release --locked --workspace --example install
+	$(EXAMPLES)/install $(ARGS)
 
 # What others notice while a folder of a million entries is removed for good. Some minutes and some gigabytes of disk; ARGS=n for fewer.
 purge: tools
-	$(CARGO) run --release --locked -p metadata-raft --example purge -- $(ARGS)
+	$(CARGO) build --release --locked --workspace --example purge
+	$(EXAMPLES)/purge $(ARGS)
 
 # The followers of tests/cluster at their full scale: 100 drives, 10 followers each, 10,000 commits, and kills. About ten minutes.
 followers: build
@@ -118,7 +122,7 @@ surge: build
 
 # F1 at its full scale, for every new release of openraft: sixty seeds. About five minutes.
 quorum: tools
-	HOLDFAST_QUORUM_SEEDS=30 $(CARGO) test --release --locked -p metadata-raft --lib -- voters_acknowledge
+	HOLDFAST_QUORUM_SEEDS=30 $(CARGO) test --release --locked --workspace --lib -- voters_acknowledge
 
 # The simulated world: so many seeds, or one again with SEED=n, perhaps with a planted bug (PLANT=vote-unsynced). A second a seed.
 # KIND=collection for worlds in which contents come, are shared and go for good, KIND=layout for those whose rows change.
@@ -127,12 +131,8 @@ FIRST ?= 1
 sim: tools
 	$(CARGO) run --release --locked -q -p chaos --bin sim -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST)) $(if $(KIND),--kind $(KIND)) $(if $(PLANT),--plant $(PLANT)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(ARGS)
 
-# C-3 with histories as long as it asks for: twenty seeds of 2,000 operations (OPERATIONS=n for `make sim`). Some minutes.
-histories:
-	$(MAKE) sim SEEDS=20 OPERATIONS=2000
-
 # C-3 at its full scale: a hundred seeds of 10,000 operations each, every one printed as it ends and a failing one with the command that
-# runs it again. Each is forty minutes of a world, so hours on two cores; SEEDS=n for fewer, FIRST=n to go on where it was broken off.
+# runs it again. Half an hour on two cores or more; SEEDS=n for fewer, FIRST=n to go on where it was broken off.
 chaos:
 	$(MAKE) sim OPERATIONS=10000
 
