@@ -325,10 +325,11 @@ impl NodeService {
         Ok(FragmentNames { names })
     }
 
-    fn sum_fragments(&self, request: &SumFragments) -> Result<FragmentSums, Failure> {
+    async fn sum_fragments(&self, request: SumFragments) -> Result<FragmentSums, Failure> {
         let store = self.store_of(request.disk)?;
-        let slots = request.slots.iter().copied().collect();
-        Ok(store.cell_sums(&slots, request.after))
+        let slots = request.slots.into_iter().collect();
+        let told = store.cell_sums(slots, request.after).await;
+        told.map_err(|error| error.failure())
     }
 
     async fn list_cells(&self, request: ListCells) -> Result<CellFragments, Failure> {
@@ -480,7 +481,7 @@ impl Handler for NodeService {
                 Ok(listed) => answer(&listed),
                 Err(failure) => Err(failure),
             },
-            Method::SumFragments => match self.sum_fragments(&decode(&call.message)?) {
+            Method::SumFragments => match self.sum_fragments(decode(&call.message)?).await {
                 Ok(sums) => answer(&sums),
                 Err(failure) => Err(failure),
             },

@@ -110,7 +110,7 @@ impl ProfileId {
 
     /// The scheme of this number.
     #[must_use]
-    pub fn profile(self) -> Profile {
+    pub const fn profile(self) -> Profile {
         let (k, m, target, floor) = match self {
             Self::Dev => (4, 2, Domain::Region, Domain::Disk),
             Self::Standard => (5, 4, Domain::Region, Domain::Node),

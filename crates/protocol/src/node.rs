@@ -237,7 +237,7 @@ pub struct CellSum {
 /// The answer to `SumFragments`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FragmentSums {
-    /// Ascending, at most `CELLS_SUMMED_MAX`; a cell without a fragment of those epochs is left out.
+    /// Ascending, at most `CELLS_SUMMED_MAX`; a cell without a fragment of those epochs is left out, so perhaps none.
     pub sums: Vec<CellSum>,
     /// The cell behind which there may be more; `None`: there is none.
     pub next: Option<CellName>,

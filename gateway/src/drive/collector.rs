@@ -10,6 +10,7 @@
 //! fragments of stripes that were never named (`orphans`), stripes that live in part (`repacking`), small contents that move from the
 //! metadata into stripes under the same lease (`packing`).
 
+mod differing;
 mod expected;
 pub mod inventory;
 mod orphans;

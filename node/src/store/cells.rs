@@ -16,9 +16,11 @@ use protocol::node::{CellSum, FragmentSums};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Epochs of a slot that are counted apart, up to the newest that was met. A question names one that is closed, so at most the open
-/// ones are younger; as many again are for a question that was long under way.
+/// Epochs of a slot that are counted apart, up to the newest but one that was met. A question names one that is closed, so at most the
+/// open ones are younger; as many again are for a question that was long under way.
 const EPOCHS_APART: u32 = 2 * BirthEpoch::OPEN_EPOCHS;
+/// Cells that one answer looks at, also where it tells none of them: the disk's writer waits meanwhile, some milliseconds.
+const CELLS_VISITED_MAX: usize = 65_536;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Cell {
@@ -84,8 +86,20 @@ impl Cell {
 struct Newest {
     /// The newest epoch that was met.
     met: BirthEpoch,
+    /// The newest but one, which cells are aged by: one id that is far ahead ages nothing.
+    before: BirthEpoch,
     /// The one by which all of the slot's cells were aged.
     aged: BirthEpoch,
+}
+
+impl Newest {
+    fn meet(&mut self, born: BirthEpoch) {
+        if born > self.met {
+            (self.before, self.met) = (self.met, born);
+        } else if born != self.met {
+            self.before = born.max(self.before);
+        }
+    }
 }
 
 /// The sums of one disk.
@@ -100,18 +114,19 @@ impl Cells {
     pub(crate) fn add(&mut self, name: &FragmentName) {
         let slot = name.stripe.slot();
         let newest = self.newest.entry(slot).or_default();
-        newest.met = name.stripe.born().max(newest.met);
+        newest.meet(name.stripe.born());
+        let before = newest.before;
         let cell = self.cells.entry(CellName::of(name)).or_default();
         cell.add(name.stripe);
-        cell.age(newest.met);
+        cell.age(before);
         // Cells that nobody writes any more would keep their epochs apart for ever.
-        if newest.met.0 - newest.aged.0 >= BirthEpoch::OPEN_EPOCHS {
-            newest.aged = newest.met;
+        if before.0 - newest.aged.0 >= BirthEpoch::OPEN_EPOCHS {
+            newest.aged = before;
             let cells = self
                 .cells
                 .range_mut((Bound::Included(first_of(slot)), Bound::Unbounded));
             for (_, cell) in cells.take_while(|(name, _)| name.slot == slot) {
-                cell.age(newest.met);
+                cell.age(before);
             }
         }
     }
@@ -128,7 +143,8 @@ impl Cells {
         }
     }
 
-    /// Sums of the cells of these slots, each of what was born in its epoch or before, behind `after`; at most `sums_max`, at least 1.
+    /// Sums of the cells of these slots, each of what was born in its epoch or before, behind `after`; at most `sums_max`, at least 1,
+    /// and perhaps none where many cells have nothing of it.
     pub(crate) fn sums(
         &self,
         slots: &BTreeMap<Slot, BirthEpoch>,
@@ -139,6 +155,7 @@ impl Cells {
             sums: Vec::new(),
             next: None,
         };
+        let (mut visited, mut last) = (0, None);
         for (slot, born_by) in slots {
             let from = match after {
                 Some(after) if after.slot > *slot => continue,
@@ -148,14 +165,16 @@ impl Cells {
             let cells = self.cells.range((from, Bound::Unbounded));
             for (name, cell) in cells.take_while(|(name, _)| name.slot == *slot) {
                 let sum = cell.sum(*born_by);
-                if sum == Some(IdSum::ZERO) {
-                    continue;
-                }
-                if let (true, Some(last)) = (told.sums.len() >= sums_max, told.sums.last()) {
-                    told.next = Some(last.cell);
+                let is_told = sum != Some(IdSum::ZERO);
+                let is_full = is_told && !told.sums.is_empty() && told.sums.len() >= sums_max;
+                if is_full || visited == CELLS_VISITED_MAX {
+                    told.next = last;
                     return told;
                 }
-                told.sums.push(CellSum { cell: *name, sum });
+                (visited, last) = (visited + 1, Some(*name));
+                if is_told {
+                    told.sums.push(CellSum { cell: *name, sum });
+                }
             }
         }
         told
@@ -174,13 +193,14 @@ fn first_of(slot: Slot) -> CellName {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cells, EPOCHS_APART};
+    use super::{CELLS_VISITED_MAX, Cells, EPOCHS_APART};
     use model::id::Slot;
     use model::inventory::{CellName, IdSum};
     use model::profile::ProfileId;
     use model::stripe::{FragmentName, StripeId};
     use model::time::BirthEpoch;
     use proptest::prelude::{Strategy, any, prop, proptest};
+    use protocol::node::CellSum;
     use std::collections::{BTreeMap, BTreeSet};
 
     /// Few slots, cells and epochs, so that they meet.
@@ -266,5 +286,45 @@ mod tests {
             }
             assert_eq!(parts, cells.sums(&slots, None, usize::MAX).sums);
         }
+    }
+
+    fn named(slot: u16, leading: u8, born: u32) -> FragmentName {
+        let random = u128::from(leading) << 80 | u128::from(born);
+        FragmentName {
+            profile: ProfileId::Dev,
+            stripe: StripeId::new(random, Slot::new(slot).unwrap(), BirthEpoch(born)),
+            index: 0,
+        }
+    }
+
+    #[test]
+    fn one_id_far_ahead_leaves_the_sums_of_its_slot() {
+        let mut cells = Cells::default();
+        for born in [1000, 1001, BirthEpoch::MAX.0, 1002] {
+            cells.add(&named(1, 7, born));
+        }
+        let (one, other) = (named(1, 7, 1000), named(1, 7, 1001));
+        let expected = CellSum {
+            cell: CellName::of(&one),
+            sum: Some(IdSum::of(one.stripe).plus(IdSum::of(other.stripe))),
+        };
+        let asked = BTreeMap::from([(one.stripe.slot(), BirthEpoch(1001))]);
+        assert_eq!(cells.sums(&asked, None, usize::MAX).sums, [expected]);
+    }
+
+    #[test]
+    fn an_answer_ends_where_it_has_looked_at_many_cells_without_a_sum() {
+        let slots = 0..=(CELLS_VISITED_MAX / 256) as u16;
+        let mut cells = Cells::default();
+        for slot in slots.clone() {
+            (0..=u8::MAX).for_each(|leading| cells.add(&named(slot, leading, 5)));
+        }
+        let asked = slots.filter_map(Slot::new).map(|slot| (slot, BirthEpoch(4))).collect();
+        let first = cells.sums(&asked, None, usize::MAX);
+        assert!(first.sums.is_empty());
+        assert!(first.next.is_some());
+        let rest = cells.sums(&asked, first.next, usize::MAX);
+        assert!(rest.sums.is_empty());
+        assert_eq!(rest.next, None);
     }
 }

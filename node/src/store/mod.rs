@@ -179,10 +179,18 @@ impl FragmentStore {
 
     /// Sums of the fragments of these slots by cell, behind `after`, each of what was born in the slot's epoch or before.
     ///
-    /// Of stores and removals under way some may be in them; they follow from memory and cost no look into the index.
-    #[must_use]
-    pub fn cell_sums(&self, slots: &BTreeMap<Slot, BirthEpoch>, after: Option<CellName>) -> FragmentSums {
-        self.tally.cells().sums(slots, after, CELLS_SUMMED_MAX)
+    /// Of stores and removals under way some may be in them; they follow from memory and cost no look into the index. May be dropped
+    /// midway.
+    /// Errors: `Bug`.
+    pub async fn cell_sums(
+        &self,
+        slots: BTreeMap<Slot, BirthEpoch>,
+        after: Option<CellName>,
+    ) -> Result<FragmentSums, StoreError> {
+        let tally = Arc::clone(&self.tally);
+        // The lock is waited for behind the disk's writer, which no thread of the runtime should do.
+        let told = daemon::blocking::run(move || tally.cells().sums(&slots, after, CELLS_SUMMED_MAX)).await;
+        told.map_err(|error| StoreError::Bug(format!("sum cells: {error}")))
     }
 
     /// Names of fragments in some cells; what was born later than asked for is left out. Costs a walk through all that begin with the

@@ -5,15 +5,34 @@
 //! left out, since it is being removed. What a group answers belongs to its slots alone: sums of several groups add up.
 //! Not here: rows, which no group knows; which stripes may be removed (`Query::Orphans`).
 
-use model::id::{DiskId, Slot};
+use crate::frame::HEAD_BYTES_MAX;
+use model::id::{DiskId, SLOTS, Slot};
 use model::inventory::IdSum;
 use model::profile::ProfileId;
 use model::stripe::{Astray, StripeId};
 use model::time::BirthEpoch;
 use serde::{Deserialize, Serialize};
 
-/// Stripes that one `StripeSums` is counted from; with each in a group of its own it stays under a frame's head.
-pub const STRIPES_SUMMED_MAX: usize = 4096;
+/// Stripes that one `StripeSums` is counted from: users' questions wait behind it, a few milliseconds.
+pub const STRIPES_SUMMED_MAX: usize = 1024;
+/// The longest encodings of a slot with its epoch, of a `PgSum` without what is astray, and of an `AstraySum`.
+const SLOT_BYTES_MAX: usize = 8;
+const PG_SUM_BYTES_MAX: usize = 52;
+const ASTRAY_SUM_BYTES_MAX: usize = 36;
+const _: () = {
+    let mut at = 0;
+    while at < ProfileId::ALL.len() {
+        let profile = ProfileId::ALL[at].profile();
+        let fragments = profile.k as usize + profile.m as usize;
+        let stripe_bytes = PG_SUM_BYTES_MAX + fragments * ASTRAY_SUM_BYTES_MAX;
+        // The rest is for where to go on and the lengths of lists.
+        assert!(
+            STRIPES_SUMMED_MAX * stripe_bytes + SLOTS as usize * SLOT_BYTES_MAX + 1024 < HEAD_BYTES_MAX,
+            "an answer fits a frame's head with each stripe in a placement group of its own and all fragments astray"
+        );
+        at += 1;
+    }
+};
 /// Stripes that one `ListedStripes` is read from.
 pub const STRIPES_LISTED_MAX: usize = 1000;
 

@@ -6,9 +6,10 @@
 //! names decide and sums never do.
 //! Not here: asking groups and disks (`inventory`), what is removed (`orphans`).
 
-use model::id::DiskId;
+use model::id::{DiskId, Slot};
 use model::inventory::{CELL_BITS, CellName, IdSum};
 use model::layout::{Layout, Row};
+use model::profile::ProfileId;
 use model::stripe::Astray;
 use protocol::metadata::inventory::PgSum;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ pub(super) struct Expected {
     sums: BTreeMap<DiskId, BTreeMap<CellName, IdSum>>,
     /// Cells in which a row is being filled: some of their stripes lie on the one disk and some on the other.
     filling: BTreeSet<(DiskId, CellName)>,
+    /// How many stripes begin with the same bits, by slot and profile.
+    stripes: BTreeMap<(Slot, ProfileId, u8), u64>,
 }
 
 impl Expected {
@@ -39,6 +42,10 @@ impl Expected {
             leading: (counted.pg >> table.pg_bits.saturating_sub(CELL_BITS)) as u8,
             index,
         };
+        let of_cell = cell(0);
+        let stripes = self.stripes.entry((counted.slot, counted.profile, of_cell.leading));
+        let stripes = stripes.or_default();
+        *stripes = stripes.saturating_add(counted.all.count);
         for (index, disk) in (0_u8..).zip(&row.disks) {
             self.shift(*disk, cell(index), |sum| sum.plus(counted.all));
             if let Some(before) = row.filling_from.get(&index) {
@@ -63,6 +70,12 @@ impl Expected {
     /// Disks that should hold something.
     pub(super) fn disks(&self) -> impl Iterator<Item = DiskId> {
         self.sums.keys().copied()
+    }
+
+    /// How many stripes a cell is of.
+    pub(super) fn stripes(&self, cell: &CellName) -> u64 {
+        let of_cell = (cell.slot, cell.profile, cell.leading);
+        self.stripes.get(&of_cell).copied().unwrap_or(0)
     }
 
     /// The cells of a disk that are not as it tells, and how many are.

@@ -1,15 +1,16 @@
-//! Compares what groups count on with what disks hold, first by sums, then by names where the sums differ.
+//! Compares what groups count on with what disks hold, by sums; where they differ names decide (`differing`).
 //!
 //! A group tells sums of its stripes of closed birth epochs; the rows say what that makes on each disk (`expected`); each disk tells the
-//! sums of what it holds of the same slots up to the same epochs. Of a cell that differs the names are taken from both sides. What a disk
-//! has and the group did not name may be an orphan, which the group is asked once more (`orphans`); what the group names and no disk has
-//! where it should is missing, which is counted and told, and repaired by nobody yet.
+//! sums of what it holds of the same slots up to the same epochs. Cells that differ are kept until the group is through and then looked
+//! at together, so that a disk's index is read once for them.
 //! Invariants: only closed epochs are compared, so nothing in flight; nothing is removed and nothing is called missing by a sum; a disk
-//! that does not answer lacks nothing. Any gateway may do this at any time, also several at once: it changes nothing but orphans.
-//! Not here: which stripes may be removed (the group's state), repair.
+//! that does not answer, or that the map does not know yet, lacks nothing. Any gateway may do this at any time, also several at once: it
+//! changes nothing but orphans. What fails leaves out itself and nothing else.
+//! Not here: names (`differing`), which stripes may be removed (the group's state), repair.
 
-use super::expected::{Expected, Told, places};
-use super::{CALL_DEADLINE, Silent, node_in_use};
+use super::differing::Difference;
+use super::expected::{Expected, Told};
+use super::{CALL_DEADLINE, GROUPS_AT_ONCE, Silent, node_in_use};
 use crate::drive::Core;
 use crate::drive::directory::{Known, node_peer};
 use crate::drive::metadata_client::unexpected;
@@ -18,41 +19,41 @@ use futures_util::stream::{self, StreamExt};
 use model::id::{DiskId, GroupId, Slot};
 use model::layout::Layout;
 use model::profile::ProfileId;
-use model::stripe::{FragmentName, StripeId};
+use model::stripe::StripeId;
 use model::time::BirthEpoch;
 use protocol::frame::Method;
-use protocol::metadata::inventory::{ListStripes, ListedStripe, PgSum, StripeSums, SumStripes};
+use protocol::metadata::inventory::{PgSum, StripeSums, SumStripes, SummedTo};
 use protocol::metadata::{Query, QueryAnswer};
-use protocol::node::{CellFragments, FragmentRead, FragmentSums, ListCells, ReadFragment, SumFragments, code};
+use protocol::node::{FragmentSums, SumFragments};
 use protocol::wire_error::Failure;
 use rpc::transport::RpcError;
 use rpc::typed::{self, CallOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Sums of a group that are compared together: some ten megabytes with what they make on each disk. Guess.
+/// Sums of whole slots that are compared together: some ten megabytes with what they make on each disk. Guess.
 const SUMS_AT_ONCE: usize = 16_384;
 /// Disks that are asked side by side.
-const DISKS_AT_ONCE: usize = 8;
-/// Differences whose names are looked at side by side, and how long each waits before: they take a small share of the disks. Guess.
-const LOOKS_AT_ONCE: usize = 8;
-const PAUSE: Duration = Duration::from_millis(10);
-/// Fragments that are asked for by name before they are called missing; more are counted without, since then a disk has lost much.
-const LOOKED_FOR_MAX: u64 = 1000;
+const DISKS_AT_ONCE: usize = 64;
+/// Disks whose questions are made ready together: each takes a kilobyte or two while it waits.
+const DISKS_READY: usize = 16 * DISKS_AT_ONCE;
+/// Between two parts of a group's sums: users' questions go first. Guess.
+const PART_PAUSE: Duration = Duration::from_millis(2);
+/// How often a group is asked for a part that fails, and how long is waited between: a leader is elected in less.
+const ASKED_MAX: u32 = 4;
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Slots, each with the epoch up to which it is compared.
-type Slots = BTreeMap<Slot, BirthEpoch>;
-
-/// Names by the disks that told them.
-type Held = BTreeMap<DiskId, BTreeSet<FragmentName>>;
+pub(super) type Slots = BTreeMap<Slot, BirthEpoch>;
 
 /// What an inventory found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// Every group told its sums; else the numbers are of a part.
+    /// Every group told its sums and the names of all that differs; else the numbers are of a part.
     pub is_whole: bool,
     /// Cells of disks that hold what they should.
     pub equal: u64,
@@ -66,28 +67,35 @@ pub struct Inventory {
     pub silent_disks: u64,
 }
 
-/// An inventory that is being taken.
+/// The comparison of one group.
 pub(super) struct Round {
     pub(super) known: Known,
     pub(super) silent: Silent,
-    found: Inventory,
-    silent_disks: BTreeSet<DiskId>,
-    looked_for: AtomicU64,
+    /// Fragments of the whole inventory that were asked for by name.
+    pub(super) looked_for: Arc<AtomicU64>,
 }
 
-/// What names said.
+/// What the comparison of one group has come to.
 #[derive(Default)]
-struct Seen {
-    silent_disks: BTreeSet<DiskId>,
-    missing: u64,
-    orphans: u64,
+pub(super) struct Compared {
+    pub(super) found: Inventory,
+    pub(super) silent_disks: BTreeSet<DiskId>,
+    pub(super) differences: BTreeMap<(ProfileId, u8), Difference>,
 }
 
-/// Stripes of a profile whose ids begin with the same bits, where disks hold something else than they should.
-#[derive(Default)]
-struct Difference {
-    slots: Slots,
-    disks: BTreeSet<DiskId>,
+impl Compared {
+    fn note(&mut self, disk: DiskId, expected: &Expected, told: &Told, slots: &Slots) {
+        let (differing, equal) = expected.differing(disk, told);
+        self.found.equal += equal as u64;
+        self.found.differing += differing.len() as u64;
+        for cell in differing {
+            if let Some(born_by) = slots.get(&cell.slot) {
+                let difference = self.differences.entry((cell.profile, cell.leading)).or_default();
+                difference.disks.insert(disk);
+                difference.slots.insert(cell.slot, (*born_by, expected.stripes(&cell)));
+            }
+        }
+    }
 }
 
 impl Core {
@@ -96,25 +104,28 @@ impl Core {
     /// May be dropped at any moment: what it did not come to is found by the next one.
     /// Errors: the control group does not answer; all other failures leave out a part and are told by `is_whole` and `silent_disks`.
     pub async fn take_inventory(&self) -> Result<Inventory, Failure> {
-        let mut round = Round {
-            known: self.directory.refresh(0).await?,
-            silent: Silent::default(),
-            found: Inventory {
-                is_whole: true,
-                ..Inventory::default()
-            },
-            silent_disks: BTreeSet::new(),
-            looked_for: AtomicU64::new(0),
+        self.directory.refresh(0).await?;
+        let looked_for = Arc::new(AtomicU64::new(0));
+        let groups = self.metadata.drive_groups().into_iter();
+        let groups = groups.map(|group| self.compare_group(group, Arc::clone(&looked_for)));
+        let groups: Vec<_> = groups.collect();
+        let mut groups = stream::iter(groups).buffered(GROUPS_AT_ONCE);
+        let mut found = Inventory {
+            is_whole: true,
+            ..Inventory::default()
         };
-        for group in self.metadata.drive_groups() {
-            if let Err(failure) = self.compare_group(&mut round, group).await {
-                tracing::debug!(%group, %failure, "a group was not compared with what disks hold");
-                round.found.is_whole = false;
-            }
+        let mut silent_disks: BTreeSet<DiskId> = BTreeSet::new();
+        while let Some(compared) = groups.next().await {
+            found.is_whole &= compared.found.is_whole;
+            found.equal += compared.found.equal;
+            found.differing += compared.found.differing;
+            found.missing += compared.found.missing;
+            found.orphans += compared.found.orphans;
+            silent_disks.extend(compared.silent_disks);
         }
-        round.found.silent_disks = round.silent_disks.len() as u64;
-        self.show_inventory(&round.found);
-        Ok(round.found)
+        found.silent_disks = silent_disks.len() as u64;
+        self.show_inventory(&found);
+        Ok(found)
     }
 
     fn show_inventory(&self, found: &Inventory) {
@@ -126,19 +137,44 @@ impl Core {
         let cells = self.seams.metrics.counter(&metrics::INVENTORY_CELLS);
         cells.with_label_values(&["equal"]).inc_by(found.equal);
         cells.with_label_values(&["differing"]).inc_by(found.differing);
-        // A part of them would look as if the others had come back.
         if found.is_whole {
-            set(&metrics::MISSING_FRAGMENTS, found.missing);
             let taken = self.seams.metrics.counter(&metrics::INVENTORIES);
             taken.with_label_values::<&str>(&[]).inc();
+        }
+        // A part of them would look as if the others had come back.
+        if found.is_whole && found.silent_disks == 0 {
+            set(&metrics::MISSING_FRAGMENTS, found.missing);
         }
         if found.missing > 0 {
             tracing::info!(missing = found.missing, "fragments are missing that groups count on");
         }
     }
 
+    /// With a map and rows of its own: a turn over all groups may take days.
+    async fn compare_group(&self, group: GroupId, looked_for: Arc<AtomicU64>) -> Compared {
+        let mut compared = Compared::default();
+        let known = match self.directory.refresh(0).await {
+            Ok(known) => known,
+            Err(failure) => {
+                tracing::debug!(%group, %failure, "a group was not compared with what disks hold");
+                return compared;
+            }
+        };
+        let round = Round {
+            known,
+            silent: Silent::default(),
+            looked_for,
+        };
+        match self.compare_slots(&round, group, &mut compared).await {
+            Ok(()) => compared.found.is_whole = true,
+            Err(failure) => tracing::debug!(%group, %failure, "a group was compared in part with what disks hold"),
+        }
+        self.look_at_differences(&round, group, &mut compared).await;
+        compared
+    }
+
     /// Compares the slots of a group, some at a time; one that the count is in the middle of waits for its rest.
-    async fn compare_group(&self, round: &mut Round, group: GroupId) -> Result<(), Failure> {
+    async fn compare_slots(&self, round: &Round, group: GroupId, compared: &mut Compared) -> Result<(), Failure> {
         let mut ask = SumStripes {
             pg_bits: sizes(&round.known.layout),
             after: None,
@@ -147,34 +183,45 @@ impl Core {
         loop {
             let part = self.sums_of_group(group, &ask).await?;
             slots.extend(part.slots);
-            sums.extend(part.sums);
-            ask.after = part.next;
-            if ask.after.is_some() && sums.len() < SUMS_AT_ONCE {
-                continue;
+            for sum in part.sums {
+                add_up(&mut sums, sum);
             }
+            ask.after = going_on(ask.after.as_ref(), part.next, order_of_sums)?;
             let open = ask.after.map(|after| after.stripe.slot());
-            let (rest, whole): (Vec<PgSum>, Vec<PgSum>) = sums.drain(..).partition(|sum| Some(sum.slot) == open);
-            let (open_slots, whole_slots): (Slots, Slots) =
-                slots.into_iter().partition(|(slot, _)| Some(*slot) == open);
-            (slots, sums) = (open_slots, rest);
-            self.compare_sums(round, group, &whole_slots, &whole).await?;
+            let whole = sums.partition_point(|sum| open.is_none_or(|open| sum.slot < open));
+            if open.is_none() || whole >= SUMS_AT_ONCE {
+                let open_sums = sums.split_off(whole);
+                let open_slots = open.map(|open| slots.split_off(&open)).unwrap_or_default();
+                self.compare_sums(round, &slots, &sums, compared).await;
+                (slots, sums) = (open_slots, open_sums);
+            }
             if open.is_none() {
                 return Ok(());
             }
+            self.seams.clock.sleep(PART_PAUSE).await;
         }
     }
 
+    /// One part, asked for again where it fails: what was counted before it would be lost.
     async fn sums_of_group(&self, group: GroupId, ask: &SumStripes) -> Result<StripeSums, Failure> {
         let query = Query::SumStripes(ask.clone());
-        match self.metadata.query_group(group, &query, 0).await? {
-            QueryAnswer::StripeSums(sums) => Ok(sums),
-            _ => Err(unexpected()),
+        let mut asked = 1;
+        loop {
+            match self.metadata.query_group(group, &query, 0).await {
+                Ok(QueryAnswer::StripeSums(sums)) => return Ok(sums),
+                Ok(_) => return Err(unexpected()),
+                Err(failure) if asked == ASKED_MAX => return Err(failure),
+                Err(_) => {
+                    asked += 1;
+                    self.seams.clock.sleep(ASK_AGAIN).await;
+                }
+            }
         }
     }
 
-    async fn compare_sums(&self, round: &mut Round, group: GroupId, slots: &Slots, sums: &[PgSum]) -> Result<(), Failure> {
+    async fn compare_sums(&self, round: &Round, slots: &Slots, sums: &[PgSum], compared: &mut Compared) {
         if slots.is_empty() {
-            return Ok(());
+            return;
         }
         let mut expected = Expected::default();
         for sum in sums {
@@ -182,156 +229,26 @@ impl Core {
         }
         // One that is out of the cluster may still be in a row: it holds nothing any more.
         let disks: BTreeSet<DiskId> = round.known.map.disks.keys().copied().chain(expected.disks()).collect();
-        let asking: &Round = round;
-        let told = disks.iter().map(|disk| self.sums_of_disk(asking, *disk, slots));
-        let told: Vec<_> = told.collect();
-        let told: Vec<Option<Told>> = stream::iter(told).buffered(DISKS_AT_ONCE).collect().await;
-        let mut differences: BTreeMap<(ProfileId, u8), Difference> = BTreeMap::new();
-        for (disk, told) in disks.into_iter().zip(told) {
-            let Some(told) = told else {
-                round.silent_disks.insert(disk);
-                continue;
-            };
-            let (differing, equal) = expected.differing(disk, &told);
-            round.found.equal += equal as u64;
-            round.found.differing += differing.len() as u64;
-            for cell in differing {
-                let Some(born_by) = slots.get(&cell.slot) else {
-                    continue;
-                };
-                let difference = differences.entry((cell.profile, cell.leading)).or_default();
-                difference.disks.insert(disk);
-                difference.slots.insert(cell.slot, *born_by);
-            }
-        }
-        let asking: &Round = round;
-        let looks = differences.iter();
-        let looks = looks.map(|(cells, difference)| self.look_into(asking, group, *cells, difference));
-        let looks: Vec<_> = looks.collect();
-        let seen: Vec<Result<Seen, Failure>> = stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await;
-        for seen in seen {
-            let seen = seen?;
-            round.silent_disks.extend(seen.silent_disks);
-            round.found.missing += seen.missing;
-            round.found.orphans += seen.orphans;
-        }
-        Ok(())
-    }
-
-    /// Names decide. The disks are asked first, so that a stripe which the group then names was there before.
-    async fn look_into(
-        &self,
-        round: &Round,
-        group: GroupId,
-        (profile, leading): (ProfileId, u8),
-        difference: &Difference,
-    ) -> Result<Seen, Failure> {
-        self.seams.clock.sleep(PAUSE).await;
-        let mut seen = Seen {
-            silent_disks: round.silent_disks.clone(),
-            ..Seen::default()
-        };
-        let mut held = Held::new();
-        for disk in &difference.disks {
-            let request = ListCells {
-                disk: *disk,
-                profile,
-                leading,
-                slots: difference.slots.iter().map(|(slot, by)| (*slot, *by)).collect(),
-                after: None,
-            };
-            match self.names_on_disk(round, request).await {
-                Some(names) => {
-                    held.insert(*disk, names);
-                }
-                None => {
-                    seen.silent_disks.insert(*disk);
+        let disks: Vec<DiskId> = disks.into_iter().collect();
+        for ready in disks.chunks(DISKS_READY) {
+            let asks = ready.iter().map(|disk| self.sums_of_disk(round, *disk, slots));
+            let asks: Vec<_> = asks.collect();
+            let mut answers = stream::iter(asks).buffered(DISKS_AT_ONCE);
+            for disk in ready {
+                match answers.next().await.flatten() {
+                    Some(told) => compared.note(*disk, &expected, &told, slots),
+                    None => {
+                        compared.silent_disks.insert(*disk);
+                    }
                 }
             }
         }
-        let ask = ListStripes {
-            profile,
-            leading,
-            slots: difference.slots.iter().map(|(slot, by)| (*slot, *by)).collect(),
-            after: None,
-        };
-        let stripes = self.stripes_of_group(group, ask).await?;
-        let known: BTreeSet<StripeId> = stripes.iter().map(|listed| listed.stripe).collect();
-        let mut unnamed = BTreeSet::new();
-        for (disk, names) in &held {
-            if let Some(node) = node_in_use(&round.known.map, *disk) {
-                let strays = names.iter().filter(|name| !known.contains(&name.stripe));
-                unnamed.extend(strays.map(|name| (node, (profile, name.stripe))));
-            }
-        }
-        seen.orphans = self.remove_orphans(round, group, &unnamed).await?;
-        for listed in &stripes {
-            seen.missing += self
-                .look_for(round, profile, listed, (&held, &seen.silent_disks))
-                .await?;
-        }
-        Ok(seen)
     }
 
-    /// How many fragments of a stripe lie nowhere, as far as disks have told.
-    async fn look_for(
-        &self,
-        round: &Round,
-        profile: ProfileId,
-        listed: &ListedStripe,
-        (held, silent): (&Held, &BTreeSet<DiskId>),
-    ) -> Result<u64, Failure> {
-        let mut missing = 0;
-        for index in 0..profile.profile().fragments() as u8 {
-            let stripe = listed.stripe;
-            let name = FragmentName { profile, stripe, index };
-            let Some(row) = round.known.layout.row(profile, stripe) else {
-                continue;
-            };
-            let at = places(row, &listed.astray, index);
-            // Where nothing differs everything lies that is counted there, and it is counted at its first place.
-            let lies = |(number, disk): (usize, &DiskId)| match held.get(disk) {
-                Some(names) => names.contains(&name),
-                None => number == 0 || silent.contains(disk),
-            };
-            if at.is_empty() || at.iter().enumerate().any(lies) {
-                continue;
-            }
-            if round.looked_for.fetch_add(1, Ordering::Relaxed) < LOOKED_FOR_MAX {
-                let (_, newest) = self.directory.row(profile, stripe, 0).await?;
-                if self.may_lie(round, name, &places(&newest, &listed.astray, index)).await {
-                    continue;
-                }
-            }
-            tracing::debug!(%stripe, index, "a fragment is missing");
-            missing += 1;
-        }
-        Ok(missing)
-    }
-
-    /// Whether one of these disks has the fragment by now, or cannot say.
-    async fn may_lie(&self, round: &Round, name: FragmentName, at: &[DiskId]) -> bool {
-        for disk in at {
-            if node_in_use(&round.known.map, *disk).is_none() {
-                continue;
-            }
-            let request = ReadFragment {
-                name,
-                disk: *disk,
-                ranges: Vec::new(),
-            };
-            let read = self.call_disk::<FragmentRead>(round, *disk, Method::ReadFragment, &request);
-            match read.await {
-                Some(Err(failure)) if failure.code == code::NO_FRAGMENT => {}
-                _ => return true,
-            }
-        }
-        false
-    }
-
-    /// The sums of a disk; none for one that is out, `None` when it does not answer.
+    /// The sums of a disk; none for one that is out, `None` when it does not answer or is not known yet.
     async fn sums_of_disk(&self, round: &Round, disk: DiskId, slots: &Slots) -> Option<Told> {
         let mut told = Told::new();
+        round.known.map.disks.get(&disk)?;
         if node_in_use(&round.known.map, disk).is_none() {
             return Some(told);
         }
@@ -341,71 +258,68 @@ impl Core {
             after: None,
         };
         loop {
-            let part = self.call_disk::<FragmentSums>(round, disk, Method::SumFragments, &request);
+            let (known, silent) = (&round.known, &round.silent);
+            let part = self.call_disk::<FragmentSums>((known, silent), disk, Method::SumFragments, &request);
             let part = part.await?.ok()?;
             told.extend(part.sums.iter().map(|sum| (sum.cell, sum.sum)));
-            request.after = part.next;
+            request.after = going_on(request.after.as_ref(), part.next, |cell| *cell).ok()?;
             if request.after.is_none() {
                 return Some(told);
             }
         }
     }
 
-    /// As `sums_of_disk`, of names.
-    async fn names_on_disk(&self, round: &Round, mut request: ListCells) -> Option<BTreeSet<FragmentName>> {
-        let mut names = BTreeSet::new();
-        if node_in_use(&round.known.map, request.disk).is_none() {
-            return Some(names);
-        }
-        loop {
-            let part = self.call_disk::<CellFragments>(round, request.disk, Method::ListCells, &request);
-            let part = part.await?.ok()?;
-            names.extend(part.names);
-            request.after = part.next;
-            if request.after.is_none() {
-                return Some(names);
-            }
-        }
-    }
-
-    async fn stripes_of_group(&self, group: GroupId, mut ask: ListStripes) -> Result<Vec<ListedStripe>, Failure> {
-        let mut stripes = Vec::new();
-        loop {
-            let query = Query::ListStripes(ask.clone());
-            let QueryAnswer::ListedStripes(part) = self.metadata.query_group(group, &query, 0).await? else {
-                return Err(unexpected());
-            };
-            stripes.extend(part.stripes);
-            ask.after = part.next;
-            if ask.after.is_none() {
-                return Ok(stripes);
-            }
-        }
-    }
-
     /// What a disk's node answers or refuses; `None` when it says nothing, and is then not asked again.
-    async fn call_disk<T: DeserializeOwned>(
+    pub(super) async fn call_disk<T: DeserializeOwned>(
         &self,
-        round: &Round,
+        (known, silent): (&Known, &Silent),
         disk: DiskId,
         method: Method,
         request: &(impl Serialize + Sync),
     ) -> Option<Result<T, Failure>> {
-        let node = node_in_use(&round.known.map, disk)?;
-        if round.silent.has(node) {
+        let node = node_in_use(&known.map, disk)?;
+        if silent.has(node) {
             return None;
         }
-        let peer = node_peer(node, round.known.map.nodes.get(&node)?.address);
+        let peer = node_peer(node, known.map.nodes.get(&node)?.address);
         let (transport, options) = (self.seams.transport.as_ref(), CallOptions::within(CALL_DEADLINE));
         match typed::ask::<T>(transport, &peer, method, request, options).await {
             Ok((answer, _)) => Some(Ok(answer)),
             Err(RpcError::Refused(failure)) => Some(Err(failure)),
             Err(error) => {
                 tracing::debug!(%node, %disk, %error, "a disk was not compared with what groups count on");
-                round.silent.note(node);
+                silent.note(node);
                 None
             }
         }
+    }
+}
+
+/// Where a list goes on. Errors: not behind where it ended last, so that it would never end.
+pub(super) fn going_on<T, K: Ord>(
+    after: Option<&T>,
+    next: Option<T>,
+    order: impl Fn(&T) -> K,
+) -> Result<Option<T>, Failure> {
+    match (after, &next) {
+        (Some(after), Some(next)) if order(next) <= order(after) => Err(unexpected()),
+        _ => Ok(next),
+    }
+}
+
+fn order_of_sums(to: &SummedTo) -> (Slot, u8, StripeId) {
+    (to.stripe.slot(), to.profile.number(), to.stripe)
+}
+
+/// Adds a sum to the last one, which the part before may have ended in, or puts it behind it.
+fn add_up(sums: &mut Vec<PgSum>, sum: PgSum) {
+    let is_same = |last: &&mut PgSum| (last.slot, last.profile, last.pg) == (sum.slot, sum.profile, sum.pg);
+    match sums.last_mut().filter(is_same) {
+        Some(last) => {
+            last.all = last.all.plus(sum.all);
+            last.astray.extend(sum.astray);
+        }
+        None => sums.push(sum),
     }
 }
 
@@ -413,4 +327,59 @@ impl Core {
 fn sizes(layout: &Layout) -> Vec<(ProfileId, u8)> {
     let tables = layout.tables.iter();
     tables.map(|(profile, table)| (*profile, table.pg_bits)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{add_up, going_on, order_of_sums};
+    use model::id::{DiskId, Slot};
+    use model::inventory::IdSum;
+    use model::profile::ProfileId;
+    use model::stripe::StripeId;
+    use model::time::BirthEpoch;
+    use protocol::metadata::inventory::{AstraySum, PgSum, SummedTo};
+
+    fn to(slot: u16, profile: ProfileId, random: u128) -> SummedTo {
+        SummedTo {
+            born_by: BirthEpoch(3),
+            profile,
+            stripe: StripeId::new(random, Slot::new(slot).unwrap(), BirthEpoch(1)),
+        }
+    }
+
+    #[test]
+    fn a_count_that_does_not_go_on_ends_as_a_failure() {
+        let (dev, copies) = (ProfileId::Dev, ProfileId::Copies);
+        let steps = [to(1, dev, 9), to(1, copies, 2), to(1, copies, 3), to(2, dev, 1)];
+        for pair in steps.windows(2) {
+            let (one, other) = (pair[0], pair[1]);
+            assert_eq!(going_on(None, Some(one), order_of_sums), Ok(Some(one)));
+            assert_eq!(going_on(Some(&one), Some(other), order_of_sums), Ok(Some(other)));
+            assert_eq!(going_on(Some(&one), None, order_of_sums), Ok(None));
+            assert!(going_on(Some(&one), Some(one), order_of_sums).is_err());
+            assert!(going_on(Some(&other), Some(one), order_of_sums).is_err());
+        }
+    }
+
+    #[test]
+    fn parts_of_a_placement_group_become_one_sum() {
+        let part = |pg, id| PgSum {
+            slot: Slot::new(1).unwrap(),
+            profile: ProfileId::Dev,
+            pg,
+            all: IdSum::of(StripeId(id)),
+            astray: vec![AstraySum {
+                index: 2,
+                disk: Some(DiskId(7)),
+                sum: IdSum::of(StripeId(id)),
+            }],
+        };
+        let mut sums = Vec::new();
+        for (pg, id) in [(4, 1), (4, 2), (5, 3)] {
+            add_up(&mut sums, part(pg, id));
+        }
+        let both = IdSum::of(StripeId(1)).plus(IdSum::of(StripeId(2)));
+        let told: Vec<_> = sums.iter().map(|sum| (sum.pg, sum.all, sum.astray.len())).collect();
+        assert_eq!(told, [(4, both, 2), (5, IdSum::of(StripeId(3)), 1)]);
+    }
 }

@@ -20,23 +20,29 @@ use protocol::wire_error::Failure;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A turn over all disks once in so many birth epochs, two days of production, whichever gateway makes it.
-const TURN_EPOCHS: u32 = 48;
+/// A turn over all disks about once in so many birth epochs, two days of production, whichever gateway makes it.
+const TURN_EPOCHS: u64 = 48;
 /// While nothing is known of the cluster.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Core {
     /// Runs until it is dropped, at any moment.
     pub async fn keep_looking_for_orphans(&self) {
+        let mut passed = 0;
         loop {
             let Some(epoch) = self.birth_epoch() else {
                 self.seams.clock.sleep(LOOK_AGAIN).await;
                 continue;
             };
-            // Gateways take turns by chance, so that all together look as often as one would.
-            let gateways = u32::try_from(self.metadata.gateways()).unwrap_or(u32::MAX);
-            let turn = epoch.saturating_mul(TURN_EPOCHS).saturating_mul(gateways);
-            self.seams.clock.sleep(turn / 2 + self.seams.random.up_to(turn)).await;
+            self.seams.clock.sleep(epoch).await;
+            passed += 1;
+            // Gateways take turns by chance, so that all together look about as often as one would. The chance is the same in every
+            // epoch, so that those that are often started anew look as often as others.
+            let turn = TURN_EPOCHS.saturating_mul(self.metadata.gateways() as u64);
+            if self.seams.random.below(turn) > 0 && passed < turn.saturating_add(turn / 2) {
+                continue;
+            }
+            passed = 0;
             if let Err(failure) = self.take_inventory().await {
                 tracing::debug!(%failure, "no inventory was taken");
             }
