@@ -32,6 +32,7 @@ protocol::codes! {
     BAD_CONTENT_RANGE "bad_content_range" Invalid "The request's Content-Range does not fit its length or the upload; ask how far the upload is, and go on from there."
     UPLOAD_URL_INVALID "upload_url_invalid" NotFound "The upload's address is not as it was given; start a new upload."
     TUS_VERSION "tus_version" Conflict "This address speaks tus 1.0.0; say so in Tus-Resumable."
+    JOB_NOT_CANCELLABLE "job_not_cancellable" Conflict "The job is a rewind, which goes on to its end; only a copy can be cancelled."
     OFFSET_CONFLICT "offset_conflict" Conflict "The upload is elsewhere by now; go on from its offset."
     CHECKSUM_MISMATCH "checksum_mismatch" Invalid "The bytes do not fit their checksum; nothing of them was kept, send them again."
     BODY_CUT "body_cut" Invalid "The body did not come whole; nothing was kept, send it again."

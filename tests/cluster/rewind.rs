@@ -286,6 +286,7 @@ async fn a_job_is_begun_once_under_a_key_and_is_there_for_whoever_asked_alone() 
     asked(Method::POST, &format!("{job}/run"))
         .await
         .refused(409, "rewind_not_planned");
+    asked(Method::DELETE, &job).await.refused(409, "job_not_cancellable");
     asked(Method::GET, &format!("{job}?limit=1001"))
         .await
         .refused(400, "bad_limit");

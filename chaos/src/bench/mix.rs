@@ -87,7 +87,10 @@ mod tests {
             let lengths = lengths(sizes);
             assert_eq!(lengths.len() as u64, sizes.0);
             let (small, large) = shares(&lengths);
-            assert!(small >= SMALL_PERCENT_MIN && large >= LARGE_PERCENT_MIN, "{small} {large}");
+            assert!(
+                small >= SMALL_PERCENT_MIN && large >= LARGE_PERCENT_MIN,
+                "{small} {large}"
+            );
         }
     }
 

@@ -106,8 +106,10 @@ pub const REWIND_AGE: Duration = Duration::from_secs(24 * 3600);
 pub const REWINDS_KEPT_MAX: usize = 8;
 /// Copies by jobs that are under way in a drive: each follows every change of the drive.
 pub const COPIES_UNDER_WAY_MAX: usize = 8;
-/// Ended copies by jobs that a drive tells of; beyond that the oldest are forgotten.
-pub const COPIES_KEPT_MAX: usize = 8;
+/// Ended copies by jobs that a drive tells of; beyond that the oldest are forgotten when one is begun.
+pub const COPIES_KEPT_MAX: usize = 2 * COPIES_UNDER_WAY_MAX;
+/// Entries that a copy by a job makes at most: they cost no quota, and are there before anybody sees them.
+pub const COPY_ENTRIES_MAX: u64 = 10_000_000;
 /// A change stays in the feed this long, in age.
 pub const FEED_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Scopes of one cursor.

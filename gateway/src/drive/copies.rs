@@ -2,6 +2,7 @@
 //!
 //! Invariant: everything is decided and done by the drive's group; a job belongs to whoever asked for it.
 
+use crate::codes;
 use crate::drive::rewind::unknown;
 use crate::drive::tree::{drive_of, entries_made};
 use crate::drive::{Caller, Core, expect};
@@ -104,7 +105,7 @@ impl Core {
 
     /// Ends a copy that is under way; one that has ended stays as it is.
     ///
-    /// Errors: `job_not_found`.
+    /// Errors: `job_not_found`, `job_not_cancellable`.
     pub async fn cancel_copy(&self, caller: &Caller, job: EntryId) -> Result<CopyFacts, Failure> {
         let command = DriveCommand::CancelCopy {
             principal: caller.principal,
@@ -112,9 +113,15 @@ impl Core {
             job: job.number,
         };
         let answer = self.command(caller, Command::Drive(command), None).await;
-        match answer.map_err(unknown)? {
-            CommandAnswer::Copy(facts) => Ok(facts),
-            _ => expect(None),
+        match answer.map_err(unknown) {
+            Ok(CommandAnswer::Copy(facts)) => Ok(facts),
+            Ok(_) => expect(None),
+            Err(failure) if group_codes::JOB_NOT_FOUND.is(&failure) => {
+                // A job that the caller is told of otherwise is not unknown.
+                self.rewind(caller, job, 1, None).await?;
+                Err(codes::JOB_NOT_CANCELLABLE.failure())
+            }
+            Err(failure) => Err(failure),
         }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Ends a copy that is under way: nothing of it stays. One that has ended stays as it is.
 #[utoipa::path(delete, path = "/api/v1/jobs/{id}", operation_id = "cancel_job", params(("id" = String, Path,)), security(("bearer" = [])),
-    responses((status = 200, body = CopyJob), (status = 404), (status = "default", body = api::problem::Problem)))]
+    responses((status = 200, body = CopyJob), (status = 404), (status = 409), (status = "default", body = api::problem::Problem)))]
 pub async fn cancel(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

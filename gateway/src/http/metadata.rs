@@ -190,7 +190,7 @@ pub async fn delete(
 #[utoipa::path(post, path = "/api/v1/metadata/{id}/copy", operation_id = "copy_entry", request_body = CopyEntry, security(("bearer" = [])),
     params(("id" = String, Path,), ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key gets the first answer.")),
     responses((status = 201, body = Entry, headers(("ETag" = String, description = "The entry's id and revision."))),
-        (status = 202, body = api::copy::CopyJob, headers(("Location" = String, description = "The job's address."))), (status = 404), (status = 409), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
+        (status = 202, body = api::copy::CopyJob, headers(("Location" = String, description = "The job's address."))), (status = 404), (status = 409), (status = 413), (status = 415), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn copy(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,

@@ -31,7 +31,7 @@ use model::authorize::{Action, Principal};
 use model::entry::EntryType;
 use model::id::{DriveId, EntryId, ROOT_ENTRY};
 use model::limits::{COPIES_KEPT_MAX, COPIES_UNDER_WAY_MAX};
-use model::time::{Age, WallTime};
+use model::time::WallTime;
 use protocol::codes;
 use protocol::metadata::copy::{CopyFacts, CopyStage};
 use protocol::metadata::query::ChangeType;
@@ -41,6 +41,9 @@ use serde::{Deserialize, Serialize};
 const COPIES_READ: usize = 8 * (COPIES_UNDER_WAY_MAX + COPIES_KEPT_MAX);
 /// Stands where a folder's number stands while the copy's root hangs in none.
 const NOWHERE: u64 = 0;
+/// The name of the copy's root until it hangs in its folder: no longer than the source's, so that a path that is short enough there is
+/// so here.
+const HIDDEN_NAME: &str = "c";
 
 /// A folder of the source on the way down to where the copy is built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,10 +79,12 @@ pub(crate) struct CopyRecord {
     path: Vec<Level>,
     /// The last change of the drive that was done to the copy as well, or came before it.
     followed: u64,
-    files: u64,
-    folders: u64,
-    /// At which age it ended.
-    ended: Age,
+    pub(crate) files: u64,
+    pub(crate) folders: u64,
+    /// The how many-th of the drive's copies it was to end; 0 while it is under way.
+    ended: u64,
+    /// What was found to be wrong with the drive's records, when that ended it.
+    pub(crate) detail: Option<String>,
 }
 
 /// What a command of a copy leaves.
@@ -113,9 +118,10 @@ impl CopyRecord {
         }
     }
 
-    fn end(&mut self, now: &Now, stage: CopyStage) {
+    /// `ended` of this copy: behind all others.
+    fn end(&mut self, ended: u64, stage: CopyStage) {
         self.stage = stage;
-        self.ended = now.age();
+        self.ended = ended;
         self.path = Vec::new();
         // Names are told by nothing that outlives what bears them.
         self.to = Destination {
@@ -173,7 +179,8 @@ pub(crate) fn begin(
         followed: drive.sequence,
         files: 0,
         folders: 1,
-        ended: Age(0),
+        ended: 0,
+        detail: None,
     };
     put_root(tx, actor, &record, job, &source.shown)?;
     save(tx, keys::copy(id.drive, job), &record)?;
@@ -181,15 +188,21 @@ pub(crate) fn begin(
     Ok(record.facts(job))
 }
 
-/// Gives the place of the oldest ended copy to a new one.
+/// Which copy of the drive the next one to end is.
+fn next_end(kv: &dyn KvRead, drive: DriveId) -> Outcome<u64> {
+    let ended = all(kv, drive)?.into_iter().map(|(_, record)| record.ended);
+    Ok(ended.max().unwrap_or_default().saturating_add(1))
+}
+
+/// Forgets the oldest ended copies beyond those that are told of, before a new one is begun.
 fn make_room(tx: &mut Overlay<'_>, drive: DriveId) -> Outcome<()> {
     let all = all(&*tx, drive)?;
     let under_way = all.iter().filter(|(_, record)| record.is_under_way()).count();
     require(under_way < COPIES_UNDER_WAY_MAX, &codes::COPIES_RUNNING)?;
     let ended = all.iter().filter(|(_, record)| !record.is_under_way());
-    let mut ended: Vec<(Age, u64)> = ended.map(|(job, record)| (record.ended, *job)).collect();
+    let mut ended: Vec<(u64, u64)> = ended.map(|(job, record)| (record.ended, *job)).collect();
     ended.sort_unstable();
-    let excess = (ended.len() + 1).saturating_sub(COPIES_KEPT_MAX);
+    let excess = ended.len().saturating_sub(COPIES_KEPT_MAX);
     for (_, job) in ended.into_iter().take(excess) {
         tx.delete(keys::copy(drive, job));
     }
@@ -202,7 +215,7 @@ fn put_root(tx: &mut Overlay<'_>, actor: Actor<'_>, record: &CopyRecord, job: u6
     let shown = Shown {
         number: record.root,
         parent: NOWHERE,
-        name: record.to.name.clone(),
+        name: HIDDEN_NAME.to_owned(),
         entry_type: EntryType::Folder,
         size: 0,
         version: 0,
@@ -230,17 +243,22 @@ pub(crate) fn step(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) ->
     let before = record.clone();
     let (next, operations) = match attempt(tx, |own| advance(own, now, &mut record))? {
         Ok((true, operations)) => {
-            record.end(now, CopyStage::Done);
+            record.end(next_end(&*tx, drive)?, CopyStage::Done);
             (Next::Over, operations)
         }
         Ok((false, operations)) => (Next::On, operations),
         Err(failure) => {
-            record = before;
-            record.end(now, CopyStage::Stopped(failure.code));
+            record = before.clone();
+            // What was built is removed: this is what is left to look at.
+            record.detail = codes::BUG.is(&failure).then(|| failure.detail.clone());
+            record.end(next_end(&*tx, drive)?, CopyStage::Stopped(failure.code));
             (Next::Undo { root: record.root }, 1)
         }
     };
-    save(tx, keys::copy(drive, job), &record)?;
+    // While it waits for a purge, nothing is written and the drive is not touched.
+    if record != before {
+        save(tx, keys::copy(drive, job), &record)?;
+    }
     Ok((next, operations))
 }
 
@@ -274,6 +292,7 @@ fn advance(tx: &mut Overlay<'_>, now: &Now, record: &mut CopyRecord) -> Outcome<
     children::require_room(&folder, &place.name, root.height)?;
     root.standing = Standing::Attached;
     root.shown.parent = folder.record().shown.number;
+    root.shown.name = place.name.as_str().to_owned();
     entry::put(tx, id.drive, &root)?;
     children::attach(tx, id.drive, &folder, &root)?;
     let number = record.root;
@@ -323,7 +342,8 @@ pub(crate) fn cancel(tx: &mut Overlay<'_>, actor: Actor<'_>, drive: DriveId, job
     drive::authorised(&*tx, drive, actor.principal, Action::Write)?;
     let mut record = own(&*tx, actor.principal, drive, job)?;
     if record.is_under_way() {
-        record.end(actor.now, CopyStage::Stopped(codes::COPY_CANCELLED.word.to_owned()));
+        let ended = next_end(&*tx, drive)?;
+        record.end(ended, CopyStage::Stopped(codes::COPY_CANCELLED.word.to_owned()));
         save(tx, keys::copy(drive, job), &record)?;
         job::undo_copy(tx, drive, job, record.root)?;
     }

@@ -153,6 +153,7 @@ pub(crate) fn undo_copy(tx: &mut Overlay<'_>, drive: DriveId, job: u64, root: u6
 pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) -> Outcome<Swept> {
     let record: Option<JobRecord> = load(&*tx, &keys::job(drive, job))?;
     let mut record = record.ok_or(&codes::JOB_NOT_FOUND)?;
+    let before = record;
     let work = Work::job(drive, job);
     let mut after = waiting::after(&*tx, work)?;
     let (is_done, left) = match &mut record.kind {
@@ -191,7 +192,7 @@ pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) -
     record.operations = record.operations.saturating_add(operations as u64);
     if is_done {
         tx.delete(keys::job(drive, job));
-    } else {
+    } else if record != before {
         save(tx, keys::job(drive, job), &record)?;
     }
     waiting::settle(tx, work, (!is_done).then_some((AT_ONCE, after)))?;

@@ -1,11 +1,12 @@
 //! The contents' part of the check: a full mark from versions and sessions down to pages, blocks and stripes, against what is counted.
 
+use super::copies;
 use super::{Complaints, expect, first_u64, rows, table};
 use crate::state::block::{BlockRecord, BlockStanding, StoredPlace};
 use crate::state::collection;
 use crate::state::content_counts::{self, ContentCounts};
 use crate::state::drive::DriveRecord;
-use crate::state::entry::Walk;
+use crate::state::entry::{Standing, Walk};
 use crate::state::job::{JobKind, JobRecord};
 use crate::state::keys::{self, Key};
 use crate::state::page::StoredRow;
@@ -60,6 +61,13 @@ pub(super) fn check(
     Ok(counted.plus(ContentCounts::of_page(logical_bytes)))
 }
 
+/// Whether an entry is being purged: what a copy's job hides is whole.
+fn is_going(walk: &Walk, copies: &BTreeSet<u64>) -> bool {
+    let mut standings = walk.upwards().iter().map(|record| record.standing);
+    let first = standings.find(|standing| *standing != Standing::Attached);
+    matches!(first, Some(Standing::Detached { job }) if !copies.contains(&job))
+}
+
 fn mark_versions(
     kv: &dyn KvRead,
     id: DriveId,
@@ -67,6 +75,7 @@ fn mark_versions(
     held: &mut BTreeMap<Digest, u64>,
 ) -> Outcome<()> {
     let mut current = BTreeSet::new();
+    let copies = copies::jobs(kv, id)?;
     for (key, version) in table::<VersionRecord>(kv, id, keys::VERSION)? {
         let entry = first_u64(&key);
         let is_named = keys::last_u64(&key) == version.number;
@@ -80,7 +89,7 @@ fn mark_versions(
             complaints.push(format!("version {} of entry {entry} is an orphan", version.number));
             continue;
         };
-        if walk.is_detached() {
+        if is_going(&walk, &copies) {
             continue;
         }
         let shown = &walk.record().shown;
@@ -106,7 +115,7 @@ fn mark_versions(
     }
     for record in crate::state::query::all_entries(kv, id)? {
         let number = record.shown.number;
-        let is_gone = Walk::new(kv, id, number)?.is_some_and(|walk| walk.is_detached());
+        let is_gone = Walk::new(kv, id, number)?.is_some_and(|walk| is_going(&walk, &copies));
         let is_whole = record.is_folder() || is_gone || current.contains(&number);
         expect(complaints, is_whole, || format!("file {number} has no current version"));
     }

@@ -9,18 +9,30 @@ use crate::state::query::all_entries;
 use crate::state::store::Outcome;
 use kv::seam::KvRead;
 use model::id::DriveId;
+use protocol::codes;
+use protocol::metadata::copy::CopyStage;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The jobs of copies that are under way.
+pub(super) fn jobs(kv: &dyn KvRead, drive: DriveId) -> Outcome<BTreeSet<u64>> {
+    let all = table::<JobRecord>(kv, drive, keys::JOB)?;
+    let copies = all.iter().filter(|(_, job)| job.kind == JobKind::Copy);
+    Ok(copies.map(|(key, _)| keys::last_u64(key)).collect())
+}
+
 pub(super) fn check(kv: &dyn KvRead, drive: DriveId, complaints: &mut Complaints) -> Outcome<()> {
-    let jobs: BTreeSet<u64> = table::<JobRecord>(kv, drive, keys::JOB)?
-        .iter()
-        .filter(|(_, job)| job.kind == JobKind::Copy)
-        .map(|(key, _)| keys::last_u64(key))
-        .collect();
+    let jobs = jobs(kv, drive)?;
     let known: BTreeMap<u64, _> = copy_job::all(kv, drive)?.into_iter().collect();
     for (job, record) in &known {
         expect(complaints, record.is_under_way() == jobs.contains(job), || {
             format!("copy {job} of drive {drive} is under way without a job, or has one beyond its end")
+        });
+        let is_sound = record.stage != CopyStage::Stopped(codes::BUG.word.to_owned()) && record.detail.is_none();
+        expect(complaints, is_sound, || {
+            format!(
+                "copy {job} of drive {drive} found what must not be: {:?}",
+                record.detail
+            )
         });
         let root = entry::find(kv, drive, record.root)?;
         let is_hidden = root.is_some_and(|root| root.standing == Standing::Detached { job: *job });

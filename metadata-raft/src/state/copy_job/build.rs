@@ -3,7 +3,8 @@
 //! The number of an entry's copy follows from the entry's own, so an entry that is moved about under the walk and met twice is copied
 //! once, and a repeated command finds what it made.
 //! Invariants: what is copied of a file is its current version, whole or not at all; a folder whose purge has begun is left, since its
-//! files go piece by piece; a command does at most `SWEEP_OPERATIONS_MAX` sub-operations, or one file of more pages alone.
+//! files go piece by piece; a command does at most `SWEEP_OPERATIONS_MAX` sub-operations, or one file of more pages alone, and near
+//! its end at most `LAST_OPERATIONS_MAX`.
 //! Not here: what changes behind the walk (`follow`).
 
 use super::{CopyRecord, Level};
@@ -19,11 +20,16 @@ use kv::overlay::Overlay;
 use model::entry::EntryType;
 use model::hash::stable_hash;
 use model::id::ROOT_ENTRY;
-use model::limits::COMMAND_OPERATIONS_MAX;
+use model::limits::{COMMAND_OPERATIONS_MAX, COPY_ENTRIES_MAX};
 use protocol::codes;
 
 /// Entries and changes looked at by one command: most cost a few reads and no write.
 const LOOKED_AT_MAX: usize = 200;
+/// Sub-operations of one command near the end, where users who write meanwhile would be ahead again after each shorter one: half of
+/// what a command of theirs may have.
+const LAST_OPERATIONS_MAX: usize = COMMAND_OPERATIONS_MAX / 2;
+/// Entries and changes looked at by one command near the end.
+const LAST_LOOKED_AT_MAX: usize = COMMAND_OPERATIONS_MAX;
 /// Children read at a time.
 const CHILDREN_RUN: usize = 64;
 
@@ -83,12 +89,34 @@ impl<'t, 'o, 'a> Build<'t, 'o, 'a> {
 
     /// Whether the command has done enough.
     pub(super) fn is_over(&self) -> bool {
-        self.is_full || self.spent >= SWEEP_OPERATIONS_MAX || self.looked_at >= LOOKED_AT_MAX
+        self.is_full || self.spent >= self.operations_max() || self.looked_at >= self.looked_at_max()
+    }
+
+    /// Whether nothing is left but changes, and no more of them than a user's command may make.
+    fn is_near(&self) -> bool {
+        let behind = self.drive.sequence.saturating_sub(self.record.followed);
+        self.record.path.is_empty() && behind <= COMMAND_OPERATIONS_MAX as u64
+    }
+
+    fn operations_max(&self) -> usize {
+        if self.is_near() {
+            LAST_OPERATIONS_MAX
+        } else {
+            SWEEP_OPERATIONS_MAX
+        }
+    }
+
+    fn looked_at_max(&self) -> usize {
+        if self.is_near() {
+            LAST_LOOKED_AT_MAX
+        } else {
+            LOOKED_AT_MAX
+        }
     }
 
     /// How much this command may still look at.
     pub(super) fn looks_left(&self) -> usize {
-        LOOKED_AT_MAX.saturating_sub(self.looked_at)
+        self.looked_at_max().saturating_sub(self.looked_at)
     }
 
     /// Notes that one entry or change was looked at.
@@ -99,7 +127,7 @@ impl<'t, 'o, 'a> Build<'t, 'o, 'a> {
     /// Takes this many sub-operations; false when they must wait for the next command. What passes one goes alone.
     pub(super) fn afford(&mut self, operations: usize) -> Outcome<bool> {
         require(operations <= COMMAND_OPERATIONS_MAX, &codes::COPY_TOO_LARGE)?;
-        if self.spent > 0 && self.spent + operations > SWEEP_OPERATIONS_MAX {
+        if self.spent > 0 && self.spent + operations > self.operations_max() {
             self.wait();
             return Ok(false);
         }
@@ -130,13 +158,18 @@ impl<'t, 'o, 'a> Build<'t, 'o, 'a> {
         let Some(walk) = Walk::new(&*self.tx, self.drive.drive, self.number_of(source))? else {
             return Ok(CopyOf::Absent);
         };
-        let mut upwards = walk.upwards().iter();
-        let root = upwards.position(|above| above.shown.number == self.record.root);
-        let root = root.ok_or(&codes::ID_TAKEN)?;
-        let is_part = walk.upwards()[..root]
+        let upwards = walk.upwards();
+        let root = upwards.iter().position(|above| above.shown.number == self.record.root);
+        let own = &upwards[..root.unwrap_or(upwards.len())];
+        // What was taken out may outlive the folder that it was in: its purge ends first.
+        if own
             .iter()
-            .all(|above| above.standing == Standing::Attached);
-        Ok(if is_part { CopyOf::Part(walk) } else { CopyOf::Leaving })
+            .any(|above| matches!(above.standing, Standing::Detached { .. }))
+        {
+            return Ok(CopyOf::Leaving);
+        }
+        require(root.is_some(), &codes::ID_TAKEN)?;
+        Ok(CopyOf::Part(walk))
     }
 
     /// The walk from the copy of a folder that is copied.
@@ -208,6 +241,8 @@ impl<'t, 'o, 'a> Build<'t, 'o, 'a> {
             EntryType::Folder => None,
         };
         let pages = content.as_ref().map_or(0, |content| content.pages.len());
+        let made = self.record.files.saturating_add(self.record.folders);
+        require(made < COPY_ENTRIES_MAX, &codes::COPY_TOO_LARGE)?;
         if !self.afford(1 + pages)? {
             return Ok(false);
         }

@@ -1,8 +1,9 @@
 //! Doing to a copy what was done to its source since the copy began: from the drive's feed, each change with its entry as it is now.
 //!
 //! A changed entry is put right from the source downwards, each folder above it first, so that it comes to lie where it lies in the
-//! source and nothing comes to lie below itself. A name that is still borne by the copy of an entry which has another one by now, and
-//! whose own change is yet to come, is freed by giving that copy a name that nobody knows.
+//! source and nothing comes to lie below itself; folders that one walk shows to be right are passed over. A name that is still borne
+//! by the copy of an entry which has another one by now, and whose own change is yet to come, is freed by giving that copy a name that
+//! nobody knows.
 //! An entry that is out of the source takes the folders above it that are out as well with it: were one of them kept until its own
 //! change, and back in the source by then, it would lack what was not put right in it meanwhile.
 //! Invariants: when the last change was followed and no folder is half copied, the copy has the tree, the contents and the content types
@@ -20,6 +21,7 @@ use crate::state::page;
 use crate::state::store::{Outcome, broken, list, require};
 use crate::state::version::{self, VersionRecord};
 use model::entry::EntryType;
+use model::limits::COMMAND_OPERATIONS_MAX;
 use model::name::EntryName;
 use protocol::codes;
 
@@ -67,12 +69,16 @@ impl Build<'_, '_, '_> {
             Some(Way::Out(out)) => return self.remove(&out),
             None => return self.remove(&[number]),
         };
-        for source in way {
+        let above = &way[..way.len().saturating_sub(1)];
+        let first = if self.is_right(above)? { above.len() } else { 0 };
+        for source in &way[first..] {
+            // Each costs a walk of its own.
+            self.look();
             let into = self.folder(source.parent)?;
             let is_right = match self.copy_of(source.number)? {
-                CopyOf::Part(copied) => self.amend(&into, copied.into_record(), &source)?,
+                CopyOf::Part(copied) => self.amend(&into, copied.into_record(), source)?,
                 CopyOf::Absent => {
-                    let is_made = self.make(&into, &source)?;
+                    let is_made = self.make(&into, source)?;
                     let is_folder = source.entry_type == EntryType::Folder;
                     if is_made && is_folder {
                         // What lies in it comes first, and what is copied from elsewhere and lies in it by now is met again then.
@@ -90,6 +96,21 @@ impl Build<'_, '_, '_> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the copies of folders from the source downwards lie and are named as they do and are: one walk for all of them.
+    fn is_right(&self, way: &[Shown]) -> Outcome<bool> {
+        let Some(last) = way.last() else {
+            return Ok(true);
+        };
+        let CopyOf::Part(copied) = self.copy_of(last.number)? else {
+            return Ok(false);
+        };
+        let mut pairs = copied.upwards().iter().zip(way.iter().rev());
+        let is_same = |(copied, source): (&EntryRecord, &Shown)| {
+            copied.shown.number == self.number_of(source.number) && copied.shown.name == source.name
+        };
+        Ok(usize::from(copied.depth()) == way.len() && pairs.all(is_same))
     }
 
     fn way_to(&self, walk: &Walk) -> Way {
@@ -147,7 +168,10 @@ impl Build<'_, '_, '_> {
         let mut copied = copied.ok_or_else(|| broken("a copy is not there"))?;
         let old = copy::current(&*self.tx, id, &copied.shown)?;
         let new = copy::current(&*self.tx, id, source)?;
-        if !self.afford(1 + old.pages.len() + new.pages.len())? {
+        let operations = 1 + new.pages.len();
+        require(operations <= COMMAND_OPERATIONS_MAX, &codes::COPY_TOO_LARGE)?;
+        // What a file may have is exchanged by one command, however much it had before.
+        if !self.afford((operations + old.pages.len()).min(COMMAND_OPERATIONS_MAX))? {
             return Ok(false);
         }
         copied.shown.content_type = source.content_type.clone();
@@ -162,6 +186,7 @@ impl Build<'_, '_, '_> {
     /// Takes the copies of these entries out again; false when the rest waits for the next command.
     fn remove(&mut self, out: &[u64]) -> Outcome<bool> {
         for source in out {
+            self.look();
             if !self.remove_one(*source)? {
                 return Ok(false);
             }

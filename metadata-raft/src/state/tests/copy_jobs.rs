@@ -7,12 +7,16 @@ mod meanwhile;
 use super::copies::{below, changes, copy};
 use super::versions::{paged, rows_of, table};
 use super::{Bench, code, place, row};
+use crate::state::copy_job::CopyRecord;
 use crate::state::job::SWEEP_OPERATIONS_MAX;
 use crate::state::keys;
+use crate::state::store::{load, save};
 use bytes::Bytes;
+use kv::overlay::Overlay;
+use kv::seam::Kv;
 use model::authorize::Principal;
 use model::id::{EntryId, ROOT_ENTRY, UserId};
-use model::limits::{COPIES_KEPT_MAX, COPIES_UNDER_WAY_MAX};
+use model::limits::{COPIES_KEPT_MAX, COPIES_UNDER_WAY_MAX, COPY_ENTRIES_MAX, PATH_BYTES_MAX};
 use protocol::metadata::copy::{CopyFacts, CopyStage};
 use protocol::metadata::drive::{DriveCommand, EntryRef, Place};
 use protocol::metadata::query::{ChangeType, DriveAsk};
@@ -420,6 +424,28 @@ fn missing_folders_above_a_copy_are_made_when_it_appears() {
 }
 
 #[test]
+fn paths_below_a_copy_may_be_longer_than_any_of_its_source() {
+    let mut bench = Bench::new(1 << 30);
+    let a = bench.mkdir("/a").unwrap();
+    let part = "p".repeat(255);
+    let mut deep = "/a".to_owned();
+    for _ in 0..(PATH_BYTES_MAX - deep.len()) / (part.len() + 1) {
+        deep = format!("{deep}/{part}");
+        bench.mkdir(&deep).unwrap();
+    }
+    put(&mut bench, &format!("{deep}/{}", "f".repeat(250)), None, "f");
+    let long = format!("/{}", "l".repeat(255));
+    assert_eq!(code(copy(&mut bench, a, &long)), "path_too_long");
+    let begun = begin(&mut bench, a, &long).unwrap();
+    settle(&mut bench);
+    assert_eq!(stage(&bench, begun.job), CopyStage::Done);
+    assert_eq!(id_of(&bench, &long), begun.copy);
+    bench.rename(begun.copy, "/b").unwrap();
+    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    bench.sound();
+}
+
+#[test]
 fn a_copy_that_cannot_be_made_is_not_begun() {
     let (mut bench, a) = furnished_bench();
     let f = put(&mut bench, "/f", None, "f");
@@ -445,7 +471,7 @@ fn a_copy_that_cannot_be_made_is_not_begun() {
 }
 
 #[test]
-fn a_drive_has_eight_copies_under_way_and_tells_of_the_last_eight() {
+fn a_drive_has_eight_copies_under_way_and_tells_of_the_last_sixteen() {
     let mut bench = Bench::new(1 << 30);
     let a = bench.mkdir("/a").unwrap();
     let mut jobs = Vec::new();
@@ -454,20 +480,66 @@ fn a_drive_has_eight_copies_under_way_and_tells_of_the_last_eight() {
     }
     assert_eq!(code(begin(&mut bench, a, "/more")), "copies_running");
     settle(&mut bench);
-    for at in 0..COPIES_KEPT_MAX {
-        bench.advance(1_000);
-        jobs.push(begin(&mut bench, a, &format!("/c{at}")).unwrap().job);
+    // All of them end at the same age, and their numbers say nothing about their order.
+    for at in 0..2 * COPIES_KEPT_MAX {
+        let mut asked = command(&mut bench, a, place(&format!("/c{at}")), false);
+        if let Command::Drive(DriveCommand::BeginCopy { job, .. }) = &mut asked {
+            *job = u64::MAX - *job;
+        }
+        let begun = answered(bench.run(asked)).unwrap();
         settle(&mut bench);
+        // Whoever begins a copy may still ask for those that ended before.
+        for job in jobs.iter().rev().take(COPIES_KEPT_MAX) {
+            assert_eq!(stage(&bench, *job), CopyStage::Done);
+        }
+        jobs.push(begun.job);
     }
-    let (old, new) = jobs.split_at(jobs.len() - COPIES_KEPT_MAX);
+    // One was begun behind the last sixteen.
+    let (old, new) = jobs.split_at(jobs.len() - COPIES_KEPT_MAX - 1);
     for job in old {
         assert_eq!(code(facts(&bench, *job)), "job_not_found");
     }
     for job in new {
         assert_eq!(stage(&bench, *job), CopyStage::Done);
     }
-    assert_eq!(table(&bench, keys::COPY), COPIES_KEPT_MAX);
+    assert_eq!(table(&bench, keys::COPY), COPIES_KEPT_MAX + 1);
     bench.sound();
+}
+
+#[test]
+fn a_copy_of_too_many_entries_ends_and_leaves_nothing() {
+    let (mut bench, a) = furnished_bench();
+    let before = holdings(&bench);
+    let begun = begin(&mut bench, a, "/b").unwrap();
+    steps(&mut bench, begun.job, 1);
+    let key = keys::copy(bench.drive, begun.job);
+    let mut record: CopyRecord = load(&bench.kv, &key).unwrap().unwrap();
+    // As if there had been so many: room for a last one is left.
+    record.files = COPY_ENTRIES_MAX - record.folders - 1;
+    let mut tx = Overlay::new(&bench.kv);
+    save(&mut tx, key, &record).unwrap();
+    let batch = tx.into_batch();
+    bench.kv.write(batch).unwrap();
+    left_nothing(&mut bench, begun.job, "copy_too_large", before);
+}
+
+#[test]
+fn copies_that_end_together_are_all_told_of_while_others_are_begun() {
+    let (mut bench, a) = furnished_bench();
+    let mut all: Vec<u64> = Vec::new();
+    for round in 0..3 {
+        let begun: Vec<u64> = (0..COPIES_UNDER_WAY_MAX)
+            .map(|at| begin(&mut bench, a, &format!("/b{round}{at}")).unwrap().job)
+            .collect();
+        all.extend(&begun);
+        for job in begun {
+            cancel(&mut bench, job).unwrap();
+        }
+        for job in all.iter().rev().take(COPIES_KEPT_MAX) {
+            assert_eq!(stage(&bench, *job), stopped("copy_cancelled"));
+        }
+    }
+    settle(&mut bench);
 }
 
 #[test]

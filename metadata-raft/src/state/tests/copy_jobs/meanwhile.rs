@@ -6,13 +6,22 @@ use crate::state::keys;
 use crate::state::tests::copies::below;
 use crate::state::tests::versions::{history, rows_of, table};
 use crate::state::tests::{Bench, code, row};
+use bytes::Bytes;
+use kv::memory::MemoryKv;
+use kv::overlay::Overlay;
+use kv::seam::{KvError, KvRead, Scan};
 use model::id::EntryId;
+use model::limits::COMMAND_OPERATIONS_MAX;
+use model::time::WallTime;
 use proptest::prelude::{Strategy, any, prop_oneof};
 use proptest::test_runner::Config;
 use proptest::{prop_assert, prop_assert_eq, proptest};
-use protocol::metadata::QueryAnswer;
+use protocol::frame;
 use protocol::metadata::copy::CopyStage;
+use protocol::metadata::drive::DriveCommand;
 use protocol::metadata::query::DriveAsk;
+use protocol::metadata::{Command, Envelope, QueryAnswer};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
 fn a_copy_is_what_the_source_is_when_it_appears() {
@@ -72,13 +81,18 @@ fn a_folder_that_leaves_and_comes_back_brings_what_changed_in_it() {
     steps(&mut bench, job, 3);
     put(&mut bench, "/a/y/late", None, "late");
     // More than a command copies, so that the next one comes to the file and not to its folder's leaving.
-    for at in 0..SWEEP_OPERATIONS_MAX {
+    for at in 0..COMMAND_OPERATIONS_MAX / 2 {
         put(&mut bench, &format!("/a/more {at}"), None, "more");
     }
     let y = id_of(&bench, "/a/y");
     bench.trash(y).unwrap();
     steps(&mut bench, job, 1);
     bench.restore(y).unwrap();
+    // From when on it waits for the purge of what left, it writes nothing and touches nothing.
+    steps(&mut bench, job, 2);
+    let held = bench.everything();
+    steps(&mut bench, job, 1);
+    assert_eq!(bench.everything(), held);
     settle(&mut bench);
     assert_eq!(stage(&bench, job), CopyStage::Done);
     assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
@@ -102,6 +116,119 @@ fn a_part_of_the_source_that_is_purged_midway_is_no_part_of_the_copy() {
     assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
     assert_eq!(code(rows_of(&bench, many, 120)), "not_found");
     bench.reap();
+    bench.sound();
+}
+
+#[test]
+fn what_left_the_source_may_be_purged_for_longer_than_the_folder_that_it_was_in() {
+    let mut bench = Bench::new(1 << 30);
+    let a = bench.mkdir("/a").unwrap();
+    let p = bench.mkdir("/a/p").unwrap();
+    let x = bench.mkdir("/a/p/x").unwrap();
+    bench.mkdir("/a/z").unwrap();
+    bench.mkdir("/o").unwrap();
+    for at in 0..2 * SWEEP_OPERATIONS_MAX {
+        put(&mut bench, &format!("/a/p/x/f{at}"), None, "f");
+    }
+    for at in 0..SWEEP_OPERATIONS_MAX {
+        put(&mut bench, &format!("/a/z/f{at}"), None, "f");
+    }
+    let job = begin(&mut bench, a, "/b").unwrap().job;
+    // All of the first folder is copied, and a part of the last.
+    steps(&mut bench, job, 5);
+    // The copy of the inner folder goes by a job of many commands, that of the outer one is empty then and goes at once.
+    bench.rename(x, "/o/x").unwrap();
+    bench.trash(p).unwrap();
+    put(&mut bench, "/o/x/new", None, "new");
+    settle(&mut bench);
+    assert_eq!(stage(&bench, job), CopyStage::Done);
+    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    bench.reap();
+    bench.sound();
+}
+
+#[test]
+fn a_copy_ends_though_more_than_a_short_command_is_written_between_every_two_of_its_own() {
+    const FILES: usize = SWEEP_OPERATIONS_MAX;
+    let (mut bench, a) = furnished_bench();
+    let job = begin(&mut bench, a, "/b").unwrap().job;
+    let mut batches = 0;
+    while stage(&bench, job) == CopyStage::Copying {
+        batches += 1;
+        assert!(batches <= 12, "the copy stays behind");
+        for at in 0..FILES {
+            put(&mut bench, &format!("/a/b{batches:02} {at}"), None, "b");
+        }
+        step(&mut bench, job);
+    }
+    assert_eq!(stage(&bench, job), CopyStage::Done);
+    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    bench.sound();
+}
+
+/// A store that counts how often it is read.
+struct CountedKv<'a> {
+    inner: &'a MemoryKv,
+    reads: AtomicUsize,
+}
+
+impl KvRead for CountedKv<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.get(key)
+    }
+
+    fn scan(&self, scan: &Scan) -> Result<Vec<(Bytes, Bytes)>, KvError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.scan(scan)
+    }
+}
+
+/// How often the next command of a job would read the store.
+fn reads(bench: &Bench, job: u64) -> usize {
+    let counted = CountedKv {
+        inner: &bench.kv,
+        reads: AtomicUsize::new(0),
+    };
+    let drive = bench.drive;
+    let envelope = frame::encode(&Envelope {
+        request_id: None,
+        wall: WallTime(bench.wall),
+        command: Command::Drive(DriveCommand::SweepJob { drive, job }),
+    });
+    let mut overlay = Overlay::new(&counted);
+    bench
+        .state
+        .apply(&mut overlay, bench.index + 1, &envelope.unwrap())
+        .unwrap();
+    counted.reads.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_change_far_down_costs_walks_up_and_not_one_for_each_folder_above_it() {
+    const DEPTH: usize = 90;
+    const CHANGES: usize = 60;
+    let mut bench = Bench::new(1 << 30);
+    let a = bench.mkdir("/a").unwrap();
+    let mut deep = "/a".to_owned();
+    for _ in 0..DEPTH {
+        deep = format!("{deep}/d");
+        bench.mkdir(&deep).unwrap();
+    }
+    let file = format!("{deep}/f");
+    put(&mut bench, &file, None, "first");
+    let job = begin(&mut bench, a, "/b").unwrap().job;
+    steps(&mut bench, job, 1);
+    for at in 0..CHANGES {
+        put(&mut bench, &file, Some(at as u64 + 1), &format!("text {at}"));
+    }
+    // The rest of the folders is made by one command more, which follows the changes as well: each of them walks some four times.
+    let reads = reads(&bench, job);
+    let wanted = 5 * DEPTH * (CHANGES + DEPTH);
+    assert!(reads <= wanted, "{reads} reads, not {wanted}");
+    assert!(step(&mut bench, job), "the command that was counted is the last one");
+    assert_eq!(stage(&bench, job), CopyStage::Done);
+    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
     bench.sound();
 }
 
