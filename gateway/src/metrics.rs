@@ -163,7 +163,7 @@ pub const INVENTORY_SILENT_DISKS: Definition = Definition::gauge(
 /// What repair has to make anew.
 pub const MISSING_FRAGMENTS: Definition = Definition::gauge(
     "gateway_missing_fragments",
-    "Fragments that groups count on and that lay on no disk where they may, at this gateway's last whole inventory without a silent disk.",
+    "Fragments that groups count on and that lay on no disk where they may, at least; only an inventory of all of them lets it fall.",
     &[],
 );
 /// Stripes whose living blocks were moved.

@@ -50,6 +50,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 /// How long running requests may take after the stop was asked for.
@@ -185,15 +186,19 @@ pub async fn start(
         shutdown: shutdown.clone(),
     };
     let work = async move {
+        // A task of its own: it adds up much at a time, and the others share theirs with who accepts connections.
+        let (mut looking, looker) = (JoinSet::new(), Arc::clone(&core));
+        looking.spawn(async move { looker.keep_looking_for_orphans().await });
         tokio::select! {
             () = accept(listener, &connections, front, shutdown) => {}
             () = keep_fresh(&core) => {}
             () = core.keep_probing() => {}
             () = core.keep_collecting() => {}
-            () = core.keep_looking_for_orphans() => {}
             () = core.keep_watching() => {}
             () = core.keep_letting_go() => {}
+            _ = looking.join_next() => {}
         }
+        looking.shutdown().await;
     };
     Ok(Gateway {
         address,

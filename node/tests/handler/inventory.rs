@@ -175,8 +175,9 @@ async fn sums_follow_what_a_disk_holds_through_removals_and_restarts() {
 #[tokio::test]
 async fn an_epoch_long_past_is_not_told_by_a_sum() {
     let machine = Machine::on(SimDisk::new(CAPACITY_BYTES), MemoryKv::new());
-    let [oldest, old, newest] = [1, 50, 1_000].map(|born| fragment(7, 2, born, 0));
-    for name in [oldest, old, newest] {
+    // Two of them: by one alone, which may be wrong, a slot does not age.
+    let [oldest, old, newer, newest] = [1, 50, 999, 1_000].map(|born| fragment(7, 2, born, 0));
+    for name in [oldest, old, newer, newest] {
         machine.store(name).await;
     }
     let told = machine.sums(&[(slot(2), BirthEpoch(10))]).await;

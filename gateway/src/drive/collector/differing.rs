@@ -14,6 +14,7 @@ use crate::drive::Core;
 use crate::drive::directory::Known;
 use crate::drive::metadata_client::unexpected;
 use futures_util::stream::{self, StreamExt};
+use model::error_kind::ErrorKind;
 use model::id::{DiskId, GroupId, Slot};
 use model::inventory::leading;
 use model::profile::ProfileId;
@@ -37,8 +38,17 @@ const DISKS_AT_ONCE: usize = 8;
 const DISKS_READY: usize = 16 * DISKS_AT_ONCE;
 /// Stripes whose names are held together, where they are of several slots: some ten megabytes. Guess.
 const STRIPES_AT_ONCE: u64 = 20_000;
-/// Fragments that an inventory asks for by name, each a look into an index; of more it says that it is not whole. Guess.
+/// Names of disks that are listed side by side by all groups of an inventory: about one list for each disk, never fewer than the first
+/// and never more than the second. Each reads a part of a disk's index. Guess.
+const LISTS_MIN: usize = 8;
+const LISTS_MAX: usize = 256;
+/// Fragments that an inventory asks for by name of each group, each a look into an index; of more it says that it is not whole. Guess.
 const LOOKED_FOR_MAX: u64 = 100_000;
+
+/// How many lists of names may run side by side in a cluster of so many disks.
+pub(super) fn lists_at_once(disks: usize) -> usize {
+    disks.clamp(LISTS_MIN, LISTS_MAX)
+}
 
 /// Stripes of a profile whose ids begin with the same bits, where disks hold something else than they should.
 #[derive(Debug, Default)]
@@ -151,7 +161,7 @@ impl Core {
         }
         let seen = looks.iter().map(|look| self.look_into(round, group, look, &away));
         let seen: Vec<_> = seen.collect();
-        let mut seen = stream::iter(seen).buffered(LOOKS_AT_ONCE);
+        let mut seen = stream::iter(seen).buffer_unordered(LOOKS_AT_ONCE);
         while let Some(seen) = seen.next().await {
             match seen {
                 Ok(seen) => {
@@ -214,16 +224,17 @@ impl Core {
         };
         let disks: Vec<DiskId> = look.disks.iter().copied().collect();
         for ready in disks.chunks(DISKS_READY) {
-            let asks = ready.iter().map(|disk| self.names_on_disk(round, look, *disk));
+            let asks = ready.iter().copied();
+            let asks = asks.map(|disk| async move { (disk, self.names_on_disk(round, look, disk).await) });
             let asks: Vec<_> = asks.collect();
-            let mut answers = stream::iter(asks).buffered(DISKS_AT_ONCE);
-            for disk in ready {
-                match answers.next().await.flatten() {
+            let mut answers = stream::iter(asks).buffer_unordered(DISKS_AT_ONCE);
+            while let Some((disk, names)) = answers.next().await {
+                match names {
                     Some(names) => {
-                        held.names.insert(*disk, names);
+                        held.names.insert(disk, names);
                     }
                     None => {
-                        held.silent.insert(*disk);
+                        held.silent.insert(disk);
                     }
                 }
             }
@@ -238,6 +249,7 @@ impl Core {
         if node_in_use(&round.known.map, disk).is_none() {
             return Some(names);
         }
+        let _seat = round.lists.acquire().await.ok()?;
         let mut request = ListCells {
             disk,
             profile: look.profile,
@@ -339,13 +351,14 @@ impl Core {
         (missing, is_whole)
     }
 
-    /// Whether one of these disks has the fragment by now, or cannot say; `None` when too many were asked for.
+    /// Whether one of these disks has the fragment by now; `None` when too many were asked for, or when none has it and one says nothing.
     async fn may_lie(&self, round: &Round, newest: &Known, name: FragmentName, at: &BTreeSet<DiskId>) -> Option<bool> {
         let in_use = |disk: &&DiskId| node_in_use(&newest.map, **disk).is_some();
         let at: Vec<DiskId> = at.iter().filter(in_use).copied().collect();
         if !at.is_empty() && round.looked_for.fetch_add(1, Ordering::Relaxed) >= LOOKED_FOR_MAX {
             return None;
         }
+        let mut all_say = true;
         for disk in at {
             let request = ReadFragment {
                 name,
@@ -353,12 +366,23 @@ impl Core {
                 ranges: Vec::new(),
             };
             let read = self.call_disk::<FragmentRead>((newest, &round.silent), disk, Method::ReadFragment, &request);
-            match read.await {
-                Some(Err(failure)) if failure.code == code::NO_FRAGMENT => {}
-                _ => return Some(true),
+            match has_it(&read.await) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => all_say = false,
             }
         }
-        Some(false)
+        all_say.then_some(false)
+    }
+}
+
+/// Whether a disk has the fragment that was read of it, also a damaged one; `None` when it says nothing of it.
+fn has_it<T>(read: &Option<Result<T, Failure>>) -> Option<bool> {
+    match read {
+        None => None,
+        Some(Ok(_)) => Some(true),
+        Some(Err(failure)) if failure.code == code::NO_FRAGMENT => Some(false),
+        Some(Err(failure)) => (failure.kind == ErrorKind::Corrupt).then_some(true),
     }
 }
 
@@ -373,12 +397,14 @@ fn still_missing(lacking: &[(&ListedStripe, u64)], still: &[ListedStripe]) -> u6
 
 #[cfg(test)]
 mod tests {
-    use super::{Difference, Held, still_missing};
+    use super::{Difference, ErrorKind, Held, LISTS_MAX, LISTS_MIN, has_it, lists_at_once, still_missing};
     use model::id::{DiskId, Slot};
     use model::profile::ProfileId;
     use model::stripe::{Astray, FragmentName, StripeId};
     use model::time::BirthEpoch;
     use protocol::metadata::inventory::ListedStripe;
+    use protocol::node::code;
+    use protocol::wire_error::Failure;
     use std::collections::{BTreeMap, BTreeSet};
 
     const NAME: FragmentName = FragmentName {
@@ -415,6 +441,28 @@ mod tests {
         assert_eq!(looks(&[1], &[2, 5]), None, "its new disk is silent");
         assert_eq!(looks(&[1], &[9]), None, "its new disk is not known yet");
         assert_eq!(looks(&[], &[1]), None, "it is known to be missing");
+    }
+
+    #[test]
+    fn a_disk_that_says_nothing_neither_has_a_fragment_nor_lacks_it() {
+        let refused = |kind, code: &str| has_it::<()>(&Some(Err(Failure::new(kind, code, "no"))));
+        assert_eq!(has_it(&Some(Ok(()))), Some(true));
+        assert_eq!(has_it::<()>(&None), None);
+        assert_eq!(refused(ErrorKind::NotFound, code::NO_FRAGMENT), Some(false));
+        assert_eq!(
+            refused(ErrorKind::Corrupt, code::DAMAGED),
+            Some(true),
+            "what is damaged lies there"
+        );
+        assert_eq!(refused(ErrorKind::Unavailable, code::DISK_MISSING), None);
+        assert_eq!(refused(ErrorKind::NotFound, code::UNKNOWN_DISK), None);
+        assert_eq!(refused(ErrorKind::Busy, code::DISK_BUSY), None);
+    }
+
+    #[test]
+    fn about_one_list_runs_for_each_disk_of_a_cluster() {
+        let lists = [0, 3, LISTS_MIN, 60, LISTS_MAX, 100_000].map(lists_at_once);
+        assert_eq!(lists, [LISTS_MIN, LISTS_MIN, LISTS_MIN, 60, LISTS_MAX, LISTS_MAX]);
     }
 
     #[test]

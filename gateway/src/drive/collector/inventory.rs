@@ -8,7 +8,7 @@
 //! changes nothing but orphans. What fails leaves out itself and nothing else.
 //! Not here: names (`differing`), which stripes may be removed (the group's state), repair.
 
-use super::differing::Difference;
+use super::differing::{Difference, lists_at_once};
 use super::expected::{Expected, Told};
 use super::{CALL_DEADLINE, GROUPS_AT_ONCE, Silent, node_in_use};
 use crate::drive::Core;
@@ -24,7 +24,7 @@ use model::time::BirthEpoch;
 use protocol::frame::Method;
 use protocol::metadata::inventory::{PgSum, StripeSums, SumStripes, SummedTo};
 use protocol::metadata::{Query, QueryAnswer};
-use protocol::node::{FragmentSums, SumFragments};
+use protocol::node::{FragmentSums, SumFragments, code};
 use protocol::wire_error::Failure;
 use rpc::transport::RpcError;
 use rpc::typed::{self, CallOptions};
@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Sums of whole slots that are compared together: some ten megabytes with what they make on each disk. Guess.
 const SUMS_AT_ONCE: usize = 16_384;
@@ -43,6 +44,8 @@ const DISKS_AT_ONCE: usize = 64;
 const DISKS_READY: usize = 16 * DISKS_AT_ONCE;
 /// Between two parts of a group's sums: users' questions go first. Guess.
 const PART_PAUSE: Duration = Duration::from_millis(2);
+/// Sums that are added up before other work gets its turn: tens of microseconds. Guess.
+const SUMS_AT_A_TIME: usize = 256;
 /// How often a group is asked for a part that fails, and how long is waited between: a leader is elected in less.
 const ASKED_MAX: u32 = 4;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -71,8 +74,10 @@ pub struct Inventory {
 pub(super) struct Round {
     pub(super) known: Known,
     pub(super) silent: Silent,
-    /// Fragments of the whole inventory that were asked for by name.
-    pub(super) looked_for: Arc<AtomicU64>,
+    /// Fragments of the group that were asked for by name.
+    pub(super) looked_for: AtomicU64,
+    /// Seats of those who list the names of a disk, for all groups of the inventory together.
+    pub(super) lists: Arc<Semaphore>,
 }
 
 /// What the comparison of one group has come to.
@@ -92,7 +97,10 @@ impl Compared {
             if let Some(born_by) = slots.get(&cell.slot) {
                 let difference = self.differences.entry((cell.profile, cell.leading)).or_default();
                 difference.disks.insert(disk);
-                difference.slots.insert(cell.slot, (*born_by, expected.stripes(&cell)));
+                // A disk may name more than groups count on: an old fragment of each stripe, or nothing but orphans.
+                let held = told.get(&cell).copied().flatten().map_or(0, |sum| sum.count);
+                let (_, stripes) = difference.slots.entry(cell.slot).or_insert((*born_by, 0));
+                *stripes = expected.stripes(&cell).max(held).max(*stripes);
             }
         }
     }
@@ -104,12 +112,16 @@ impl Core {
     /// May be dropped at any moment: what it did not come to is found by the next one.
     /// Errors: the control group does not answer; all other failures leave out a part and are told by `is_whole` and `silent_disks`.
     pub async fn take_inventory(&self) -> Result<Inventory, Failure> {
-        self.directory.refresh(0).await?;
-        let looked_for = Arc::new(AtomicU64::new(0));
-        let groups = self.metadata.drive_groups().into_iter();
-        let groups = groups.map(|group| self.compare_group(group, Arc::clone(&looked_for)));
+        let known = self.freshly_known().await?;
+        let lists = Arc::new(Semaphore::new(lists_at_once(known.map.disks.len())));
+        let mut groups = self.metadata.drive_groups();
+        // Turns that are often cut off come to the last groups as often as to the first.
+        let first = self.seams.random.below(groups.len() as u64) as usize;
+        groups.rotate_left(first);
+        let groups = groups.into_iter();
+        let groups = groups.map(|group| self.compare_group(group, Arc::clone(&lists)));
         let groups: Vec<_> = groups.collect();
-        let mut groups = stream::iter(groups).buffered(GROUPS_AT_ONCE);
+        let mut groups = stream::iter(groups).buffer_unordered(GROUPS_AT_ONCE);
         let mut found = Inventory {
             is_whole: true,
             ..Inventory::default()
@@ -141,19 +153,18 @@ impl Core {
             let taken = self.seams.metrics.counter(&metrics::INVENTORIES);
             taken.with_label_values::<&str>(&[]).inc();
         }
-        // A part of them would look as if the others had come back.
-        if found.is_whole && found.silent_disks == 0 {
-            set(&metrics::MISSING_FRAGMENTS, found.missing);
-        }
+        let missing = self.seams.metrics.gauge(&metrics::MISSING_FRAGMENTS);
+        let missing = missing.with_label_values::<&str>(&[]);
+        missing.set(shown_missing(missing.get(), found));
         if found.missing > 0 {
             tracing::info!(missing = found.missing, "fragments are missing that groups count on");
         }
     }
 
     /// With a map and rows of its own: a turn over all groups may take days.
-    async fn compare_group(&self, group: GroupId, looked_for: Arc<AtomicU64>) -> Compared {
+    async fn compare_group(&self, group: GroupId, lists: Arc<Semaphore>) -> Compared {
         let mut compared = Compared::default();
-        let known = match self.directory.refresh(0).await {
+        let known = match self.freshly_known().await {
             Ok(known) => known,
             Err(failure) => {
                 tracing::debug!(%group, %failure, "a group was not compared with what disks hold");
@@ -163,7 +174,8 @@ impl Core {
         let round = Round {
             known,
             silent: Silent::default(),
-            looked_for,
+            looked_for: AtomicU64::new(0),
+            lists,
         };
         match self.compare_slots(&round, group, &mut compared).await {
             Ok(()) => compared.found.is_whole = true,
@@ -171,6 +183,21 @@ impl Core {
         }
         self.look_at_differences(&round, group, &mut compared).await;
         compared
+    }
+
+    /// Map and rows as they are now, asked for again where that fails: a group would be left out until the next turn.
+    async fn freshly_known(&self) -> Result<Known, Failure> {
+        let mut asked = 1;
+        loop {
+            match self.directory.refresh(0).await {
+                Ok(known) => return Ok(known),
+                Err(failure) if asked == ASKED_MAX => return Err(failure),
+                Err(_) => {
+                    asked += 1;
+                    self.seams.clock.sleep(ASK_AGAIN).await;
+                }
+            }
+        }
     }
 
     /// Compares the slots of a group, some at a time; one that the count is in the middle of waits for its rest.
@@ -224,21 +251,25 @@ impl Core {
             return;
         }
         let mut expected = Expected::default();
-        for sum in sums {
-            expected.add(&round.known.layout, sum);
+        for part in sums.chunks(SUMS_AT_A_TIME) {
+            for sum in part {
+                expected.add(&round.known.layout, sum);
+            }
+            tokio::task::yield_now().await;
         }
         // One that is out of the cluster may still be in a row: it holds nothing any more.
         let disks: BTreeSet<DiskId> = round.known.map.disks.keys().copied().chain(expected.disks()).collect();
         let disks: Vec<DiskId> = disks.into_iter().collect();
         for ready in disks.chunks(DISKS_READY) {
-            let asks = ready.iter().map(|disk| self.sums_of_disk(round, *disk, slots));
+            let asks = ready.iter().copied();
+            let asks = asks.map(|disk| async move { (disk, self.sums_of_disk(round, disk, slots).await) });
             let asks: Vec<_> = asks.collect();
-            let mut answers = stream::iter(asks).buffered(DISKS_AT_ONCE);
-            for disk in ready {
-                match answers.next().await.flatten() {
-                    Some(told) => compared.note(*disk, &expected, &told, slots),
+            let mut answers = stream::iter(asks).buffer_unordered(DISKS_AT_ONCE);
+            while let Some((disk, told)) = answers.next().await {
+                match told {
+                    Some(told) => compared.note(disk, &expected, &told, slots),
                     None => {
-                        compared.silent_disks.insert(*disk);
+                        compared.silent_disks.insert(disk);
                     }
                 }
             }
@@ -269,7 +300,7 @@ impl Core {
         }
     }
 
-    /// What a disk's node answers or refuses; `None` when it says nothing, and is then not asked again.
+    /// What a disk's node answers or refuses; `None` when it says nothing twice, and is then not asked again.
     pub(super) async fn call_disk<T: DeserializeOwned>(
         &self,
         (known, silent): (&Known, &Silent),
@@ -278,21 +309,45 @@ impl Core {
         request: &(impl Serialize + Sync),
     ) -> Option<Result<T, Failure>> {
         let node = node_in_use(&known.map, disk)?;
-        if silent.has(node) {
-            return None;
-        }
         let peer = node_peer(node, known.map.nodes.get(&node)?.address);
-        let (transport, options) = (self.seams.transport.as_ref(), CallOptions::within(CALL_DEADLINE));
-        match typed::ask::<T>(transport, &peer, method, request, options).await {
-            Ok((answer, _)) => Some(Ok(answer)),
-            Err(RpcError::Refused(failure)) => Some(Err(failure)),
-            Err(error) => {
-                tracing::debug!(%node, %disk, %error, "a disk was not compared with what groups count on");
-                silent.note(node);
-                None
+        let transport = self.seams.transport.as_ref();
+        let mut is_last = false;
+        loop {
+            // Another call may have found out while this one waited.
+            if silent.has(node) {
+                return None;
             }
+            let options = CallOptions::within(CALL_DEADLINE);
+            match typed::ask::<T>(transport, &peer, method, request, options).await {
+                Ok((answer, _)) => return Some(Ok(answer)),
+                Err(RpcError::Refused(failure)) if is_last || !may_pass(&failure) => return Some(Err(failure)),
+                Err(RpcError::Refused(_)) => {}
+                Err(error) if is_last => {
+                    tracing::debug!(%node, %disk, %error, "a disk was not compared with what groups count on");
+                    silent.note(node);
+                    return None;
+                }
+                Err(_) => {}
+            }
+            is_last = true;
+            self.seams.clock.sleep(ASK_AGAIN).await;
         }
     }
+}
+
+/// Whether a node may answer in a moment what it refuses now; a disk that is missing is so until a restart.
+fn may_pass(refusal: &Failure) -> bool {
+    refusal.kind.is_retryable() && refusal.code != code::DISK_MISSING
+}
+
+/// What the gauge of missing fragments becomes. A count of a part is a bound from below: it never makes the gauge fall, since that would
+/// look as if what the part left out had come back.
+fn shown_missing(shown: i64, found: &Inventory) -> i64 {
+    let missing = i64::try_from(found.missing).unwrap_or(i64::MAX);
+    if found.is_whole && found.silent_disks == 0 {
+        return missing;
+    }
+    shown.max(missing)
 }
 
 /// Where a list goes on. Errors: not behind where it ended last, so that it would never end.
@@ -331,13 +386,16 @@ fn sizes(layout: &Layout) -> Vec<(ProfileId, u8)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{add_up, going_on, order_of_sums};
+    use super::{Compared, Expected, Inventory, Slots, Told, add_up, going_on, may_pass, order_of_sums, shown_missing};
+    use model::error_kind::ErrorKind;
     use model::id::{DiskId, Slot};
-    use model::inventory::IdSum;
+    use model::inventory::{CellName, IdSum};
     use model::profile::ProfileId;
     use model::stripe::StripeId;
     use model::time::BirthEpoch;
     use protocol::metadata::inventory::{AstraySum, PgSum, SummedTo};
+    use protocol::node::code;
+    use protocol::wire_error::Failure;
 
     fn to(slot: u16, profile: ProfileId, random: u128) -> SummedTo {
         SummedTo {
@@ -359,6 +417,64 @@ mod tests {
             assert!(going_on(Some(&one), Some(one), order_of_sums).is_err());
             assert!(going_on(Some(&other), Some(one), order_of_sums).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_missing_of_a_part_raises_the_gauge_and_only_the_whole_lets_it_fall() {
+        let shown = |shown, is_whole, silent_disks, missing| {
+            let found = Inventory {
+                is_whole,
+                silent_disks,
+                missing,
+                ..Inventory::default()
+            };
+            shown_missing(shown, &found)
+        };
+        for shown_before in [0, 4, 9] {
+            assert_eq!(shown(shown_before, true, 0, 4), 4);
+        }
+        for (is_whole, silent_disks) in [(true, 1), (false, 0), (false, 1)] {
+            assert_eq!(shown(0, is_whole, silent_disks, 0), 0);
+            assert_eq!(
+                shown(0, is_whole, silent_disks, 4),
+                4,
+                "a disk is lost while another is silent"
+            );
+            assert_eq!(
+                shown(9, is_whole, silent_disks, 4),
+                9,
+                "a part looks as if fragments had come back"
+            );
+            assert_eq!(shown(9, is_whole, silent_disks, u64::MAX), i64::MAX);
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_busy_is_asked_again_and_one_that_is_without_its_disk_is_not() {
+        let refused = |kind, code: &str| may_pass(&Failure::new(kind, code, "later"));
+        assert!(refused(ErrorKind::Busy, code::DISK_BUSY));
+        assert!(refused(ErrorKind::Unavailable, code::DISK_FAULT));
+        assert!(!refused(ErrorKind::Unavailable, code::DISK_MISSING));
+        assert!(!refused(ErrorKind::NotFound, code::NO_FRAGMENT));
+    }
+
+    #[test]
+    fn a_difference_is_as_long_as_the_longest_list_of_its_names() {
+        let cell = |index| CellName {
+            slot: Slot::new(1).unwrap(),
+            profile: ProfileId::Dev,
+            leading: 3,
+            index,
+        };
+        let slots = Slots::from([(cell(0).slot, BirthEpoch(3))]);
+        let mut compared = Compared::default();
+        for (disk, index, count) in [(1, 0, Some(5)), (2, 1, Some(40)), (3, 2, Some(6)), (4, 3, None)] {
+            let told = Told::from([(cell(index), count.map(|count| IdSum { count, sum: 7 }))]);
+            compared.note(DiskId(disk), &Expected::default(), &told, &slots);
+        }
+        let difference = compared.differences.remove(&(ProfileId::Dev, 3)).unwrap();
+        assert_eq!(difference.slots[&cell(0).slot], (BirthEpoch(3), 40));
+        assert_eq!(difference.disks.len(), 4);
     }
 
     #[test]
