@@ -4,6 +4,7 @@ use super::{Bench, PATIENCE};
 use crate::worker::layout::LayoutWorker;
 use crate::worker::query;
 use async_trait::async_trait;
+use bytes::Bytes;
 use daemon::clock::Clock;
 use daemon::shutdown::Shutdown;
 use daemon::worker::{Next, Worker};
@@ -11,11 +12,13 @@ use model::cluster::{Membership, NodeInfo};
 use model::id::{CONTROL_GROUP, ClusterId, DiskId, NodeId};
 use model::layout::Layout;
 use model::profile::ProfileId;
-use protocol::frame::{Answer, Call};
+use protocol::frame::{Answer, Call, decode, encode};
 use protocol::metadata::control::{ClusterSettings, ControlCommand, NodeDisk};
 use protocol::metadata::query::ControlQuery;
 use protocol::metadata::{Command, Query, QueryAnswer};
+use protocol::node::{PushRows, RowsTaken};
 use rpc::transport::{Peer, RpcError, Transport};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +67,35 @@ impl Transport for Silent {
     async fn call(&self, peer: &Peer, _call: Call, _deadline: Duration) -> Result<Answer, RpcError> {
         self.0.send(peer.process.number).unwrap();
         std::future::pending().await
+    }
+}
+
+/// Takes every table but that of one profile; tells which were offered to whom.
+struct Choosy {
+    refuses: ProfileId,
+    offered: mpsc::UnboundedSender<(u64, ProfileId)>,
+}
+
+#[async_trait]
+impl Transport for Choosy {
+    async fn call(&self, peer: &Peer, call: Call, _deadline: Duration) -> Result<Answer, RpcError> {
+        let push: PushRows = decode(&call.message).unwrap();
+        let profile = push.updates[0].profile;
+        self.offered.send((peer.process.number, profile)).unwrap();
+        if profile == self.refuses {
+            return Err(RpcError::Unreachable {
+                peer: peer.process,
+                detail: String::new(),
+            });
+        }
+        let taken = RowsTaken {
+            rows_taken: 0,
+            disks: Vec::new(),
+        };
+        Ok(Answer {
+            message: encode(&taken).unwrap(),
+            payload: Bytes::new(),
+        })
     }
 }
 
@@ -138,4 +170,25 @@ async fn nodes_that_do_not_answer_hold_up_neither_the_others_nor_a_stop() {
     shutdown.request();
     let next = tokio::time::timeout(PATIENCE, step).await.unwrap().unwrap();
     assert!(matches!(next, Ok(Next::After(_))), "{next:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_not_taken_has_no_other_told_again() {
+    let bench = cluster().await;
+    for refuses in [ProfileId::Dev, ProfileId::Copies] {
+        let (offered, mut offers) = mpsc::unbounded_channel();
+        let mut worker = planner(&bench, Arc::new(Choosy { refuses, offered }), &Shutdown::new());
+        while is_at_work(&mut worker).await {}
+        for _ in 0..2 {
+            assert!(!is_at_work(&mut worker).await, "no row was moved");
+        }
+        let mut told: BTreeMap<(u64, ProfileId), usize> = BTreeMap::new();
+        while let Ok(offer) = offers.try_recv() {
+            *told.entry(offer).or_default() += 1;
+        }
+        let wanted = (1..=u64::from(NODES)).flat_map(|node| {
+            [ProfileId::Dev, ProfileId::Copies].map(|profile| ((node, profile), if profile == refuses { 3 } else { 1 }))
+        });
+        assert_eq!(told, wanted.collect::<BTreeMap<_, _>>());
+    }
 }
