@@ -42,6 +42,10 @@ pub(crate) fn require_free(
 pub(crate) fn require_room(folder: &Walk, name: &EntryName, height: u16) -> Outcome<()> {
     let depth = u32::from(folder.depth()) + 1 + u32::from(height);
     require(depth <= u32::from(DEPTH_MAX), &codes::TOO_DEEP)?;
+    // What a copy's job hides has no path yet.
+    if folder.is_detached() {
+        return Ok(());
+    }
     let above = folder.path_text();
     let slash = usize::from(!above.ends_with('/'));
     let bytes = above.len() + slash + name.as_str().len();

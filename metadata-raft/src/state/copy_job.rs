@@ -83,8 +83,8 @@ pub(crate) struct CopyRecord {
     pub(crate) folders: u64,
     /// The how many-th of the drive's copies it was to end; 0 while it is under way.
     ended: u64,
-    /// What was found to be wrong with the drive's records, when that ended it.
-    pub(crate) detail: Option<String>,
+    /// How many changes it was behind at least at the beginning of a command, since its first walk ended.
+    least: Option<u64>,
 }
 
 /// What a command of a copy leaves.
@@ -180,7 +180,7 @@ pub(crate) fn begin(
         files: 0,
         folders: 1,
         ended: 0,
-        detail: None,
+        least: None,
     };
     put_root(tx, actor, &record, job, &source.shown)?;
     save(tx, keys::copy(id.drive, job), &record)?;
@@ -250,7 +250,10 @@ pub(crate) fn step(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) ->
         Err(failure) => {
             record = before.clone();
             // What was built is removed: this is what is left to look at.
-            record.detail = codes::BUG.is(&failure).then(|| failure.detail.clone());
+            if codes::BUG.is(&failure) {
+                // Free text is told, not stored: replicas of two releases may word it differently.
+                tracing::error!(%drive, job, detail = %failure.detail, "copy ended: the drive's records do not agree");
+            }
             record.end(next_end(&*tx, drive)?, CopyStage::Stopped(failure.code));
             (Next::Undo { root: record.root }, 1)
         }

@@ -1,7 +1,7 @@
 //! Jobs: what is larger than one command, worked off in bounded commands.
 //!
 //! Invariants: a job's work is found from its record and its row in `WAITING` alone, so a repeated or interrupted command does nothing
-//! twice; a command of a sweep does at most `SWEEP_OPERATIONS_MAX` sub-operations.
+//! twice; a command of a sweep does at most `SWEEP_OPERATIONS_MAX` sub-operations, but for what goes alone and the long commands of a copy (`copy_job`).
 
 use crate::state::age::Now;
 use crate::state::change::Actor;
@@ -149,46 +149,42 @@ pub(crate) fn undo_copy(tx: &mut Overlay<'_>, drive: DriveId, job: u64, root: u6
     save(tx, keys::job(drive, job), &record)
 }
 
-/// `SweepJob`: at most `SWEEP_OPERATIONS_MAX` sub-operations of it.
+/// `SweepJob`: one command of it.
 pub(crate) fn sweep(tx: &mut Overlay<'_>, now: &Now, drive: DriveId, job: u64) -> Outcome<Swept> {
     let record: Option<JobRecord> = load(&*tx, &keys::job(drive, job))?;
     let mut record = record.ok_or(&codes::JOB_NOT_FOUND)?;
     let before = record;
     let work = Work::job(drive, job);
     let mut after = waiting::after(&*tx, work)?;
-    let (is_done, left) = match &mut record.kind {
+    let (is_done, operations) = match &mut record.kind {
         JobKind::Purge { root, at } => {
             let mut place = Place {
                 root: *root,
                 at: *at,
                 after,
             };
-            let done = Purge::new(tx, drive, SWEEP_OPERATIONS_MAX).run(&mut place)?;
+            let (is_done, left) = Purge::new(tx, drive, SWEEP_OPERATIONS_MAX).run(&mut place)?;
             (*at, after) = (place.at, place.after);
-            done
+            (is_done, SWEEP_OPERATIONS_MAX - left)
         }
         JobKind::Pages { upload } => {
             let upload = UploadId { drive, number: *upload };
             let released = session::release_pages(tx, upload, SWEEP_OPERATIONS_MAX)?;
-            (released < SWEEP_OPERATIONS_MAX, SWEEP_OPERATIONS_MAX - released)
+            (released < SWEEP_OPERATIONS_MAX, released)
         }
-        JobKind::Trim => retention::trim(tx, drive, &mut after)?,
-        JobKind::Rewind => {
-            let (is_done, operations) = rewind::step(tx, now, drive, job)?;
-            (is_done, SWEEP_OPERATIONS_MAX.saturating_sub(operations))
+        JobKind::Trim => {
+            let (is_done, left) = retention::trim(tx, drive, &mut after)?;
+            (is_done, SWEEP_OPERATIONS_MAX - left)
         }
+        JobKind::Rewind => rewind::step(tx, now, drive, job)?,
         JobKind::Copy => {
             let (next, operations) = copy_job::step(tx, now, drive, job)?;
             if let copy_job::Next::Undo { root } = next {
                 record.kind = JobKind::Purge { root, at: root };
             }
-            (
-                next == copy_job::Next::Over,
-                SWEEP_OPERATIONS_MAX.saturating_sub(operations),
-            )
+            (next == copy_job::Next::Over, operations)
         }
     };
-    let operations = SWEEP_OPERATIONS_MAX - left;
     record.operations = record.operations.saturating_add(operations as u64);
     if is_done {
         tx.delete(keys::job(drive, job));

@@ -69,6 +69,8 @@ impl Build<'_, '_, '_> {
             Some(Way::Out(out)) => return self.remove(&out),
             None => return self.remove(&[number]),
         };
+        // Each walk reads every folder on the way.
+        self.looked_at += way.len() / 16;
         let above = &way[..way.len().saturating_sub(1)];
         let first = if self.is_right(above)? { above.len() } else { 0 };
         for source in &way[first..] {
@@ -186,7 +188,6 @@ impl Build<'_, '_, '_> {
     /// Takes the copies of these entries out again; false when the rest waits for the next command.
     fn remove(&mut self, out: &[u64]) -> Outcome<bool> {
         for source in out {
-            self.look();
             if !self.remove_one(*source)? {
                 return Ok(false);
             }
@@ -197,10 +198,18 @@ impl Build<'_, '_, '_> {
     /// What is below the copy is purged by a job of its own.
     fn remove_one(&mut self, source: u64) -> Outcome<bool> {
         let id = self.drive.drive;
-        let CopyOf::Part(walk) = self.copy_of(source)? else {
-            return Ok(true);
+        // What was never copied costs a read and no look: most of what is written elsewhere in the drive.
+        let mut record = match self.copy_of(source)? {
+            CopyOf::Absent => return Ok(true),
+            CopyOf::Leaving => {
+                self.look();
+                return Ok(true);
+            }
+            CopyOf::Part(walk) => {
+                self.look();
+                walk.into_record()
+            }
         };
-        let mut record = walk.into_record();
         let shown = &record.shown;
         // The root's own source is looked after by each command.
         require(shown.number != self.record.root, &codes::SOURCE_CHANGED)?;

@@ -156,8 +156,38 @@ fn a_copy_ends_though_more_than_a_short_command_is_written_between_every_two_of_
     while stage(&bench, job) == CopyStage::Copying {
         batches += 1;
         assert!(batches <= 12, "the copy stays behind");
+        // Ahead of where the first walk is: what is written behind that is met by the walk itself.
         for at in 0..FILES {
-            put(&mut bench, &format!("/a/b{batches:02} {at}"), None, "b");
+            put(&mut bench, &format!("/a/b{:02} {at}", 99 - batches), None, "b");
+        }
+        step(&mut bench, job);
+    }
+    assert_eq!(stage(&bench, job), CopyStage::Done);
+    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    bench.sound();
+}
+
+#[test]
+fn what_is_written_far_down_elsewhere_does_not_keep_a_copy_of_a_quiet_folder_from_ending() {
+    const BACKLOG: usize = COMMAND_OPERATIONS_MAX + 2 * SWEEP_OPERATIONS_MAX;
+    const FILES: usize = 2 * SWEEP_OPERATIONS_MAX;
+    let (mut bench, a) = furnished_bench();
+    bench.mkdir("/o").unwrap();
+    let mut deep = "/o".to_owned();
+    for at in 1..=8 {
+        deep = format!("{deep}/{at}");
+        bench.mkdir(&deep).unwrap();
+    }
+    let job = begin(&mut bench, a, "/b").unwrap().job;
+    for at in 0..BACKLOG {
+        put(&mut bench, &format!("{deep}/before {at}"), None, "o");
+    }
+    let mut batches = 0;
+    while stage(&bench, job) == CopyStage::Copying {
+        batches += 1;
+        assert!(batches <= 20, "the copy stays behind");
+        for at in 0..FILES {
+            put(&mut bench, &format!("{deep}/{batches} {at}"), None, "o");
         }
         step(&mut bench, job);
     }
