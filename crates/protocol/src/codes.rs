@@ -119,7 +119,7 @@ codes! {
     FILE_TOO_LARGE "file_too_large" TooLarge "A file has at most 10 GiB."
     QUOTA_EXCEEDED "quota_exceeded" Exhausted "The drive's quota is used up; delete something for good or ask for more."
     LISTS_FULL "lists_full" Exhausted "The uploads of the drive that have begun and not ended announce 1,048,576 blocks together; commit some of them, or wait until they end by their age."
-    SESSIONS_FULL "sessions_full" Exhausted "10,000 uploads of the drive have begun and not ended; commit or cancel some of them, or wait until they end by their age."
+    SESSIONS_FULL "sessions_full" Exhausted "10,000 uploads of the drive have begun and not ended; cancel those that are not wanted, or wait until they end by their age of seven days."
     DENIED "denied" Denied "You may see it and not do this."
     USER_DISABLED "user_disabled" Denied "The account is disabled; ask an administrator."
     TOKEN_UNKNOWN "token_unknown" Denied "The token is unknown or was revoked; log in again."

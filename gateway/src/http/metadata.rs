@@ -17,7 +17,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use model::error_kind::ErrorKind;
 use model::id::EntryId;
 use model::limits::LIST_PAGE_MAX;
 use protocol::codes::{self as group_codes, Code};
@@ -335,13 +334,8 @@ pub async fn enrich(app: &App, caller: &Caller, failure: Failure) -> HttpError {
         Ok(json) => {
             error.fields.insert(field.to_owned(), json);
         }
-        // Gone since, or not to be seen by the caller: then there is nothing to show.
-        Err(failure) if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Denied) => {
-            tracing::debug!(entry = %id, field, %failure, "a refusal shows no entry");
-        }
-        Err(failure) => {
-            tracing::warn!(entry = %id, field, %failure, "a refusal shows no entry, which could not be read");
-        }
+        // Gone since, not to be seen by the caller, or its group does not answer: then there is nothing to show.
+        Err(failure) => tracing::debug!(entry = %id, field, %failure, "a refusal shows no entry"),
     }
     error
 }

@@ -66,7 +66,7 @@ pub fn status_of(failure: &Failure) -> StatusCode {
         (ErrorKind::Denied, "denied" | "admin_only" | "user_disabled" | "ticket_invalid" | "ticket_expired") => {
             StatusCode::FORBIDDEN
         }
-        (ErrorKind::Exhausted, "rate_exceeded" | "sessions_full") => StatusCode::TOO_MANY_REQUESTS,
+        (ErrorKind::Exhausted, "rate_exceeded") => StatusCode::TOO_MANY_REQUESTS,
         (kind, _) => status_of_kind(kind),
     }
 }
