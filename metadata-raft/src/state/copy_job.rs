@@ -41,8 +41,7 @@ use serde::{Deserialize, Serialize};
 const COPIES_READ: usize = 8 * (COPIES_UNDER_WAY_MAX + COPIES_KEPT_MAX);
 /// Stands where a folder's number stands while the copy's root hangs in none.
 const NOWHERE: u64 = 0;
-/// The name of the copy's root until it hangs in its folder: no longer than the source's, so that a path that is short enough there is
-/// so here.
+/// The name of the copy's root until it hangs in its folder and gets its own.
 const HIDDEN_NAME: &str = "c";
 
 /// A folder of the source on the way down to where the copy is built.

@@ -1,7 +1,8 @@
 //! Jobs: what is larger than one command, worked off in bounded commands.
 //!
 //! Invariants: a job's work is found from its record and its row in `WAITING` alone, so a repeated or interrupted command does nothing
-//! twice; a command of a sweep does at most `SWEEP_OPERATIONS_MAX` sub-operations, but for what goes alone and the long commands of a copy (`copy_job`).
+//! twice; a command of a sweep does at most `SWEEP_OPERATIONS_MAX` sub-operations, but for what goes alone and the long commands of a
+//! copy (`copy_job`).
 
 use crate::state::age::Now;
 use crate::state::change::Actor;

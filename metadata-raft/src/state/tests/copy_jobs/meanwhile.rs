@@ -23,6 +23,13 @@ use protocol::metadata::query::DriveAsk;
 use protocol::metadata::{Command, Envelope, QueryAnswer};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Works every job off: the copy is done then, and what its source is.
+fn ends_as_its_source(bench: &mut Bench, job: u64, (copy, source): (&str, &str)) {
+    settle(bench);
+    assert_eq!(stage(bench, job), CopyStage::Done);
+    assert_eq!(below(bench, copy), below(bench, source));
+}
+
 #[test]
 fn a_copy_is_what_the_source_is_when_it_appears() {
     let (mut bench, a) = furnished_bench();
@@ -53,9 +60,7 @@ fn a_copy_is_what_the_source_is_when_it_appears() {
     put(&mut bench, "/a/new/file", None, "n");
     let f05 = id_of(&bench, "/a/f05");
     bench.purge(f05).unwrap();
-    settle(&mut bench);
-    assert_eq!(stage(&bench, job), CopyStage::Done);
-    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    ends_as_its_source(&mut bench, job, ("/b", "/a"));
     // Another begins and its source is put about while the first part is made already.
     let job = begin(&mut bench, a, "/c").unwrap().job;
     steps(&mut bench, job, 3);
@@ -67,9 +72,7 @@ fn a_copy_is_what_the_source_is_when_it_appears() {
     steps(&mut bench, job, 1);
     bench.rename(x, "/a/x").unwrap();
     bench.restore(gone).unwrap();
-    settle(&mut bench);
-    assert_eq!(stage(&bench, job), CopyStage::Done);
-    assert_eq!(below(&bench, "/c"), below(&bench, "/a"));
+    ends_as_its_source(&mut bench, job, ("/c", "/a"));
     bench.reap();
     bench.sound();
 }
@@ -93,9 +96,7 @@ fn a_folder_that_leaves_and_comes_back_brings_what_changed_in_it() {
     let held = bench.everything();
     steps(&mut bench, job, 1);
     assert_eq!(bench.everything(), held);
-    settle(&mut bench);
-    assert_eq!(stage(&bench, job), CopyStage::Done);
-    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    ends_as_its_source(&mut bench, job, ("/b", "/a"));
     bench.reap();
     bench.sound();
 }
@@ -111,9 +112,7 @@ fn a_part_of_the_source_that_is_purged_midway_is_no_part_of_the_copy() {
     let purged = bench.purge(y).unwrap().job.unwrap();
     steps(&mut bench, purged, 1);
     steps(&mut bench, job, 1);
-    settle(&mut bench);
-    assert_eq!(stage(&bench, job), CopyStage::Done);
-    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    ends_as_its_source(&mut bench, job, ("/b", "/a"));
     assert_eq!(code(rows_of(&bench, many, 120)), "not_found");
     bench.reap();
     bench.sound();
@@ -140,9 +139,7 @@ fn what_left_the_source_may_be_purged_for_longer_than_the_folder_that_it_was_in(
     bench.rename(x, "/o/x").unwrap();
     bench.trash(p).unwrap();
     put(&mut bench, "/o/x/new", None, "new");
-    settle(&mut bench);
-    assert_eq!(stage(&bench, job), CopyStage::Done);
-    assert_eq!(below(&bench, "/b"), below(&bench, "/a"));
+    ends_as_its_source(&mut bench, job, ("/b", "/a"));
     bench.reap();
     bench.sound();
 }
