@@ -17,9 +17,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Shares of the memory that the RocksDBs of a dev cluster in one process have together: there are about ten of these processes.
+/// What a process's RocksDBs may take: there are about ten processes of a dev cluster on a machine.
 const CACHE_MIB: usize = 8;
 const WRITE_BUFFER_MIB: usize = 16;
+/// The same of a metadata replica. Its state is rewritten whole with every fourth buffer until that is large (`kv::rocks`), so small
+/// buffers are paid for in CPU time.
+const METADATA_CACHE_MIB: usize = 32;
+const METADATA_WRITE_BUFFER_MIB: usize = 64;
 
 /// The section that makes a process what it is.
 pub(crate) enum Section {
@@ -57,10 +61,14 @@ pub(crate) fn write(
 fn text(plan: &Plan, process: ProcessId, section: &Section, wiring: &Wiring) -> anyhow::Result<String> {
     let (role, site) = (process.role.as_str(), plan.site(process));
     let is_json = plan.arguments.log == LogFormat::Json;
+    let (cache_mib, write_buffer_mib) = match process.role {
+        Role::Metadata => (METADATA_CACHE_MIB, METADATA_WRITE_BUFFER_MIB),
+        _ => (CACHE_MIB, WRITE_BUFFER_MIB),
+    };
     let mut text = format!(
         "# {process} of a dev cluster, as `holdfast dev --processes` wrote it; each start of the cluster writes it anew.\n\n\
          [log]\njson = {is_json}\n\n\
-         [memory]\ncache_mib = {CACHE_MIB}\nwrite_buffer_mib = {WRITE_BUFFER_MIB}\n\n\
+         [memory]\ncache_mib = {cache_mib}\nwrite_buffer_mib = {write_buffer_mib}\n\n\
          [status]\nlisten = \"{}\"\n\n",
         wiring.status
     );

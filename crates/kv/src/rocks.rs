@@ -19,6 +19,9 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const METADATA_BLOCK_BYTES: usize = 4096;
 /// Files that one store keeps open: a bound on descriptors and on the table readers' memory. A guess.
 const FILES_OPEN_MAX: i32 = 512;
+/// After so much of a table is written the kernel is asked to write it out. Whole tables of 64 MiB at once would stand before the
+/// journal's syncs in the disk's queue. RocksDB's own recommendation.
+const WRITE_OUT_BYTES: u64 = 1 << 20;
 /// RocksDB's own log files that are kept for an operator.
 const LOG_FILES_MAX: usize = 4;
 
@@ -36,11 +39,15 @@ impl RocksBudget {
     /// # Errors
     /// `Io` when RocksDB gives no environment.
     pub fn new(cache_bytes: usize, write_buffer_bytes: usize) -> Result<Self, KvError> {
+        let mut env = Env::new().map_err(typed)?;
+        // Compaction comes in bursts of seconds, at about the same time in all replicas of a group, and can wait: users' commands go
+        // first. Flushes, which commands may have to wait for, have threads of their own and keep their priority.
+        env.lower_thread_pool_cpu_priority();
         Ok(Self {
             cache: Cache::new_lru_cache(cache_bytes),
             // Stalling would block a group's apply on another store's flush; a flush is asked for instead.
             write_buffers: WriteBufferManager::new_write_buffer_manager(write_buffer_bytes, false),
-            env: Env::new().map_err(typed)?,
+            env,
         })
     }
 }
@@ -89,6 +96,7 @@ fn options(budget: &RocksBudget) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_max_open_files(FILES_OPEN_MAX);
+    options.set_bytes_per_sync(WRITE_OUT_BYTES);
     options.set_keep_log_file_num(LOG_FILES_MAX);
     options
 }
