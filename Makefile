@@ -9,12 +9,17 @@ EXAMPLES := $(or $(CARGO_TARGET_DIR),target)/release/examples
 
 .PHONY: build run test verify fix bench profile demo kills overload surge pauses crowd polls followers stale api-fuzz quorum sim chaos collection wide-folder wide-folder-10m rewind largest-file delta clients tools clean
 
-# RocksDB's bindings need libclang. As root on Debian we install it; otherwise we say what is missing.
+# RocksDB's bindings need libclang, and a test runs the README's tour by curl. As root on Debian we install them; otherwise we say what is
+# missing.
 tools:
 	@if ! ls /usr/lib/llvm-*/lib/libclang.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing clang for RocksDB's bindings"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq clang libclang-dev >/dev/null; \
 	  else echo "missing: libclang (Debian: apt-get install -y clang libclang-dev)"; exit 1; fi; fi
+	@command -v curl >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing curl for the README's tour"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq curl >/dev/null; \
+	  else echo "missing: curl (Debian: apt-get install -y curl)"; exit 1; fi; }
 	@command -v g++ >/dev/null || { echo "missing: a C++ compiler (Debian: apt-get install -y build-essential)"; exit 1; }
 	@command -v $(CARGO) >/dev/null || { echo "missing: Rust 1.95 (https://rustup.rs)"; exit 1; }
 

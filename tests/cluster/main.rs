@@ -77,6 +77,7 @@ mod startup;
 mod strangers;
 mod tamper;
 mod tokens;
+mod tour;
 mod traversal;
 mod tus;
 mod uploads;

@@ -25,7 +25,7 @@ use tracing::{Instrument, Span};
 /// The header of the id, in requests and answers.
 pub const HEADER: &str = "x-request-id";
 /// Methods that are told apart in metrics: those that routes have.
-const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// A request that takes us longer than this is worth a line.
 const SLOW: Duration = Duration::from_secs(1);
 
