@@ -3,8 +3,10 @@
 //! Applied entries are written without sync, in one batch with last-applied and members: after a power cut the state is an older
 //! one of itself, and the log, purged only up to the synced mark, brings it forward again.
 //! Invariants: a batch moves state and position together; answers are given after the write; a failed store stops the replica.
-//! Not here: what commands mean (`Apply`'s implementer), reading and writing snapshots' parts (`snapshot`).
+//! Not here: what commands mean (`Apply`'s implementer), reading and writing snapshots' parts (`snapshot`). `state::tests::schedules`
+//! compiles this very file once more, over threads whose schedules it chooses; so locks are named through `super::threads`.
 
+use super::threads::{Mutex, RwLock, RwLockReadGuard, blocking};
 use crate::feed_watch::FeedWatch;
 use crate::raft::read_once::ReadOnce;
 use crate::raft::record::{StoredLogId, StoredMembersAt, no_answer};
@@ -22,7 +24,7 @@ use model::id::GroupId;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError};
 
 /// Entries that are written as one batch. A guess: long enough to spare writes, short enough for answers not to wait.
 const BATCH_ENTRIES_MAX: usize = 64;
@@ -279,9 +281,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupState {
         &mut self,
     ) -> Result<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let state = self.clone();
-        let marked = daemon::blocking::run(move || state.mark())
-            .await
-            .map_err(io::Error::other)?;
+        let marked = blocking(move || state.mark()).await.map_err(io::Error::other)?;
         let meta = meta_of(&marked.map_err(stopped)?).map_err(stopped)?;
         let snapshot = SnapshotData::Live {
             kv: Arc::clone(&self.shared.kv),

@@ -20,6 +20,7 @@ mod queues;
 mod repacking;
 mod retention;
 mod rewinds;
+mod schedules;
 mod sessions;
 mod staging;
 mod touched;
@@ -120,6 +121,79 @@ fn survival() -> Survival {
 
 fn code<T: std::fmt::Debug>(result: Result<T, Failure>) -> String {
     result.expect_err("a refusal was expected").code
+}
+
+/// A stripe of these blocks, counted under row version 1.
+fn stripe_of(id: StripeId, rows: &[BlockRow]) -> NewStripe {
+    let mut offset = 0;
+    let mut blocks = Vec::new();
+    for row in rows {
+        let sealed_bytes = row.size + 30;
+        blocks.push(NewBlock {
+            row: *row,
+            offset,
+            sealed_bytes,
+        });
+        offset += sealed_bytes;
+    }
+    let form = StripeForm {
+        k: 4,
+        m: 2,
+        stripe_bytes: offset.max(64),
+        stripe_hash: StripeHash([9; 32]),
+    };
+    NewStripe {
+        id,
+        profile: PROFILE,
+        form,
+        row_version: RowVersion(1),
+        astray: Vec::new(),
+        blocks,
+    }
+}
+
+/// A content of one page of these blocks.
+fn content_of(rows: &[BlockRow], stripes: Vec<NewStripe>) -> DirectContent {
+    let size = rows.iter().map(|row| u64::from(row.size)).sum();
+    let page = digest(&format!("page {rows:?}"));
+    let pages = if rows.is_empty() {
+        vec![]
+    } else {
+        vec![PageRows {
+            digest: page,
+            rows: rows.to_vec(),
+        }]
+    };
+    DirectContent {
+        size,
+        digest: digest(&format!("file {rows:?}")),
+        pages,
+        stripes,
+        inline: None,
+    }
+}
+
+/// A commit at a path, behind a base version.
+fn commit_of(
+    principal: Principal,
+    drive: DriveId,
+    (at, base_version): (&str, Option<u64>),
+    fresh: u64,
+    content: DirectContent,
+) -> Command {
+    Command::Upload(UploadCommand::CommitUpload {
+        principal,
+        drive,
+        target: UploadTarget::Place {
+            place: place(at),
+            with_parents: false,
+        },
+        base_version,
+        fresh: vec![fresh],
+        content,
+        content_type: None,
+        survival: survival(),
+    })
 }
 
 impl Bench {
@@ -353,74 +427,22 @@ impl Bench {
     /// A stripe that holds these blocks, born now, counted under row version 1.
     fn stripe(&mut self, rows: &[BlockRow]) -> NewStripe {
         let id = StripeId::new(u128::from(self.fresh()) << 70, self.drive.slot(), self.epoch());
-        let mut offset = 0;
-        let mut blocks = Vec::new();
-        for row in rows {
-            let sealed_bytes = row.size + 30;
-            blocks.push(NewBlock {
-                row: *row,
-                offset,
-                sealed_bytes,
-            });
-            offset += sealed_bytes;
-        }
-        let form = StripeForm {
-            k: 4,
-            m: 2,
-            stripe_bytes: offset.max(64),
-            stripe_hash: StripeHash([9; 32]),
-        };
-        NewStripe {
-            id,
-            profile: PROFILE,
-            form,
-            row_version: RowVersion(1),
-            astray: Vec::new(),
-            blocks,
-        }
+        stripe_of(id, rows)
     }
 
     /// A content of one page of these blocks; those of `new` come in a stripe of their own.
     fn content(&mut self, rows: &[BlockRow], new: &[BlockRow]) -> DirectContent {
-        let size = rows.iter().map(|row| u64::from(row.size)).sum();
         let stripes = if new.is_empty() {
             Vec::new()
         } else {
             vec![self.stripe(new)]
         };
-        let page = digest(&format!("page {rows:?}"));
-        let pages = if rows.is_empty() {
-            vec![]
-        } else {
-            vec![PageRows {
-                digest: page,
-                rows: rows.to_vec(),
-            }]
-        };
-        DirectContent {
-            size,
-            digest: digest(&format!("file {rows:?}")),
-            pages,
-            stripes,
-            inline: None,
-        }
+        content_of(rows, stripes)
     }
 
     fn commit_command(&mut self, at: &str, base_version: Option<u64>, content: DirectContent) -> Command {
-        let fresh = vec![self.fresh()];
-        Command::Upload(UploadCommand::CommitUpload {
-            principal: self.owner,
-            drive: self.drive,
-            target: UploadTarget::Place {
-                place: place(at),
-                with_parents: false,
-            },
-            base_version,
-            fresh,
-            content,
-            content_type: None,
-            survival: survival(),
-        })
+        let fresh = self.fresh();
+        commit_of(self.owner, self.drive, (at, base_version), fresh, content)
     }
 
     fn commit(&mut self, at: &str, base: Option<u64>, content: DirectContent) -> Result<Committed, Failure> {

@@ -3,8 +3,8 @@
 //! The naive twin is what a user believes: these files, with these blocks. Disks hold a stripe from its writing to its tombstone.
 //! Invariants: whatever happens in whatever order, every block of every file is found in a stripe that every disk holds; when all is
 //! quiet for two graces, disks hold nothing but stripes of which half or more lives.
-//! A worker that takes a page without looking at its count again is planted, and a repacking that does not look where a block lies
-//! now; both must be caught.
+//! A worker that takes a page without looking at its count again is planted, one that takes a page and forgets its blocks, and a
+//! repacking that does not look where a block lies now; all must be caught.
 
 mod orders;
 
@@ -34,17 +34,17 @@ use protocol::metadata::repacking::Repacking;
 use protocol::metadata::upload::NewStripe;
 use std::collections::{BTreeMap, BTreeSet};
 
-const DISKS: [DiskId; 2] = [DiskId(1), DiskId(2)];
+pub(super) const DISKS: [DiskId; 2] = [DiskId(1), DiskId(2)];
 const LEASE: u64 = 9;
-const BLOCKS: u8 = 6;
+pub(super) const BLOCKS: u8 = 6;
 
-fn blocks(mask: u8) -> Vec<BlockRow> {
+pub(super) fn blocks(mask: u8) -> Vec<BlockRow> {
     let named = (0..BLOCKS).filter(|at| mask >> at & 1 == 1);
     named.map(|at| row(&format!("b{at}"), 10 + u32::from(at))).collect()
 }
 
 /// A writer between its question and its commit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     file: u8,
     mask: u8,
@@ -86,6 +86,7 @@ enum Step {
     Reap,
     CarelessLook,
     CarelessTake,
+    ForgetfulReap,
     Die,
     /// Removes what is named; a disk may be away, and the worker may die before it says so.
     Collect {
@@ -220,23 +221,25 @@ impl World {
         }
     }
 
-    fn careless_look(&mut self) {
+    /// The pages that are at zero now.
+    fn released(&self) -> Vec<Digest> {
         let prefix = Key::of_drive(self.bench.drive, keys::PAGE_RELEASE).done();
         let rows = self.bench.kv.scan(&Scan::prefix(&prefix, usize::MAX)).unwrap();
         let digests = rows.iter().map(|(key, _)| Digest(*key.last_chunk().unwrap()));
-        self.looked = digests.collect();
+        digests.collect()
     }
 
-    /// What `page::reap` does, without asking whether the page is still at zero.
-    fn careless_take(&mut self) {
+    /// What `page::reap` does, without asking whether the pages are still at zero; the references to their blocks are given up, or
+    /// forgotten.
+    fn take_pages(&mut self, pages: Vec<Digest>, gives_up: bool) {
         let drive = self.bench.drive;
         let mut tx = Overlay::new(&self.bench.kv);
         let now = Times::default().now(&tx, drive.slot(), WallTime(0)).unwrap();
-        for digest in std::mem::take(&mut self.looked) {
+        for digest in pages {
             let Ok(rows) = page::rows(&tx, drive, digest) else {
                 continue;
             };
-            for (block, _) in rows {
+            for (block, _) in rows.into_iter().filter(|_| gives_up) {
                 block::give_up(&mut tx, &now, drive, block).unwrap();
             }
             for table in [keys::PAGE, keys::PAGE_ROWS, keys::PAGE_RELEASE] {
@@ -324,8 +327,12 @@ impl World {
             Step::Orphan => drop(self.write(&blocks(1))),
             Step::Age { ms } => self.bench.advance(ms),
             Step::Reap => self.bench.reap(),
-            Step::CarelessLook => self.careless_look(),
-            Step::CarelessTake => self.careless_take(),
+            Step::CarelessLook => self.looked = self.released(),
+            Step::CarelessTake => {
+                let looked = std::mem::take(&mut self.looked);
+                self.take_pages(looked, true);
+            }
+            Step::ForgetfulReap => self.take_pages(self.released(), false),
             Step::Die => while !sweep_blocks(&mut self.bench).is_done {},
             Step::Collect { is_away, is_cut } => self.collect(is_away, is_cut),
             Step::TellUntold => self.tell_untold(),

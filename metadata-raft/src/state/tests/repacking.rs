@@ -27,8 +27,8 @@ pub(super) fn repackable(bench: &Bench, after: Option<(ProfileId, StripeId)>) ->
     }
 }
 
-/// A new stripe of what was found, as a gateway writes it.
-pub(super) fn gather(bench: &mut Bench, lease: u64, found: &Repackable) -> Repacking {
+/// The blocks that live in what was found, and where each lies.
+pub(super) fn living(found: &Repackable) -> (Vec<BlockRow>, Vec<OldPlace>) {
     let mut rows: Vec<BlockRow> = Vec::new();
     let mut from = Vec::new();
     for stripe in &found.stripes {
@@ -43,6 +43,12 @@ pub(super) fn gather(bench: &mut Bench, lease: u64, found: &Repackable) -> Repac
             });
         }
     }
+    (rows, from)
+}
+
+/// A new stripe of what was found, as a gateway writes it.
+pub(super) fn gather(bench: &mut Bench, lease: u64, found: &Repackable) -> Repacking {
+    let (rows, from) = living(found);
     Repacking {
         drive: bench.drive,
         lease,
