@@ -44,6 +44,7 @@ mod staging;
 pub(crate) mod store;
 mod stripe;
 pub(crate) mod stripe_counts;
+mod taken;
 mod token;
 mod touched;
 mod tree;

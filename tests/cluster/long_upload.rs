@@ -6,7 +6,7 @@
 
 use crate::child_processes::url;
 use crate::served::eventually;
-use crate::wire::Sender;
+use crate::wire::{Sender, taken_at};
 use crate::world::{Answer, World, answer, noise};
 use api::upload::Uploaded;
 use chaos::process_attack;
@@ -50,14 +50,27 @@ fn part(at: u64, length: u64) -> Vec<u8> {
     bytes
 }
 
+/// What comes in at least before a gateway dies: more than may be lost.
+const BEFORE_DEATH: u64 = AGAIN_MAX + 4 * MIB;
+
 /// Where connections break, and whether a gateway dies there; every place is drawn.
 fn breaks(total: u64, cuts: usize, deaths: usize) -> BTreeMap<u64, bool> {
-    let mut places = BTreeMap::new();
+    let deaths_room = BEFORE_DEATH * (2 * deaths as u64).saturating_sub(1);
+    assert!(total > deaths_room + MIB, "too little for so many deaths");
+    let mut places: BTreeMap<u64, bool> = BTreeMap::new();
     let mut seed = 0;
     while places.len() < cuts + deaths {
         seed += 1;
         let is_death = places.len() < deaths;
-        places.entry(1 + drawn(seed) % (total - 1)).or_insert(is_death);
+        let place = 1 + drawn(seed) % (total - 1);
+        let mut others = places.iter();
+        let fits = match is_death {
+            true => place > BEFORE_DEATH && others.all(|(death, _)| place.abs_diff(*death) > BEFORE_DEATH),
+            false => !others.any(|(at, is_death)| *is_death && (*at - BEFORE_DEATH..=*at).contains(&place)),
+        };
+        if fits {
+            places.insert(place, is_death);
+        }
     }
     places
 }
@@ -98,6 +111,11 @@ impl Upload {
             at += length;
         }
         sender
+    }
+
+    fn port(&self, gateway: usize) -> u16 {
+        let (_, port) = self.urls[gateway].rsplit_once(':').unwrap();
+        port.parse().unwrap()
     }
 
     async fn put(&self, gateway: usize, range: &str, body: Vec<u8>) -> Answer {
@@ -177,7 +195,8 @@ async fn comes_back(client: &Client, id: &str, total: u64) {
     assert_eq!(at, total);
 }
 
-/// Of what came in before a cut nothing is sent again, of what a dead gateway held 16 MiB at most; the other one goes on.
+/// Of what came in before a cut nothing is sent again, of what a dead gateway held 16 MiB at most; the other one goes on. A gateway
+/// dies when it has taken a byte, not when enough is durable.
 ///
 /// shows: US-1.2 scale=32/10240, CMP-block side=another
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,7 +212,8 @@ async fn an_upload_goes_on_after_every_cut_and_at_the_other_gateway_when_one_die
         chunks += usize::from(at > begun);
         let sender = upload.send(gateway, at, end).await;
         if is_death {
-            upload.reaches(gateway, end.saturating_sub(AGAIN_MAX)).await;
+            // It has taken that byte, and how much of what came before is durable by then is for it to see to.
+            taken_at(upload.port(gateway)).await;
             let name = format!("gateway-{}", gateway + 1);
             process_attack::kill(&world.cluster, &name).await.unwrap();
             drop(sender);

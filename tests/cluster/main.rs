@@ -80,6 +80,7 @@ mod tokens;
 mod tour;
 mod traversal;
 mod tus;
+mod upload_ends;
 mod uploads;
 mod versions;
 mod wire;

@@ -6,7 +6,7 @@
 use crate::entries::make_folder;
 use crate::separate_processes::{Cluster, accounts};
 use crate::served::{Plan, eventually};
-use crate::wire::Sender;
+use crate::wire::{Sender, taken_at};
 use crate::world::{Answer, World, answer, noise};
 use api::upload::{ResumableStarted, UploadProgress, Uploaded};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use reqwest::{Body, Method, StatusCode};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use tokio::sync::oneshot;
 
 const MIB: usize = 1 << 20;
 const START: &str = "/api/v1/files/upload?uploadType=resumable";
@@ -450,8 +451,17 @@ async fn after_a_gateways_death_at_most_sixteen_mib_are_sent_again() {
     let anonymous = cluster.plan.client();
     let mut at = 0;
     for sent in [20 * MIB, 25 * MIB] {
-        let part = Bytes::copy_from_slice(&content[at..at + sent]);
-        let body = stream::iter([Ok::<_, Infallible>(part)]).chain(stream::pending());
+        let parts = content[at..at + sent].chunks(64 << 10);
+        let parts: Vec<_> = parts
+            .map(|part| Ok::<_, Infallible>(Bytes::copy_from_slice(part)))
+            .collect();
+        // What would follow is asked for when everything before it has been sent.
+        let (behind, all_sent) = oneshot::channel();
+        let end = stream::once(async move {
+            behind.send(()).unwrap();
+            std::future::pending::<Result<Bytes, Infallible>>().await
+        });
+        let body = stream::iter(parts).chain(end);
         let request = anonymous
             .request(Method::PUT, &path)
             .header("content-range", format!("bytes {at}-{}/{total}", total - 1))
@@ -459,17 +469,14 @@ async fn after_a_gateways_death_at_most_sixteen_mib_are_sent_again() {
         let sending = request.send();
         tokio::pin!(sending);
         let enough = (at + sent - 16 * MIB) as u64;
-        let wait = eventually("too little is durable", async || {
-            let progress: Value = user
-                .json(Method::GET, &path, None)
-                .await
-                .map_err(|error| error.to_string())?;
-            let size = progress["size"].as_u64().unwrap();
-            if size >= enough { Ok(()) } else { Err(size.to_string()) }
-        });
+        let taken = async {
+            all_sent.await.unwrap();
+            taken_at(cluster.plan.https.port()).await;
+        };
+        // It dies when it has taken the last byte, however much is durable by then.
         tokio::select! {
             answer = &mut sending => panic!("the body has no end, and yet: {answer:?}"),
-            () = wait => {}
+            () = taken => {}
         }
         cluster.kill("gateway-1");
         cluster.start("gateway-1");

@@ -77,6 +77,7 @@ impl Upload {
     fn taken(answer: &Answer) -> u64 {
         assert_eq!(answer.status, StatusCode::NO_CONTENT, "{answer:?}");
         assert_eq!(answer.header("tus-resumable"), Some("1.0.0"));
+        assert!(answer.header("upload-expires").unwrap().ends_with(" GMT"));
         answer.header("upload-offset").unwrap().parse().unwrap()
     }
 }

@@ -5,7 +5,8 @@
 use crate::world::{Answer, World};
 use client_sdk::client::Client;
 use reqwest::Method;
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -60,6 +61,41 @@ fn first_answer(bytes: &[u8]) -> Option<Answer> {
             body: rest.get(..length)?.to_vec(),
             headers,
         });
+    }
+}
+
+/// Bytes on their way to whoever listens at `port` of loopback: those that the kernel keeps of what was sent, on either side of a
+/// connection, because the other process has not taken them yet.
+fn on_the_way(port: u16) -> u64 {
+    const ESTABLISHED: &str = "01";
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    let is_there = |address: &str| hex(address.rsplit_once(':').unwrap().1) == u64::from(port);
+    let mut found = None;
+    for line in table.lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().take(5).collect();
+        let [_, local, remote, ESTABLISHED, queues] = words[..] else {
+            continue;
+        };
+        let (unsent, untaken) = queues.split_once(':').unwrap();
+        if is_there(local) {
+            *found.get_or_insert(0) += hex(untaken);
+        } else if is_there(remote) {
+            *found.get_or_insert(0) += hex(unsent);
+        }
+    }
+    found.unwrap_or_else(|| panic!("nobody is connected to {port}"))
+}
+
+/// Waits until the process that listens at `port` of loopback has taken all that was sent to it, whatever it has made of that. Seen
+/// twice, since a sender may be about to send more.
+pub(crate) async fn taken_at(port: u16) {
+    let (begun, mut empty) = (Instant::now(), 0);
+    while empty < 2 {
+        let left = on_the_way(port);
+        empty = if left == 0 { empty + 1 } else { 0 };
+        assert!(begun.elapsed() < DEADLINE, "{left} bytes are not taken");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -137,7 +137,7 @@ pub struct ResumableStarted {
     pub upload_url: String,
     /// The last part of that address.
     pub upload_id: String,
-    /// Until when it may be gone on with, as in `X-Upload-Expires`; it moves on with every chunk.
+    /// Until when it may be gone on with, as in `X-Upload-Expires`; it moves on with every chunk that brings something.
     pub expires: Timestamp,
 }
 
@@ -152,7 +152,7 @@ pub struct UploadProgress {
     /// Bytes of the whole content, when they were announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// Until when the upload may be gone on with; absent once it has ended.
+    /// Until when the upload may be gone on with, unless more is sent before; asking does not move it. Absent once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
 }

@@ -350,4 +350,6 @@ pub enum QueryAnswer {
     ListedStripes(inventory::ListedStripes),
     /// `DriveAsk::Copy`.
     Copy(copy::CopyFacts),
+    /// `DriveAsk::SessionLife`: milliseconds of age.
+    SessionLife(u64),
 }

@@ -16,7 +16,7 @@ use std::fmt::Debug;
 
 const GOLDEN: &str = include_str!("../golden/answers.txt");
 const COMMAND_ANSWERS: u8 = 12;
-const QUERY_ANSWERS: u8 = 44;
+const QUERY_ANSWERS: u8 = 45;
 const STREAMS: u64 = 20_000;
 const STREAM_BYTES: u64 = 500;
 

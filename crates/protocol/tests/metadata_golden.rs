@@ -422,7 +422,8 @@ fn since(seen: Option<DriveMark>) -> Query {
     }
 }
 
-/// Those of old versions, of removal, of the feed, of rewinds, of twins, of packing, of inventories, and of copies.
+/// Those of old versions, of removal, of the feed, of rewinds, of twins, of packing, of inventories, of copies,
+/// and of how long sessions live.
 fn later_queries() -> Vec<Query> {
     vec![
         drive(DriveAsk::ListVersions {
@@ -477,6 +478,7 @@ fn later_queries() -> Vec<Query> {
             after: Some(stripe().id),
         }),
         drive(DriveAsk::Copy(7)),
+        drive(DriveAsk::SessionLife(UPLOAD)),
     ]
 }
 

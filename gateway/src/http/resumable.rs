@@ -27,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use model::authorize::Principal;
 use model::id::UploadId;
-use model::limits::{JSON_BYTES_MAX, RESUMABLE_SESSION_AGE};
+use model::limits::JSON_BYTES_MAX;
 use model::time::WallTime;
 use protocol::frame::encode;
 use protocol::metadata::drive::EntryRef;
@@ -46,7 +46,7 @@ const EXPIRES: HeaderName = HeaderName::from_static("x-upload-expires");
 #[utoipa::path(post, path = "/files/upload", operation_id = "start_upload", security(("bearer" = [])), params(ResumableQuery),
     request_body = ResumableMetadata,
     responses((status = 200, body = ResumableStarted, headers(("Location" = String, description = "The upload's address."),
-        ("X-Upload-Expires" = String, description = "When the upload ends by its age."))), (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
+        ("X-Upload-Expires" = String, description = "When the upload ends by its age, unless more is sent before."))), (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn start_alias(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -85,7 +85,7 @@ pub async fn start(
     params(("id" = String, Path,), ReplaceQuery, ("Idempotency-Key" = Option<String>, Header, description = "A repeat under the same key begins no second upload.")),
     request_body = ResumableMetadata,
     responses((status = 200, body = ResumableStarted, headers(("Location" = String, description = "The upload's address."),
-        ("X-Upload-Expires" = String, description = "When the upload ends by its age."))), (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
+        ("X-Upload-Expires" = String, description = "When the upload ends by its age, unless more is sent before."))), (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn replace(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
@@ -143,12 +143,14 @@ async fn begin(app: &Arc<App>, caller: &Caller, parts: &Parts, order: UploadOrde
     let key = app.core.receipts.upload_key(caller.principal.user, upload);
     let url = format!("{}/upload/{key}", origin(app, parts));
     let location = HeaderValue::from_str(&url).map_err(|_| codes::BAD_HEADER.because("Host is no host name"))?;
+    // Not from now on: a repeat under its key is told of an upload that was begun before.
+    let expires = expires(app, caller, upload).await?;
     let answer = ResumableStarted {
         upload_url: url,
         upload_id: key,
-        expires: expires(app),
+        expires,
     };
-    let headers = [(header::LOCATION, location), (EXPIRES, expires_header(app))];
+    let headers = [(header::LOCATION, location), (EXPIRES, expires_header(expires))];
     Ok((StatusCode::OK, headers, axum::Json(answer)).into_response())
 }
 
@@ -238,14 +240,15 @@ pub fn origin(app: &App, parts: &Parts) -> String {
     format!("{scheme}://{host}")
 }
 
-/// About seven days from now, as seconds since 1970 are the same for everybody.
-fn expires(app: &App) -> Timestamp {
+/// Until when an upload, or the answer to its commit, is surely there when nothing is sent to it.
+pub async fn expires(app: &App, caller: &Caller, upload: UploadId) -> Result<Timestamp, Failure> {
+    let life = app.core.life(caller, upload).await?;
     let now = app.core.seams.clock.wall();
-    Timestamp(WallTime(now.0.saturating_add(RESUMABLE_SESSION_AGE.as_millis() as u64)))
+    Ok(Timestamp(WallTime(now.0.saturating_add(life.as_millis() as u64))))
 }
 
-fn expires_header(app: &App) -> HeaderValue {
-    HeaderValue::from_str(&expires(app).to_string()).unwrap_or(HeaderValue::from_static(""))
+fn expires_header(expires: Timestamp) -> HeaderValue {
+    HeaderValue::from_str(&expires.to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Who goes on with which upload: by its address alone, or by a token of the same user too.
@@ -299,7 +302,7 @@ impl FromRequestParts<Arc<App>> for Holder {
             ("X-HTTP-Status-Code-Override" = Option<String>, description = "308 for whoever sends `X-GUploader-No-308: yes`."))),
         (status = 201, body = Uploaded, headers(("ETag" = String, description = "The entry's id and the version of its content."))),
         (status = 308, body = UploadProgress, headers(("Range" = Option<String>, description = "`bytes=0-` and the last byte that is stored, if any is."),
-            ("X-Upload-Expires" = String, description = "When the upload ends by its age."))),
+            ("X-Upload-Expires" = String, description = "When the upload ends by its age, unless more is sent before."))),
         (status = 404), (status = 409), (status = 422), (status = "default", body = api::problem::Problem)))]
 pub async fn chunk(State(app): State<Arc<App>>, holder: Holder, request: Request) -> Result<Response, HttpError> {
     let headers = request.headers().clone();
@@ -320,7 +323,7 @@ pub async fn chunk(State(app): State<Arc<App>>, holder: Holder, request: Request
         .resume(&holder.caller, admitted, holder.upload, chunk, body)
         .await;
     match standing {
-        Ok(standing) => answer(&app, &headers, standing),
+        Ok(standing) => answer(&app, &holder, &headers, standing).await,
         Err(failure) => Err(enrich(&app, &holder.caller, failure).await),
     }
 }
@@ -334,7 +337,10 @@ pub async fn get(State(app): State<Arc<App>>, holder: Holder) -> Result<axum::Js
         Standing::Open {
             stored_bytes,
             declared_bytes,
-        } => progress(stored_bytes, declared_bytes, Some(expires(&app))),
+        } => {
+            let expires = expires(&app, &holder.caller, holder.upload).await?;
+            progress(stored_bytes, declared_bytes, Some(expires))
+        }
         Standing::Finished(done) => progress(done.committed.version.size, Some(done.committed.version.size), None),
     };
     Ok(axum::Json(progress))
@@ -358,7 +364,7 @@ fn progress(size: u64, total: Option<u64>, expires: Option<Timestamp>) -> Upload
     }
 }
 
-fn answer(app: &App, headers: &HeaderMap, standing: Standing) -> Result<Response, HttpError> {
+async fn answer(app: &App, holder: &Holder, headers: &HeaderMap, standing: Standing) -> Result<Response, HttpError> {
     let (stored_bytes, declared_bytes) = match standing {
         Standing::Finished(done) => return Ok(uploaded(*done)),
         Standing::Open {
@@ -366,7 +372,8 @@ fn answer(app: &App, headers: &HeaderMap, standing: Standing) -> Result<Response
             declared_bytes,
         } => (stored_bytes, declared_bytes),
     };
-    let progress = progress(stored_bytes, declared_bytes, Some(expires(app)));
+    let expires = expires(app, &holder.caller, holder.upload).await?;
+    let progress = progress(stored_bytes, declared_bytes, Some(expires));
     let range = progress.saved_range.as_ref().map(|range| format!("bytes={range}"));
     let mut response = (StatusCode::PERMANENT_REDIRECT, axum::Json(progress)).into_response();
     if headers
@@ -381,7 +388,7 @@ fn answer(app: &App, headers: &HeaderMap, standing: Standing) -> Result<Response
     if let Some(Ok(range)) = range.map(|range| HeaderValue::from_str(&range)) {
         response.headers_mut().insert(header::RANGE, range);
     }
-    response.headers_mut().insert(EXPIRES, expires_header(app));
+    response.headers_mut().insert(EXPIRES, expires_header(expires));
     Ok(response)
 }
 

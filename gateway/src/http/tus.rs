@@ -11,12 +11,13 @@ use super::extract::{Authenticated, NoQuery, declared_length, read_all};
 use super::incoming::body_failure;
 use super::metadata::{client_key, enrich};
 use super::problem::HttpError;
-use super::resumable::{Holder, origin};
+use super::resumable::{self, Holder, origin};
 use super::upload::media;
 use crate::codes;
 use crate::drive::upload::resume::{Chunk, Standing, Total};
 use crate::drive::upload::{Body, UploadOrder};
 use crate::drive::{Caller, tree};
+use api::timestamp::Timestamp;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -26,7 +27,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt, stream};
 use model::id::UploadId;
-use model::limits::RESUMABLE_SESSION_AGE;
+use model::time::WallTime;
 use protocol::frame::encode;
 use protocol::metadata::upload::UploadTarget;
 use protocol::wire_error::Failure;
@@ -114,7 +115,7 @@ pub async fn options(State(app): State<Arc<App>>) -> Response {
             description = "`path`, or `filename` with `parent`; `filetype`, `base_version`, `parents`: keys with values in Base64.")),
     request_body(content = String, content_type = "application/offset+octet-stream"),
     responses((status = 201, headers(("Location" = String, description = "The upload's address."),
-            ("Upload-Expires" = String, description = "When the upload ends by its age."),
+            ("Upload-Expires" = String, description = "When the upload ends by its age, unless more is sent before."),
             ("Upload-Offset" = Option<u64>, description = "What is stored, when bytes came along."))),
         (status = 404), (status = 409), (status = 412), (status = 422), (status = 460), (status = "default", body = api::problem::Problem)))]
 pub async fn create(
@@ -141,7 +142,7 @@ pub async fn create(
     let key = app.core.receipts.upload_key(caller.principal.user, upload);
     let url = format!("{}/api/v1/tus/{key}", origin(&app, &parts));
     let location = HeaderValue::from_str(&url).map_err(|_| codes::BAD_HEADER.because("Host is no host name"))?;
-    let mut headers = vec![(header::LOCATION, location), (EXPIRES, expires(&app))];
+    let mut headers = vec![(header::LOCATION, location)];
     let has_bytes = parts
         .headers
         .get(header::CONTENT_TYPE)
@@ -156,6 +157,7 @@ pub async fn create(
         let offset = bring(&app, (&caller, upload), chunk, &parts.headers, body).await?;
         headers.push((OFFSET, HeaderValue::from(offset)));
     }
+    headers.push((EXPIRES, expires(&app, &caller, upload).await?));
     let mut response = StatusCode::CREATED.into_response();
     response.headers_mut().extend(headers);
     Ok(response)
@@ -192,7 +194,7 @@ pub async fn offset(State(app): State<Arc<App>>, holder: Holder, _: Spoken) -> R
         ("Upload-Checksum" = Option<String>, Header, description = "`sha1` and the digest of these bytes in Base64.")),
     request_body(content = String, content_type = "application/offset+octet-stream"),
     responses((status = 204, headers(("Upload-Offset" = u64, description = "What is stored."),
-            ("Upload-Expires" = String, description = "When the upload ends by its age."))),
+            ("Upload-Expires" = String, description = "When the upload ends by its age, unless more is sent before."))),
         (status = 404), (status = 409), (status = 412), (status = 415), (status = 422), (status = 460), (status = "default", body = api::problem::Problem)))]
 pub async fn append(
     State(app): State<Arc<App>>,
@@ -224,7 +226,8 @@ pub async fn append(
     }
     let chunk = chunk(first, declared_length(&parts.headers)?, declared.or(said))?;
     let offset = bring(&app, (&holder.caller, holder.upload), chunk, &parts.headers, body).await?;
-    let headers = [(OFFSET, HeaderValue::from(offset)), (EXPIRES, expires(&app))];
+    let expires = expires(&app, &holder.caller, holder.upload).await?;
+    let headers = [(OFFSET, HeaderValue::from(offset)), (EXPIRES, expires)];
     Ok((StatusCode::NO_CONTENT, headers).into_response())
 }
 
@@ -267,17 +270,26 @@ pub async fn overridden(
 }
 
 /// Bytes that need not be sent again, and how many there will be.
-async fn standing(app: &Arc<App>, holder: &Holder) -> Result<(u64, Option<u64>), Failure> {
-    Ok(match app.core.settled(&holder.caller, holder.upload).await? {
+///
+/// At its length a client takes an upload for done. One that has all of its bytes, and whose commit was refused, is committed now, or
+/// refused again: the quota may have been lowered meanwhile.
+async fn standing(app: &Arc<App>, holder: &Holder) -> Result<(u64, Option<u64>), HttpError> {
+    let (stored, declared) = match app.core.settled(&holder.caller, holder.upload).await? {
         Standing::Open {
             stored_bytes,
             declared_bytes,
         } => (stored_bytes, declared_bytes),
         Standing::Finished(done) => {
             let size = done.committed.version.size;
-            (size, Some(size))
+            return Ok((size, Some(size)));
         }
-    })
+    };
+    if declared == Some(stored) {
+        let nothing = chunk(stored, Some(0), declared)?;
+        let whole = (&holder.caller, holder.upload);
+        bring(app, whole, nothing, &HeaderMap::new(), axum::body::Body::empty()).await?;
+    }
+    Ok((stored, declared))
 }
 
 /// Takes a chunk in; the offset behind it.
@@ -410,10 +422,11 @@ fn read_metadata(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Failur
     read.ok_or_else(malformed)
 }
 
-/// About seven days from now, as an HTTP date.
-fn expires(app: &App) -> HeaderValue {
-    let at = UNIX_EPOCH + Duration::from_millis(app.core.seams.clock.wall().0) + RESUMABLE_SESSION_AGE;
-    HeaderValue::from_str(&httpdate::fmt_http_date(at)).unwrap_or(HeaderValue::from_static(""))
+/// Until when an upload is surely there when nothing is sent to it, as an HTTP date.
+async fn expires(app: &App, caller: &Caller, upload: UploadId) -> Result<HeaderValue, Failure> {
+    let Timestamp(WallTime(at)) = resumable::expires(app, caller, upload).await?;
+    let at = UNIX_EPOCH + Duration::from_millis(at);
+    Ok(HeaderValue::from_str(&httpdate::fmt_http_date(at)).unwrap_or(HeaderValue::from_static("")))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::world::World;
 use super::world::age::Leader;
 use api::change::ChangesPage;
 use api::metadata::Listing;
+use api::timestamp::Timestamp;
 use daemon::clock::Clock as _;
 use model::id::Incarnation;
 use model::time::WallTime;
@@ -16,6 +17,7 @@ use protocol::metadata::drive::FeedPosition;
 use serde_json::Value;
 use std::time::Duration;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -107,16 +109,16 @@ async fn a_cursor_of_another_history_or_from_ahead_of_the_feed_is_told_to_reset(
 }
 
 /// What an upload's address answers, to whoever has it.
-async fn at(world: &World, method: &str, path: &str, headers: &str) -> Reply {
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: 0\r\n\r\n");
-    exchange(world.address(), head.as_bytes()).await
+async fn at(world: &World, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n"
+    );
+    exchange(world.address(), &[head.as_bytes(), body].concat()).await
 }
 
-#[tokio::test]
-async fn an_upload_is_there_for_seven_aged_days_however_far_the_clock_jumps() {
-    let world = World::start().await;
-    let mut leader = Leader::of(&world);
+/// Begins an upload of ten bytes; the answer, and the path of its address.
+async fn begin(world: &World) -> (Reply, String) {
     let body = br#"{"name":"f","size":10}"#;
     let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
     let begun = world
@@ -124,8 +126,45 @@ async fn an_upload_is_there_for_seven_aged_days_however_far_the_clock_jumps() {
         .await;
     assert_eq!(begun.status, 200, "{begun:?}");
     let path = begun.header("location").unwrap().strip_prefix("http://x").unwrap();
+    let path = path.to_owned();
+    (begun, path)
+}
+
+/// The upload is gone, for whoever asks or goes on in either protocol.
+async fn is_gone(world: &World, path: &str) {
+    for (method, headers) in [
+        ("GET", ""),
+        ("PUT", "Content-Range: bytes */*\r\n"),
+        ("PUT", "Content-Range: bytes */10\r\n"),
+    ] {
+        let answer = at(world, method, path, headers, b"").await;
+        answer.refused(404, "session_not_found");
+    }
+    let path = path.replace("/upload/", "/api/v1/tus/");
+    let spoken = "Tus-Resumable: 1.0.0\r\n";
+    assert_eq!(at(world, "HEAD", &path, spoken, b"").await.status, 404);
+    let chunk = format!("{spoken}Content-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n");
+    let answer = at(world, "PATCH", &path, &chunk, b"12345").await;
+    answer.refused(404, "session_not_found");
+}
+
+/// How far the end that an answer tells lies ahead of the gateway's clock; header and body tell the same.
+fn left(world: &World, answer: &Reply) -> Duration {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap();
+    if let Some(header) = answer.header("x-upload-expires") {
+        assert_eq!(body["expires"], header);
+    }
+    let Timestamp(WallTime(at)) = serde_json::from_value(body["expires"].clone()).unwrap();
+    Duration::from_millis(at - world.clock.wall().0)
+}
+
+#[tokio::test]
+async fn an_upload_is_there_for_seven_aged_days_however_far_the_clock_jumps() {
+    let world = World::start().await;
+    let mut leader = Leader::of(&world);
+    let (_, path) = begin(&world).await;
     let stands = async || {
-        let told = at(&world, "GET", path, "").await;
+        let told = at(&world, "GET", &path, "", b"").await;
         assert_eq!(told.status, 200, "{told:?}");
         let told: Value = serde_json::from_slice(&told.body).unwrap();
         assert_eq!(told["size"], 0);
@@ -145,13 +184,32 @@ async fn an_upload_is_there_for_seven_aged_days_however_far_the_clock_jumps() {
     stands().await;
     leader.lead(HOUR);
     leader.sweep();
-    for (method, headers) in [
-        ("GET", ""),
-        ("PUT", "Content-Range: bytes */*\r\n"),
-        ("PUT", "Content-Range: bytes */10\r\n"),
-    ] {
-        at(&world, method, path, headers)
-            .await
-            .refused(404, "session_not_found");
+    is_gone(&world, &path).await;
+}
+
+/// Two minutes less than it lives: what its age may lag by, at its last use and when it is told.
+#[tokio::test]
+async fn an_uploads_end_is_told_as_it_is_and_only_what_comes_in_moves_it() {
+    let world = World::start().await;
+    let mut leader = Leader::of(&world);
+    let (begun, path) = begin(&world).await;
+    let just_used = 7 * DAY - 2 * MINUTE;
+    assert_eq!(left(&world, &begun), just_used);
+    leader.lead(6 * DAY);
+    leader.sweep();
+    for _ in 0..2 {
+        for (method, headers, status) in [("GET", "", 200), ("PUT", "Content-Range: bytes */*\r\n", 308)] {
+            let told = at(&world, method, &path, headers, b"").await;
+            assert_eq!((told.status, left(&world, &told)), (status, DAY - MINUTE), "{told:?}");
+        }
     }
+    let chunk = at(&world, "PUT", &path, "Content-Range: bytes 0-4/10\r\n", b"12345").await;
+    assert_eq!((chunk.status, left(&world, &chunk)), (308, just_used), "{chunk:?}");
+    leader.lead(7 * DAY - HOUR);
+    leader.sweep();
+    let told = at(&world, "GET", &path, "", b"").await;
+    assert_eq!((told.status, left(&world, &told)), (200, HOUR - MINUTE), "{told:?}");
+    leader.lead(HOUR);
+    leader.sweep();
+    is_gone(&world, &path).await;
 }

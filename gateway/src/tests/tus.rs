@@ -4,9 +4,11 @@
 //! Not here: an upload that goes on behind a tail, whose bytes the shelves here forget (tests/cluster).
 
 use super::wire::{Line, Reply};
+use super::world::age::Leader;
 use super::world::{Wishes, World};
 use crate::drive::tree;
 use crate::metrics;
+use daemon::clock::Clock as _;
 use model::digest::Digest;
 use model::entry::BlockRow;
 use model::id::UploadId;
@@ -14,6 +16,7 @@ use model::limits::{DRIVE_LISTED_ROWS_MAX, FILE_BLOCKS_MAX};
 use protocol::metadata::upload::{ANNOUNCED_ROWS_MAX, UploadCommand, UploadTarget};
 use protocol::metadata::{Command, CommandAnswer};
 use serde_json::json;
+use std::time::{Duration, UNIX_EPOCH};
 
 const CREATE: &str = "POST /api/v1/tus";
 const SPOKEN: &str = "Tus-Resumable: 1.0.0\r\n";
@@ -127,6 +130,46 @@ async fn a_creation_that_is_repeated_under_its_key_begins_no_second_upload() {
     assert!(world.has("/f").await);
     assert_eq!(path_of(&create(&world, keyed, b"").await), first);
     assert_eq!(head(&world, &first).await, (Some(5), Some(5), false));
+}
+
+/// `Upload-Expires` in whole seconds behind the gateway's clock.
+fn left(world: &World, reply: &Reply) -> Duration {
+    let end = httpdate::parse_http_date(reply.header("upload-expires").unwrap()).unwrap();
+    let now = Duration::from_secs(world.clock.wall().0 / 1000);
+    end.duration_since(UNIX_EPOCH).unwrap() - now
+}
+
+#[tokio::test]
+async fn the_end_of_an_upload_is_told_with_its_creation_and_each_patch() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let world = World::start().await;
+    let mut leader = Leader::of(&world);
+    let keyed = "Idempotency-Key: k\r\nUpload-Length: 10\r\n";
+    let created = create(&world, keyed, b"").await;
+    assert_eq!(left(&world, &created), 7 * DAY - 2 * MINUTE);
+    // A repeat is told of the upload that was begun before.
+    leader.lead(DAY / 2);
+    let again = create(&world, keyed, b"").await;
+    let path = path_of(&created);
+    assert_eq!(
+        (path_of(&again), left(&world, &again)),
+        (path.clone(), 13 * DAY / 2 - MINUTE)
+    );
+    leader.lead(11 * DAY / 2);
+    leader.sweep();
+    let empty = patch(&world, &path, 0, "", b"").await;
+    taken(&empty, "0");
+    assert_eq!(left(&world, &empty), DAY - MINUTE, "nothing came in");
+    let chunk = patch(&world, &path, 0, "", b"bytes").await;
+    taken(&chunk, "5");
+    assert_eq!(left(&world, &chunk), 7 * DAY - 2 * MINUTE);
+    // One that ended without a commit is begun by no repeat.
+    let keyed = "Idempotency-Key: l\r\nUpload-Length: 10\r\n";
+    let path = path_of(&create(&world, keyed, b"").await);
+    let ended = world.request(&format!("DELETE {path}"), SPOKEN, b"").await;
+    assert_eq!(ended.status, 204, "{ended:?}");
+    create(&world, keyed, b"").await.refused(404, "session_not_found");
 }
 
 #[tokio::test]

@@ -100,6 +100,8 @@ tables! {
     LISTED = 0x47
     /// How many sessions of a drive are open, by drive.
     SESSIONS_OPEN = 0x48
+    /// What a session has taken of its drive's quota, by (drive, session).
+    SESSION_TAKEN = 0x49
     /// Changes by (drive, sequence).
     CHANGE = 0x50
     /// Changes by (drive, scope, scope sequence).
@@ -467,6 +469,10 @@ pub(crate) fn listed(drive: DriveId) -> Bytes {
 
 pub(crate) fn sessions_open(drive: DriveId) -> Bytes {
     Key::of_drive(drive, SESSIONS_OPEN).done()
+}
+
+pub(crate) fn session_taken(drive: DriveId, upload: u64) -> Bytes {
+    Key::of_drive(drive, SESSION_TAKEN).u64(upload).done()
 }
 
 pub(crate) fn session_end(drive: DriveId, age_ms: u64, upload: u64) -> Bytes {

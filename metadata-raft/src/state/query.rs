@@ -38,7 +38,7 @@ use kv::seam::{KvError, KvRead, Scan};
 use model::authorize::Action;
 use model::digest::Digest;
 use model::entry::Version;
-use model::id::{CONTROL_GROUP, DriveId, EntryId, UploadId};
+use model::id::{CONTROL_GROUP, DriveId, EntryId, UploadId, UserId};
 use model::limits::LIST_PAGE_MAX;
 use model::name::EntryName;
 use model::time::WallTime;
@@ -211,6 +211,7 @@ fn on_drive(kv: &dyn KvRead, now: &Now, query: &DriveQuery, drive: &DriveRecord)
         }
         DriveAsk::Session(upload) => session_of(kv, query, *upload),
         DriveAsk::Resumable(upload) => resumable_of(kv, query, *upload),
+        DriveAsk::SessionLife(upload) => life_of(kv, now, query, *upload),
         DriveAsk::AnnouncedRows { upload, first } => {
             own_session(kv, query, *upload, false)?;
             let (rows, has_more) = staging::rows(kv, *upload, *first)?;
@@ -305,11 +306,20 @@ fn on_worker(kv: &dyn KvRead, drive: &DriveRecord, ask: &DriveAsk) -> Outcome<Qu
     }
 }
 
-fn resumable_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcome<QueryAnswer> {
+/// Who asks for an upload; one of another drive is none.
+fn asker(query: &DriveQuery, upload: UploadId) -> Outcome<UserId> {
     let user = query.principal.as_ref().map(|principal| principal.user);
     let user = user.filter(|_| upload.drive == query.drive);
-    let user = user.ok_or_else(|| codes::SESSION_NOT_FOUND.failure())?;
-    resumable::state(kv, upload, user).map(QueryAnswer::Resumable)
+    user.ok_or_else(|| (&codes::SESSION_NOT_FOUND).into())
+}
+
+fn resumable_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcome<QueryAnswer> {
+    resumable::state(kv, upload, asker(query, upload)?).map(QueryAnswer::Resumable)
+}
+
+fn life_of(kv: &dyn KvRead, now: &Now, query: &DriveQuery, upload: UploadId) -> Outcome<QueryAnswer> {
+    let ends_at = resumable::ends_at(kv, upload, asker(query, upload)?)?;
+    Ok(QueryAnswer::SessionLife(ends_at.0.saturating_sub(now.age().0)))
 }
 
 fn session_of(kv: &dyn KvRead, query: &DriveQuery, upload: UploadId) -> Outcome<QueryAnswer> {

@@ -78,6 +78,18 @@ pub(crate) fn state(kv: &dyn KvRead, upload: UploadId, user: UserId) -> Outcome<
     })
 }
 
+/// The age at which a resumable session of `user`, or the answer to its commit, ends unless a command uses it before.
+pub(crate) fn ends_at(kv: &dyn KvRead, upload: UploadId, user: UserId) -> Outcome<Age> {
+    if let Some(committed) = get(kv, upload)?.committed {
+        require(committed.principal.user == user, &codes::SESSION_NOT_FOUND)?;
+        return Ok(committed.ends_at);
+    }
+    let session = session::get(kv, upload)?;
+    let is_own = session.principal.user == user && session.is_resumable;
+    require(is_own, &codes::SESSION_NOT_FOUND)?;
+    Ok(session.ends_at)
+}
+
 /// `NameRows`.
 pub(crate) fn name_rows(
     tx: &mut Overlay<'_>,

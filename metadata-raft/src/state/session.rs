@@ -16,6 +16,7 @@ use crate::state::resumable;
 use crate::state::staging;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::stripe;
+use crate::state::taken;
 use crate::state::usage::{self, UsageRecord};
 use crate::state::version::PageRef;
 use crate::state::waiting::{self, Sweep, Work};
@@ -267,6 +268,7 @@ pub(crate) fn append_to(
     require(record.row_bytes <= FILE_BYTES_MAX, &codes::FILE_TOO_LARGE)?;
     put(tx, now, upload, &mut record)?;
     usage::require_quota(&*tx, &drive, &before)?;
+    taken::count(tx, upload, &before)?;
     state(&*tx, upload, false)
 }
 
@@ -348,6 +350,7 @@ pub(crate) fn set_tail(
     }
     put(tx, now, upload, &mut record)?;
     usage::require_quota(&*tx, &drive, &before)?;
+    taken::count(tx, upload, &before)?;
     state(&*tx, upload, false)
 }
 
@@ -366,6 +369,7 @@ fn forget(tx: &mut Overlay<'_>, upload: UploadId, record: &SessionRecord) -> Out
     tx.delete(keys::session(upload.drive, upload.number));
     count_out(tx, upload.drive)?;
     resumable::forget(tx, upload);
+    taken::forget(tx, upload);
     staging::forget(tx, upload)
 }
 
@@ -377,7 +381,7 @@ pub(crate) struct Ending<'a> {
     pub(crate) survival: Survival,
 }
 
-/// `CommitSession`: the version takes the session's pages over.
+/// `CommitSession`: the version takes the session's pages over. A refusal leaves the session as it is.
 pub(crate) fn commit(
     tx: &mut Overlay<'_>,
     actor: Actor<'_>,
@@ -421,6 +425,7 @@ pub(crate) fn commit(
         let committed = commit::unchanged(&*tx, &drive, actor, &intent, walk)?;
         return resumable::keep_answer(tx, actor, upload, record.is_resumable, committed);
     }
+    taken::require_quota(&*tx, &drive, upload, &record)?;
     let held: Vec<PageRef> = pages(&*tx, upload, usize::MAX)?
         .into_iter()
         .map(|(_, page)| page)

@@ -12,6 +12,7 @@ use crate::state::keys;
 use crate::state::session;
 use crate::state::store::{Outcome, broken, list, load, require, save};
 use crate::state::stripe;
+use crate::state::taken;
 use crate::state::usage;
 use bytes::Bytes;
 use kv::overlay::Overlay;
@@ -126,6 +127,7 @@ pub(crate) fn stage(tx: &mut Overlay<'_>, now: &Now, upload: UploadId, stripes: 
     }
     drive::put(tx, &drive)?;
     usage::require_quota(&*tx, &drive, &before)?;
+    taken::count(tx, upload, &before)?;
     session::state(&*tx, upload, false)
 }
 

@@ -21,6 +21,7 @@ mod repacking;
 mod retention;
 mod rewinds;
 mod schedules;
+mod session_ends;
 mod sessions;
 mod staging;
 mod touched;

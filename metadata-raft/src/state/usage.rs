@@ -52,7 +52,7 @@ pub(crate) fn require_quota(kv: &dyn KvRead, drive: &DriveRecord, before: &Usage
     require_quota_without(kv, drive, before, 0)
 }
 
-/// As `require_quota`, without `bytes` that are charged and that nobody has taken yet.
+/// As `require_quota`, without `bytes` that are charged and that nobody has taken yet, or that the command gives back.
 pub(crate) fn require_quota_without(
     kv: &dyn KvRead,
     drive: &DriveRecord,

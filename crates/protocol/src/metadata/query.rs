@@ -210,8 +210,7 @@ pub enum DriveAsk {
         /// Counts from 0.
         first: u64,
     },
-    /// What a gateway needs to take a block of a session in, or the refusal that naming it would surely get. Asked in the name of
-    /// whoever sends the block, or by the gateway for itself when a ticket stands for that.
+    /// What a gateway needs to take a block of a session in, or why not. Asked for who sends it, or by the gateway for a ticket.
     Staging {
         /// Which session.
         upload: UploadId,
@@ -260,6 +259,8 @@ pub enum DriveAsk {
     },
     /// A copy of this principal that is made by the job of this number.
     Copy(u64),
+    /// How long a resumable session of this principal, or the answer to its commit, is still there when nothing uses it.
+    SessionLife(UploadId),
 }
 
 /// A page of a folder.

@@ -12,6 +12,7 @@ use crate::codes;
 use crate::drive::stripe_reader::{Found, StripeReading};
 use crate::drive::upload::batch::write_named;
 use crate::drive::upload::session::end;
+use crate::drive::upload::single::of_upload;
 use crate::drive::upload::turns::Turn;
 use crate::drive::upload::{Admitted, Body, Intake, Stage, Upload, UploadDone, UploadOrder};
 use crate::drive::{Caller, Core, expect};
@@ -22,8 +23,10 @@ use futures_util::{StreamExt, stream};
 use model::entry::PlacedStripe;
 use model::error_kind::ErrorKind;
 use model::id::UploadId;
+use model::limits::RESUMABLE_SESSION_AGE;
 use model::stripe::StripeId;
 use protocol::codes as group_codes;
+use protocol::metadata::group::AGE_STEP_MS_MAX;
 use protocol::metadata::query::DriveAsk;
 use protocol::metadata::upload::{ResumableState, SessionState, Survival, Tail, UploadCommand};
 use protocol::metadata::{Command, CommandAnswer, QueryAnswer};
@@ -37,6 +40,8 @@ pub(super) const RESUMABLE_STRIPES_IN_FLIGHT_MAX: usize = 2;
 /// What may be lost with the gateway for longer than `SAVE_AFTER`.
 const UNSAVED_BYTES: u64 = 1 << 20;
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// Time that has passed and that a group's age may still make up for at once: what one age command adds.
+const AGE_BEHIND: Duration = Duration::from_millis(AGE_STEP_MS_MAX);
 /// How often a tail is written again because the layout changed meanwhile.
 const TAIL_TRIES_MAX: u32 = 4;
 
@@ -131,12 +136,21 @@ impl Core {
     }
 
     async fn resumable(&self, caller: &Caller, upload: UploadId) -> Result<ResumableState, Failure> {
-        match self.ask(caller, upload.drive, DriveAsk::Resumable(upload)).await {
-            Ok(QueryAnswer::Resumable(state)) => Ok(state),
-            Ok(_) => expect(None),
-            // Whether there is such a drive is nobody else's business.
-            Err(failure) if group_codes::NOT_FOUND.is(&failure) => Err(group_codes::SESSION_NOT_FOUND.failure()),
-            Err(failure) => Err(failure),
+        let asked = self.ask(caller, upload.drive, DriveAsk::Resumable(upload)).await;
+        match asked.map_err(of_upload)? {
+            QueryAnswer::Resumable(state) => Ok(state),
+            _ => expect(None),
+        }
+    }
+
+    /// How long an upload of the caller, or the answer to its commit, is surely there from now on when nothing is sent to it.
+    ///
+    /// Errors: `session_not_found`.
+    pub async fn life(&self, caller: &Caller, upload: UploadId) -> Result<Duration, Failure> {
+        let asked = self.ask(caller, upload.drive, DriveAsk::SessionLife(upload)).await;
+        match asked.map_err(of_upload)? {
+            QueryAnswer::SessionLife(left_ms) => Ok(sure_of(Duration::from_millis(left_ms))),
+            _ => expect(None),
         }
     }
 
@@ -164,8 +178,8 @@ impl Core {
         let work = async move {
             let turn = core.turns.take(upload).await;
             match core.go_on(&caller, admitted, &turn, chunk, body).await {
-                // Another gateway goes on with it: the client is told how far it came.
-                Err(failure) if group_codes::WRONG_POSITION.is(&failure) => core.standing(&caller, upload).await,
+                // Another gateway goes on with it, or has finished it meanwhile: the client is told how far it came.
+                Err(failure) if is_overtaken(&failure) => core.standing(&caller, upload).await,
                 other => other,
             }
         };
@@ -252,6 +266,18 @@ impl Core {
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// Whether somebody else moved the upload on, or to its end, since it was looked at. One that is gone is not found again.
+fn is_overtaken(failure: &Failure) -> bool {
+    group_codes::WRONG_POSITION.is(failure) || group_codes::SESSION_NOT_FOUND.is(failure)
+}
+
+/// What is surely left of a session with so much left of its age, which may lag the world and make that up at once. Of one that was
+/// just used as little is told as may be told a moment later: the end that was told then is never followed by an earlier one.
+fn sure_of(left: Duration) -> Duration {
+    let told_max = RESUMABLE_SESSION_AGE.saturating_sub(AGE_BEHIND);
+    left.min(told_max).saturating_sub(AGE_BEHIND)
 }
 
 fn too_long() -> Failure {
@@ -460,10 +486,12 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
-    use super::pass_by;
+    use super::{AGE_BEHIND, pass_by, sure_of};
     use crate::codes;
     use bytes::Bytes;
     use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+    use model::limits::RESUMABLE_SESSION_AGE;
+    use std::time::Duration;
 
     /// What comes of `parts`, with a body behind them that nobody may wait for.
     fn passed(parts: &[&'static str], skipped: u64, wanted: Option<u64>) -> Option<String> {
@@ -500,5 +528,24 @@ mod tests {
         assert_eq!(taken.len(), 2);
         assert_eq!(taken[0].as_ref().unwrap(), &Bytes::from_static(b"bc"));
         assert_eq!(taken[1].as_ref().unwrap_err().code, "body_cut");
+    }
+    /// Age is behind by `used` when a session is used, and by `asked` when it is asked `passed` later.
+    #[test]
+    fn the_end_that_is_told_is_no_later_than_the_end_and_no_earlier_than_was_told_at_the_last_use() {
+        let told = sure_of(RESUMABLE_SESSION_AGE);
+        for used in [Duration::ZERO, AGE_BEHIND / 2, AGE_BEHIND] {
+            let end = RESUMABLE_SESSION_AGE.saturating_sub(used);
+            assert!(told <= end);
+            for asked in [Duration::ZERO, AGE_BEHIND / 2, AGE_BEHIND] {
+                for passed in [60, 61, 120, 86_400, 7 * 86_400 - 121] {
+                    let passed = Duration::from_secs(passed);
+                    let again = passed + sure_of((end + asked).saturating_sub(passed));
+                    assert!(
+                        (told..=end).contains(&again),
+                        "{used:?} {asked:?} {passed:?}: {again:?}"
+                    );
+                }
+            }
+        }
     }
 }

@@ -162,6 +162,22 @@ fn check_lists(
     Ok(())
 }
 
+/// What sessions have taken of the quota: of each that is there, and no row where it is nothing.
+fn check_taken(
+    kv: &dyn KvRead,
+    id: DriveId,
+    complaints: &mut Complaints,
+    sessions: &BTreeMap<u64, (u64, u64)>,
+) -> Outcome<()> {
+    for (key, taken) in table::<u64>(kv, id, keys::SESSION_TAKEN)? {
+        let number = keys::last_u64(&key);
+        expect(complaints, taken > 0 && sessions.contains_key(&number), || {
+            format!("session {number} took {taken} bytes and is not there, or took none")
+        });
+    }
+    Ok(())
+}
+
 /// Marks what sessions hold; answers the plain bytes of their tails.
 fn mark_sessions(
     kv: &dyn KvRead,
@@ -223,6 +239,7 @@ fn mark_sessions(
     }
     check_count(kv, id, complaints, sessions.len())?;
     check_lists(kv, id, complaints, &sessions)?;
+    check_taken(kv, id, complaints, &sessions)?;
     for (number, counted) in sessions {
         let sum = sums.get(&number).copied().unwrap_or_default();
         expect(complaints, sum == counted, || {

@@ -282,7 +282,7 @@ fn the_commit_checks_the_base_version_again() {
     bench.sound();
 }
 
-fn open_resumable(bench: &mut Bench, at: &str, base_version: Option<u64>) -> UploadId {
+pub(super) fn open_resumable(bench: &mut Bench, at: &str, base_version: Option<u64>) -> UploadId {
     let upload = bench.upload();
     let target = UploadTarget::Place {
         place: place(at),
@@ -301,7 +301,7 @@ fn open_resumable(bench: &mut Bench, at: &str, base_version: Option<u64>) -> Upl
     upload
 }
 
-fn name_rows(
+pub(super) fn name_rows(
     bench: &mut Bench,
     upload: UploadId,
     position: u64,
@@ -337,7 +337,12 @@ fn new_tail(bench: &mut Bench, plain_bytes: u32) -> (Tail, NewStripe) {
     (tail, stripe)
 }
 
-fn keep_tail(bench: &mut Bench, upload: UploadId, position: u64, plain_bytes: u32) -> Result<SessionState, Failure> {
+pub(super) fn keep_tail(
+    bench: &mut Bench,
+    upload: UploadId,
+    position: u64,
+    plain_bytes: u32,
+) -> Result<SessionState, Failure> {
     let (tail, stripe) = new_tail(bench, plain_bytes);
     let command = UploadCommand::KeepTail {
         upload,

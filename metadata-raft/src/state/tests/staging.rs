@@ -24,7 +24,7 @@ fn announce(bench: &mut Bench, upload: UploadId, position: u64, rows: &[BlockRow
     session(bench, UploadCommand::AnnounceRows { upload, position, rows })
 }
 
-fn stage(bench: &mut Bench, upload: UploadId, rows: &[BlockRow]) -> Result<SessionState, Failure> {
+pub(super) fn stage(bench: &mut Bench, upload: UploadId, rows: &[BlockRow]) -> Result<SessionState, Failure> {
     let stripes = vec![bench.stripe(rows)];
     session(bench, UploadCommand::StageStripes { upload, stripes })
 }
@@ -48,7 +48,13 @@ fn staging(
     }
 }
 
-fn take(bench: &mut Bench, upload: UploadId, position: u64, rows: &[BlockRow], page: &str) -> Result<u64, Failure> {
+pub(super) fn take(
+    bench: &mut Bench,
+    upload: UploadId,
+    position: u64,
+    rows: &[BlockRow],
+    page: &str,
+) -> Result<u64, Failure> {
     let run = RowRun {
         rows: rows.to_vec(),
         page_end: Some(digest(page)),

@@ -30,7 +30,7 @@ fn new(secret: u8, expires: u64) -> NewToken {
 }
 
 /// Another account, which administers the cluster.
-fn admin(bench: &Bench) -> Principal {
+pub(super) fn admin(bench: &Bench) -> Principal {
     let mut admin = bench.owner;
     admin.user.0 ^= 1;
     admin.is_admin = true;
