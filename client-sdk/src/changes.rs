@@ -25,13 +25,13 @@ impl Client {
             query.push(("since_token", since.to_owned()));
         }
         let request = self.request(Method::GET, "/api/v1/changes/list").query(&query);
-        read(request.send().await?).await
+        read(self.send(request).await?).await
     }
 
     /// Waits until something changes behind `cursor`, in whole seconds and at most so long.
     pub async fn poll(&self, cursor: &str, wait: Duration) -> Result<PollAnswer, ClientError> {
         let query = [("cursor", cursor.to_owned()), ("timeout", wait.as_secs().to_string())];
         let request = self.request(Method::GET, "/api/v1/notifications/poll").query(&query);
-        read(request.timeout(wait + ANSWER_WITHIN).send().await?).await
+        read(self.send(request.timeout(wait + ANSWER_WITHIN)).await?).await
     }
 }

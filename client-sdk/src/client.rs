@@ -7,6 +7,7 @@
 
 use crate::error::ClientError;
 use crate::http::{self, Authorities};
+use crate::request_id::told;
 use api::entry::Entry;
 use api::me::Me;
 use api::metadata::Listing;
@@ -17,6 +18,7 @@ use futures_util::Stream;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A dead peer is noticed this fast while connecting; a guess that fits loopback and WAN.
@@ -28,6 +30,8 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     token: Option<String>,
+    /// The aged hour that the last answer to this token told.
+    hour: Arc<Mutex<Option<u32>>>,
 }
 
 /// Where an upload goes and what it expects to find there.
@@ -71,6 +75,7 @@ impl Client {
             http,
             url: url.trim_end_matches('/').to_owned(),
             token: None,
+            hour: Arc::default(),
         })
     }
 
@@ -78,6 +83,8 @@ impl Client {
     #[must_use]
     pub fn with_token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
+        // Another account's drive is of another age. And no token lives for as long as an id counts, so no hour is kept for too long.
+        self.hour = Arc::default();
         self
     }
 
@@ -118,9 +125,28 @@ impl Client {
         self.http.request(method, format!("{}{path}", self.url))
     }
 
+    /// Sends a request, and notes what its answer tells by the way.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let answer = request.send().await?;
+        if let Some(hour) = told(&answer) {
+            *self.hour() = Some(hour);
+        }
+        Ok(answer)
+    }
+
+    fn hour(&self) -> MutexGuard<'_, Option<u32>> {
+        // Each change under the lock is one assignment.
+        self.hour.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The aged hour of the account's drive, as the last answer told it.
+    pub(crate) fn age_hour(&self) -> Option<u32> {
+        *self.hour()
+    }
+
     /// Puts bytes that are in memory.
     pub async fn put(&self, target: &Target, bytes: Bytes) -> Result<Uploaded, ClientError> {
-        read(self.upload(target).body(bytes).send().await?).await
+        read(self.send(self.upload(target).body(bytes)).await?).await
     }
 
     /// Puts a stream whose length is known; the server refuses another length.
@@ -129,17 +155,12 @@ impl Client {
         S: Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
     {
         let body = reqwest::Body::wrap_stream(stream);
-        read(
-            self.upload(target)
-                .header(reqwest::header::CONTENT_LENGTH, length_bytes)
-                .body(body)
-                .send()
-                .await?,
-        )
-        .await
+        let request = self.upload(target);
+        let request = request.header(reqwest::header::CONTENT_LENGTH, length_bytes);
+        read(self.send(request.body(body)).await?).await
     }
 
-    fn upload(&self, target: &Target) -> RequestBuilder {
+    pub(crate) fn upload(&self, target: &Target) -> RequestBuilder {
         let mut query = vec![("uploadType", "media".to_owned()), ("path", target.path.clone())];
         if let Some(version) = target.base_version {
             query.push(("base_version", version.to_string()));
@@ -158,7 +179,7 @@ impl Client {
         if let Some((first, last)) = range {
             request = request.header(reqwest::header::RANGE, format!("bytes={first}-{last}"));
         }
-        accept(request.send().await?).await
+        accept(self.send(request).await?).await
     }
 
     /// One page of a folder's listing, in name order.
@@ -167,41 +188,29 @@ impl Client {
         if let Some(token) = page_token {
             query.push(("page_token", token.to_owned()));
         }
-        read(
-            self.request(Method::GET, "/api/v1/metadata")
-                .query(&query)
-                .send()
-                .await?,
-        )
-        .await
+        let request = self.request(Method::GET, "/api/v1/metadata").query(&query);
+        read(self.send(request).await?).await
     }
 
     /// Makes a folder and the missing ones above it.
     pub async fn make_folder(&self, path: &str) -> Result<Entry, ClientError> {
+        read(self.send(self.folder(path)).await?).await
+    }
+
+    pub(crate) fn folder(&self, path: &str) -> RequestBuilder {
         let body = json!({"type": "folder", "path": path, "parents": true});
-        read(
-            self.request(Method::POST, "/api/v1/metadata")
-                .json(&body)
-                .send()
-                .await?,
-        )
-        .await
+        self.request(Method::POST, "/api/v1/metadata").json(&body)
     }
 
     /// Puts an entry into the trash.
     pub async fn trash(&self, id: &str) -> Result<(), ClientError> {
-        accept(
-            self.request(Method::DELETE, &format!("/api/v1/metadata/{id}"))
-                .send()
-                .await?,
-        )
-        .await
-        .map(drop)
+        let request = self.request(Method::DELETE, &format!("/api/v1/metadata/{id}"));
+        accept(self.send(request).await?).await.map(drop)
     }
 
     /// The account, its drive and its usage.
     pub async fn me(&self) -> Result<Me, ClientError> {
-        read(self.request(Method::GET, "/api/v1/me").send().await?).await
+        read(self.send(self.request(Method::GET, "/api/v1/me")).await?).await
     }
 
     /// Any call with a JSON answer.
@@ -211,7 +220,7 @@ impl Client {
             Some(body) => request.json(body),
             None => request,
         };
-        let answer = accept(request.send().await?).await?.bytes().await?;
+        let answer = accept(self.send(request).await?).await?.bytes().await?;
         if answer.is_empty() {
             Ok(Value::Null)
         } else {

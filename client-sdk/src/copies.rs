@@ -20,7 +20,7 @@ impl Client {
     /// Copies a file or a folder inside its drive.
     pub async fn copy(&self, id: &str, to: &CopyEntry) -> Result<Copied, ClientError> {
         let request = self.request(Method::POST, &format!("/api/v1/metadata/{id}/copy"));
-        let answer = request.json(to).send().await?;
+        let answer = self.send(request.json(to)).await?;
         if answer.status() == StatusCode::ACCEPTED {
             return Ok(Copied::Begun(Box::new(read(answer).await?)));
         }
@@ -30,13 +30,13 @@ impl Client {
     /// A copy that a job makes.
     pub async fn copy_job(&self, id: &str) -> Result<CopyJob, ClientError> {
         let request = self.request(Method::GET, &format!("/api/v1/jobs/{id}"));
-        let report: CopyReport = read(request.send().await?).await?;
+        let report: CopyReport = read(self.send(request).await?).await?;
         Ok(report.job)
     }
 
     /// Ends a copy that is under way; one that has ended stays as it is.
     pub async fn cancel_copy(&self, id: &str) -> Result<CopyJob, ClientError> {
         let request = self.request(Method::DELETE, &format!("/api/v1/jobs/{id}"));
-        read(request.send().await?).await
+        read(self.send(request).await?).await
     }
 }

@@ -88,7 +88,7 @@ impl Client {
     /// Begins an upload of a list of blocks; `id` is the file's, or `new`.
     pub async fn sync(&self, id: &str, wanted: &SyncRequest) -> Result<SyncAnswer, ClientError> {
         let request = self.request(Method::POST, &format!("/api/v1/files/{id}/sync"));
-        read(request.json(wanted).send().await?).await
+        read(self.send(request.json(wanted)).await?).await
     }
 
     /// Commits an upload that was begun.
@@ -97,7 +97,7 @@ impl Client {
             upload_id: upload_id.to_owned(),
         });
         let request = self.request(Method::POST, &format!("/api/v1/files/{id}/commit"));
-        read(request.json(&begun).send().await?).await
+        read(self.send(request.json(&begun)).await?).await
     }
 
     /// Sends one block of an upload.
@@ -114,7 +114,7 @@ impl Client {
             size: row.size,
         };
         let request = self.request(Method::POST, "/api/v1/blocks/upload-url");
-        read(request.json(&wanted).send().await?).await
+        read(self.send(request.json(&wanted)).await?).await
     }
 
     /// Sends a block by a ticket; this client needs no token for it, and may be of another gateway.
@@ -126,13 +126,13 @@ impl Client {
         let request = request
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .body(bytes);
-        crate::client::accept(request.send().await?).await.map(drop)
+        crate::client::accept(self.send(request).await?).await.map(drop)
     }
 
     /// A part of a version's list of blocks.
     pub async fn blocks(&self, id: &str, query: &BlocksQuery) -> Result<BlockList, ClientError> {
         let request = self.request(Method::GET, &format!("/api/v1/files/{id}/blocks"));
-        read(request.query(query).send().await?).await
+        read(self.send(request.query(query)).await?).await
     }
 
     /// How a version differs from the version `since`: the version's number, and splices of that one's list.
@@ -251,7 +251,7 @@ impl Client {
         let last = first + bytes.max(1) - 1;
         let request = self.request(Method::GET, &path);
         let request = request.header(header::RANGE, format!("bytes={first}-{last}"));
-        Ok(crate::client::accept(request.send().await?).await?.bytes().await?)
+        Ok(crate::client::accept(self.send(request).await?).await?.bytes().await?)
     }
 }
 

@@ -32,7 +32,7 @@ impl Client {
         let body = body(&boundary, &list, files);
         let request = self.request(Method::POST, "/api/v1/files/batch");
         let form = format!("multipart/related; boundary={boundary}");
-        let answer: BatchAnswer = read(request.header(header::CONTENT_TYPE, form).body(body).send().await?).await?;
+        let answer: BatchAnswer = read(self.send(request.header(header::CONTENT_TYPE, form).body(body)).await?).await?;
         Ok(answer.results)
     }
 }

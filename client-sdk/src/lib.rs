@@ -10,5 +10,6 @@ pub mod error;
 pub mod file_batch;
 pub mod follow;
 pub mod http;
+pub mod request_id;
 pub mod rewind;
 pub mod versions;

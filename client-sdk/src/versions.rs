@@ -13,7 +13,7 @@ impl Client {
     /// A page of a file's versions, the newest first.
     pub async fn versions(&self, id: &str, query: &VersionsQuery) -> Result<VersionList, ClientError> {
         let request = self.request(Method::GET, &format!("/api/v1/files/{id}/versions"));
-        read(request.query(query).send().await?).await
+        read(self.send(request.query(query)).await?).await
     }
 
     /// Opens the content of a version for streaming; `range` is first and last byte, both included.
@@ -28,7 +28,7 @@ impl Client {
         if let Some((first, last)) = range {
             request = request.header(header::RANGE, format!("bytes={first}-{last}"));
         }
-        accept(request.send().await?).await
+        accept(self.send(request).await?).await
     }
 
     /// Makes the content of an old version the current one again. With a base version it is refused when another is current.
@@ -40,18 +40,18 @@ impl Client {
     ) -> Result<Entry, ClientError> {
         let wanted = RestoreVersion { version, base_version };
         let request = self.request(Method::POST, &format!("/api/v1/files/{id}/restore"));
-        read(request.json(&wanted).send().await?).await
+        read(self.send(request.json(&wanted)).await?).await
     }
 
     /// A drive, with how long it keeps old versions.
     pub async fn drive(&self, id: &str) -> Result<Drive, ClientError> {
         let request = self.request(Method::GET, &format!("/api/v1/drives/{id}"));
-        read(request.send().await?).await
+        read(self.send(request).await?).await
     }
 
     /// Changes how long a drive keeps old versions.
     pub async fn change_drive(&self, id: &str, wanted: &ChangeDrive) -> Result<Drive, ClientError> {
         let request = self.request(Method::PATCH, &format!("/api/v1/drives/{id}"));
-        read(request.json(wanted).send().await?).await
+        read(self.send(request.json(wanted)).await?).await
     }
 }

@@ -71,6 +71,15 @@ pub struct Caller {
     pub trace: u128,
 }
 
+/// A request's id as its client made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientKey {
+    /// The `Idempotency-Key`.
+    pub text: String,
+    /// The aged hour of the caller's own slot in which it was made (`Holdfast-Age-Hour`), if the client says so.
+    pub made_hour: Option<u32>,
+}
+
 /// Everything that use cases share.
 pub struct Core {
     /// Network, time, threads, randomness, metrics.
@@ -138,23 +147,29 @@ impl Core {
         self.metadata.query(&query, caller.trace).await
     }
 
-    /// Commands a group; `key` is the client's own request id, when it gave one.
+    /// Commands a group; `key` is the client's own request id, when it gave one. Of a command to another slot than the caller's own
+    /// the hour of its making is left out: slots age apart.
     pub async fn command(
         &self,
         caller: &Caller,
         command: Command,
         key: Option<RequestKey>,
     ) -> Result<CommandAnswer, Failure> {
+        let is_own = command.slot() == Some(caller.home.slot());
+        let key = key.map(|key| RequestKey {
+            made_hour: key.made_hour.filter(|_| is_own),
+            ..key
+        });
         self.metadata
             .command(command, key, caller.trace)
             .await
             .map(|(answer, _)| answer)
     }
 
-    /// The request id of a client's `Idempotency-Key` for a request that is described by `asked`.
-    pub fn client_key(&self, caller: &Caller, key: &str, asked: &[u8]) -> RequestKey {
+    /// The request id of a client's own id for a request that is described by `asked`.
+    pub fn client_key(&self, caller: &Caller, key: &ClientKey, asked: &[u8]) -> RequestKey {
         let mut id = [0; 16];
-        id.copy_from_slice(&codec::digest::request_digest(key.as_bytes())[..16]);
+        id.copy_from_slice(&codec::digest::request_digest(key.text.as_bytes())[..16]);
         let source = caller
             .principal
             .device
@@ -164,7 +179,7 @@ impl Core {
             id: u128::from_le_bytes(id),
             asked: codec::digest::request_digest(asked),
             life: protocol::metadata::RequestLife::Day,
-            made_hour: None,
+            made_hour: key.made_hour,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod admit;
+pub mod age_hour;
 pub mod blocks;
 pub mod changes;
 pub mod content;
@@ -150,7 +151,8 @@ fn block_routes(app: &Arc<App>) -> Router<Arc<App>> {
         )
         .route_layer(admitted)
         .route_layer(middleware::from_fn(tus::layer));
-    upload.merge(content).merge(blocks).merge(tus)
+    let told = middleware::from_fn_with_state(Arc::clone(app), age_hour::layer);
+    upload.merge(content).merge(blocks).merge(tus).route_layer(told)
 }
 
 /// Polls, which wait for most of their time: their handlers hold a place only while they do not.
@@ -203,5 +205,6 @@ fn api_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/files/{id}/sync", post(sync::sync))
         .route("/api/v1/files/{id}/commit", post(sync::commit))
         .route_layer(admitted);
-    sign_in.merge(rest).merge(lists)
+    let told = middleware::from_fn_with_state(Arc::clone(app), age_hour::layer);
+    sign_in.merge(rest).merge(lists).route_layer(told)
 }

@@ -14,6 +14,7 @@ mod poll_contract;
 mod polls;
 mod refusals;
 mod replica;
+mod request_ids;
 mod sizes;
 mod tickets;
 mod tus;

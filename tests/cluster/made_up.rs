@@ -239,8 +239,11 @@ fn faults(
     let problem = problem_of(answer);
     let code = problem["code"].as_str().unwrap_or("none");
     let tells_when = answer.header("retry-after").is_some();
+    let sends = |wanted: &str| request.headers.iter().any(|(name, _)| name == wanted);
     let is_allowed = match (status, code) {
         (429, _) | (503, "too_busy" | "overloaded") => tells_when,
+        // A made up hour has mostly not come yet, and nobody knows what became of a key of another time.
+        (504, "outcome_unknown") => sends("idempotency-key") && sends("holdfast-age-hour"),
         (507, "quota_exceeded") => true,
         _ => !answer.status.is_server_error(),
     };

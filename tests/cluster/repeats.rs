@@ -1,10 +1,12 @@
-//! `Idempotency-Key`: a repeat gets the first answer, another request under the same key is refused.
+//! `Idempotency-Key`: a repeat gets the first answer, another request under the same key is refused, and so is one from another time.
 //!
-//! Not here: a gateway's own retries (metadata-raft and gateway test them).
+//! Not here: a gateway's own retries (metadata-raft and gateway test them), repeats a day later (gateway/src/tests moves the age).
 
 use crate::entries::{entry, multipart};
-use crate::world::{Answer, World, noise};
-use client_sdk::client::Client;
+use crate::world::{Answer, PASSWORD, World, noise};
+use client_sdk::client::{Client, Target};
+use client_sdk::error::ClientError;
+use client_sdk::request_id::RequestId;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
@@ -129,4 +131,57 @@ async fn a_repeated_upload_is_known_by_its_target_and_its_bytes() {
             .refused(422, "request_id_reused");
     }
     assert_eq!(world.tree().await.len(), 8, "three files in each of two folders");
+}
+
+/// The library tells of each id when it was made, and nothing is done under one from an hour that has not come yet.
+#[tokio::test]
+async fn an_id_of_the_library_tells_the_hour_that_the_cluster_told() {
+    let world = World::start().await;
+    let client = &world.client;
+    let told = |answer: &Answer| answer.header("holdfast-age-hour").and_then(|text| text.parse().ok());
+    let me = world.call(Method::GET, "/api/v1/me", None).await;
+    let hour: u32 = told(&me).unwrap();
+    let (folder, file) = (
+        client.request_id("folder").await.unwrap(),
+        client.request_id("file").await.unwrap(),
+    );
+    // The hour may end while the test runs.
+    assert!((hour..=hour + 1).contains(&folder.made_hour), "{folder:?} after {hour}");
+    let (target, bytes) = (Target::new_file("/a/f"), bytes::Bytes::from(noise(1, 100_000)));
+    let made = client.make_folder_under(&folder, "/a").await.unwrap();
+    let put = client.put_under(&file, &target, bytes.clone()).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.make_folder_under(&folder, "/a").await.unwrap(), made);
+        assert_eq!(
+            client.put_under(&file, &target, bytes.clone()).await.unwrap().entry,
+            put.entry
+        );
+    }
+    let ahead = RequestId {
+        key: "ahead".to_owned(),
+        made_hour: folder.made_hour + 2,
+    };
+    for refused in [
+        client.make_folder_under(&ahead, "/b").await.map(drop),
+        client
+            .put_under(&ahead, &Target::new_file("/b/f"), bytes)
+            .await
+            .map(drop),
+    ] {
+        assert!(
+            matches!(&refused, Err(ClientError::Refused { status: 504, code, .. }) if code == "outcome_unknown"),
+            "{refused:?}"
+        );
+    }
+    let wanted = json!({"type": "folder", "path": "/b"});
+    let wrong = create(client, "wrong", &wanted).header("holdfast-age-hour", "soon");
+    world.send(wrong).await.refused(400, "bad_header");
+    assert_eq!(world.tree().await.len(), 2);
+
+    // An account lies in a slot of its own, in which another hour may be.
+    let account = json!({"username": "made", "password": PASSWORD, "quota_bytes": 1 << 20});
+    let admin = world.cluster.admin().unwrap();
+    let request = admin.request(Method::POST, "/api/v1/users").json(&account);
+    let made = world.send(ahead.on(request)).await;
+    assert_eq!(made.status, 201, "{made:?}");
 }

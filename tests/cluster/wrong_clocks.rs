@@ -1,5 +1,6 @@
 //! Wall clocks of all processes set wrong by a day and by sixty, both ways, while they run: nothing is destroyed, and order holds.
 //!
+//! Versions, the trash, an upload under way, a follower's cursor and the id of a request outlast all of it.
 //! Every process sees every offset, and neighbours never agree: they are up to 120 days apart. A process whose clock lies before its
 //! certificate is refused, which has a test of its own here.
 //! Not here: other faults at the same time (the simulated world has wrong clocks among its faults).
@@ -8,11 +9,13 @@ use crate::separate_processes::{Cluster, accounts, check_all, put};
 use crate::served::{Plan, eventually};
 use crate::startup::{refused_by_itself, says};
 use crate::world::noise;
+use api::change::ChangeKind;
 use bytes::Bytes;
 use client_sdk::client::{Client, Target};
 use client_sdk::error::ClientError;
 use reqwest::Method;
 use std::fs;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What stands for the right time: so far ahead of the certificates that none of the offsets lies before them.
@@ -104,6 +107,46 @@ async fn turn_in_trash(client: &Client, id: &str) {
     eventually("trash", async || client.trash(id).await).await;
 }
 
+/// Who follows the drive from before the first offset on.
+struct Follower {
+    began_at: String,
+    stands_at: String,
+    told: Vec<(u64, ChangeKind, String)>,
+}
+
+impl Follower {
+    async fn begin(client: &Client) -> Self {
+        let end = eventually("the feed's end", async || client.changes(None, 1, false).await).await;
+        Self {
+            began_at: end.cursor.clone(),
+            stands_at: end.cursor,
+            told: Vec::new(),
+        }
+    }
+
+    /// Takes in what has changed since the last time, and compares all of it with what is told to whoever begins anew.
+    async fn follow(&mut self, client: &Client) {
+        let behind = async |cursor: &str| {
+            let page = eventually("changes", async || client.changes(Some(cursor), 1000, false).await).await;
+            assert!(!page.has_more, "{page:?}");
+            let changes = page.changes.into_iter();
+            let changes = changes.map(|change| (change.sequence, change.kind, change.file_id));
+            (changes.collect::<Vec<_>>(), page.cursor)
+        };
+        let (new, end) = behind(&self.stands_at).await;
+        assert!(!new.is_empty(), "nothing changed behind {:?}", self.told.last());
+        self.told.extend(new);
+        self.stands_at = end;
+        let (whole, _) = behind(&self.began_at).await;
+        assert_eq!(whole, self.told, "the feed of the past is another one");
+        let in_order = |pair: &[(u64, ChangeKind, String)]| pair[0].0 + 1 == pair[1].0;
+        assert!(self.told.windows(2).all(in_order), "{:?}", self.told);
+        let wait = Duration::from_secs(30);
+        let polled = eventually("a poll", async || client.poll(&self.began_at, wait).await).await;
+        assert!(polled.changes, "{polled:?}");
+    }
+}
+
 /// shows: D-2.2 scale=1/2
 /// shows: F10 side=clocks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,6 +161,11 @@ async fn clocks_wrong_by_days_destroy_nothing_and_change_no_order() {
     cluster.ready().await;
     accounts(&cluster.plan).await;
     let client = sign_in(&cluster.plan).await;
+    let mut follower = Follower::begin(&client).await;
+    let id = client.request_id("once").await.unwrap();
+    let make_once =
+        async |client: &Client| eventually("a folder", async || client.make_folder_under(&id, "/once").await).await;
+    let once = make_once(&client).await;
     let mut versions = vec![noise(0, 300_000)];
     let file = write_version(&client, 0, &versions[0]).await;
     let mut files = vec![(put(&client, "/first", &noise(1, 100_000)).await, noise(1, 100_000))];
@@ -149,6 +197,8 @@ async fn clocks_wrong_by_days_destroy_nothing_and_change_no_order() {
         files.push((put(&client, &format!("/file-{phase}"), &bytes).await, bytes));
         check_all(&client, &files).await;
         turn_in_trash(&client, &trashed).await;
+        assert_eq!(make_once(&client).await, once, "a repeat gets the first answer");
+        follower.follow(&client).await;
         slow.send(20 + phase as u64).await;
         cluster.check_running();
     }
@@ -163,7 +213,10 @@ async fn clocks_wrong_by_days_destroy_nothing_and_change_no_order() {
     check_all(&client, &files).await;
     check_versions(&client, &file, &versions).await;
     let listing = client.list("/", 100, None).await.unwrap();
-    assert_eq!(listing.entries.len(), files.len() + 1, "nothing more, nothing less");
+    // Beside those files `/f` and `/once`.
+    assert_eq!(listing.entries.len(), files.len() + 2, "nothing more, nothing less");
+    assert_eq!(make_once(&client).await, once);
+    follower.follow(&client).await;
 }
 
 #[tokio::test]

@@ -57,7 +57,8 @@ pub struct NewUser {
 
 impl Core {
     /// Makes an account with its home drive. Whether the caller may is checked by whoever has one (`http::users`); the first
-    /// start of a cluster has none.
+    /// start of a cluster has none. Of `key` the hour of its making is left out: it is one of the caller's slot, and the account lies in
+    /// its own; a repeat whose row has gone finds the name taken.
     pub async fn create_user(&self, new: NewUser, key: Option<RequestKey>, trace: u128) -> Result<UserRecord, Failure> {
         let known = self.directory.known(trace).await?;
         // Asked each time: a key that was wrapped by another KEK could never be opened by the cluster's other gateways.
@@ -90,6 +91,7 @@ impl Core {
             password_hash,
             is_admin,
         };
+        let key = key.map(|key| RequestKey { made_hour: None, ..key });
         self.user_command(command, key, trace).await
     }
 

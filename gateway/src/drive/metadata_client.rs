@@ -1,8 +1,8 @@
 //! Asks and commands metadata groups: finds the leader, repeats what may be repeated, and says honestly when the outcome is unknown.
 //!
 //! Invariants: every call has a deadline, and so has the whole; a command is repeated after an unknown outcome only under the
-//! same request id, so it is applied once; pauses grow and are jittered; queries go to the leader, or by option to the replica that
-//! stands nearest, which is as fresh.
+//! same request id, so it is applied once, also when a try of it arrives hours later (decision 0052); pauses grow and are jittered;
+//! queries go to the leader, or by option to the replica that stands nearest, which is as fresh.
 //! Not here: what is asked of groups as a whole (`groups`); who leads instead of a replica that does not answer (`doubt`); which group
 //! serves a slot (`routes`, which `directory` keeps current).
 
@@ -92,7 +92,7 @@ impl MetadataClient {
         self.source
     }
 
-    /// A fresh key for this gateway's own retries of `command`.
+    /// A fresh key for this gateway's own retries of `command`, made in the slot's aged hour as the last answer told it, if any did.
     pub fn own_key(&self, command: &Command) -> Result<RequestKey, Failure> {
         let asked = codec::digest::request_digest(&encode(command)?);
         Ok(RequestKey {
@@ -100,7 +100,7 @@ impl MetadataClient {
             id: self.seams.random.u128(),
             asked,
             life: RequestLife::Hour,
-            made_hour: None,
+            made_hour: command.slot().and_then(|slot| self.age_hour(slot)),
         })
     }
 
@@ -124,25 +124,41 @@ impl MetadataClient {
         key: Option<RequestKey>,
         trace: u128,
     ) -> Result<(CommandAnswer, Option<SlotTime>), Failure> {
+        let is_own = key.is_none();
         let key = match key {
             Some(key) => key,
             None => self.own_key(&command)?,
         };
-        let envelope = Envelope {
+        let mut envelope = Envelope {
             request_id: Some(key),
             wall: self.seams.clock.wall(),
             command,
         };
-        let envelope = encode(&envelope)?;
-        let reply: Reply<CommandAnswer> = self
-            .ask(target, Method::Propose, trace, |group| {
-                encode(&ProposeRequest {
-                    group,
-                    envelope: envelope.clone(),
-                })
+        let mut asked = self.propose_once(target, &envelope, trace).await?;
+        if is_own && asked.is_too_old() {
+            // Nothing was told of the slot for hours, so the hour in the id was an old one; the refusal has told the present one.
+            envelope.request_id = Some(self.own_key(&envelope.command)?);
+            asked = self.propose_once(target, &envelope, trace).await?;
+        }
+        let Reply { time, result } = asked.reply;
+        result.map(|answer| (answer, time))
+    }
+
+    /// One request under one id, in as many tries as it takes.
+    async fn propose_once(
+        &self,
+        target: &Target,
+        envelope: &Envelope,
+        trace: u128,
+    ) -> Result<Asked<CommandAnswer>, Failure> {
+        let envelope = encode(envelope)?;
+        self.ask(target, Method::Propose, trace, |group| {
+            encode(&ProposeRequest {
+                group,
+                envelope: envelope.clone(),
             })
-            .await?;
-        reply.result.map(|answer| (answer, reply.time))
+        })
+        .await
     }
 
     /// Asks the group of the query's slot, or the control group.
@@ -156,13 +172,13 @@ impl MetadataClient {
 
     async fn query_at(&self, target: &Target, query: &Query, trace: u128) -> Result<Reply<QueryAnswer>, Failure> {
         let query = encode(query)?;
-        self.ask(target, self.query_method(), trace, |group| {
+        let asked = self.ask(target, self.query_method(), trace, |group| {
             encode(&QueryRequest {
                 group,
                 query: query.clone(),
             })
-        })
-        .await
+        });
+        Ok(asked.await?.reply)
     }
 
     async fn ask<T: Serialize + DeserializeOwned>(
@@ -171,7 +187,7 @@ impl MetadataClient {
         method: Method,
         trace: u128,
         message: impl Fn(GroupId) -> Result<Bytes, Failure>,
-    ) -> Result<Reply<T>, Failure> {
+    ) -> Result<Asked<T>, Failure> {
         let started = self.seams.clock.monotonic();
         // Counts from the leader as far as one is known; a leader that has just been named is asked next.
         let (mut turn, mut hops, mut busy, mut pause, mut is_unknown) = (0_usize, 0, 0, PAUSE_MIN, false);
@@ -183,7 +199,7 @@ impl MetadataClient {
             // Boxed: whoever calls, and may wait for long afterwards, is not as large as all that a try takes.
             let outcome = Box::pin(self.try_once::<T>(target, method, trace, &message, turn, left.min(CALL_DEADLINE)));
             match outcome.await {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => return Ok(Asked { reply, is_unknown }),
                 Err(Try::Final(failure)) => return Err(failure),
                 Err(Try::Busy(failure)) => {
                     busy += 1;
@@ -264,6 +280,7 @@ impl MetadataClient {
                 let answered: GroupReply = decode(&answer.message).map_err(Try::Final)?;
                 let reply = Reply::<T>::from_bytes(&answered.reply).map_err(Try::Final)?;
                 self.note(group, peer, method, answered.log_index);
+                self.note_time(target, reply.time);
                 match &reply.result {
                     Err(failure) if group_codes::NOT_MINE.is(failure) => {
                         self.refresh_routes(trace).await.map_err(Try::Final)?;
@@ -350,6 +367,21 @@ impl MetadataClient {
                 false
             }
         }
+    }
+}
+
+/// What came of a request in the end.
+struct Asked<T> {
+    reply: Reply<T>,
+    /// Whether the outcome of a try before was not told.
+    is_unknown: bool,
+}
+
+impl<T> Asked<T> {
+    /// Whether the request was refused because of the age of its id, and no try of it can have been done or be done yet.
+    fn is_too_old(&self) -> bool {
+        let refusal = self.reply.result.as_ref().err();
+        !self.is_unknown && refusal.is_some_and(|failure| group_codes::OUTCOME_UNKNOWN.is(failure))
     }
 }
 

@@ -17,15 +17,15 @@ use std::sync::Arc;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 /// What a page may send beside what any page may.
 const SENT: HeaderValue = HeaderValue::from_static(
-    "authorization, content-range, content-type, idempotency-key, if-match, if-none-match, if-range, range, tus-resumable, \
-     upload-checksum, upload-defer-length, upload-length, upload-metadata, upload-offset, \
+    "authorization, content-range, content-type, holdfast-age-hour, idempotency-key, if-match, if-none-match, if-range, \
+     range, tus-resumable, upload-checksum, upload-defer-length, upload-length, upload-metadata, upload-offset, \
      x-http-method-override, x-request-id, x-upload-content-length, x-upload-content-type",
 );
 /// What a page may read beside the body.
 const READ: HeaderValue = HeaderValue::from_static(
-    "content-disposition, content-range, etag, holdfast-committed-at, holdfast-digest, location, range, retry-after, \
-     tus-checksum-algorithm, tus-extension, tus-max-size, tus-resumable, tus-version, upload-defer-length, upload-expires, \
-     upload-length, upload-metadata, upload-offset, www-authenticate, x-request-id, x-upload-expires",
+    "content-disposition, content-range, etag, holdfast-age-hour, holdfast-committed-at, holdfast-digest, location, range, \
+     retry-after, tus-checksum-algorithm, tus-extension, tus-max-size, tus-resumable, tus-version, upload-defer-length, \
+     upload-expires, upload-length, upload-metadata, upload-offset, www-authenticate, x-request-id, x-upload-expires",
 );
 /// How long a browser may keep the answer to its question, in seconds: browsers cap it at that or at less.
 const KEPT_S: HeaderValue = HeaderValue::from_static("7200");

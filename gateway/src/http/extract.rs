@@ -3,13 +3,14 @@
 //! Invariants: bodies are bounded before they are read; unknown fields are refused; a caller comes out of a living token only.
 
 use super::App;
+use super::age_hour;
 use super::incoming::body_failure;
 use super::problem::HttpError;
 use super::trace;
 use crate::admission::ClientAddress;
 use crate::auth::token;
 use crate::codes;
-use crate::drive::Caller;
+use crate::drive::{Caller, ClientKey};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -38,6 +39,7 @@ impl FromRequestParts<Arc<App>> for Authenticated {
             return Err(codes::WRONG_TOKEN_USE.failure().into());
         }
         app.admission.prove(hash, user);
+        age_hour::note(user.slot());
         Ok(Self(Caller {
             principal: facts.principal,
             home: facts.user.home,
@@ -234,13 +236,18 @@ pub fn check_utf8(query: &str) -> Result<(), Failure> {
     }
 }
 
-/// The client's `Idempotency-Key`, if it sent one.
-pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
+/// The client's own id of the request, if it sent one: its `Idempotency-Key`, and when that was made.
+///
+/// Errors: `bad_idempotency_key`; `bad_header` for an hour that is none.
+pub fn request_id(headers: &HeaderMap) -> Result<Option<ClientKey>, Failure> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };
     match value.to_str() {
-        Ok(text) if !text.is_empty() && text.len() <= IDEMPOTENCY_KEY_BYTES_MAX => Ok(Some(text)),
+        Ok(text) if !text.is_empty() && text.len() <= IDEMPOTENCY_KEY_BYTES_MAX => Ok(Some(ClientKey {
+            text: text.to_owned(),
+            made_hour: age_hour::sent(headers)?,
+        })),
         _ => Err(codes::BAD_IDEMPOTENCY_KEY.failure()),
     }
 }

@@ -5,7 +5,7 @@
 
 use super::App;
 use super::entries;
-use super::extract::{Authenticated, NoQuery, declared_length, idempotency_key};
+use super::extract::{Authenticated, NoQuery, declared_length, request_id};
 use super::metadata::enrich;
 use super::multipart;
 use super::problem::{HttpError, status_of};
@@ -36,7 +36,7 @@ pub async fn create(
 ) -> Result<axum::Json<BatchAnswer>, HttpError> {
     let headers = request.headers().clone();
     let declared = declared_length(&headers)?;
-    let key = idempotency_key(&headers)?.map(str::to_owned);
+    let key = request_id(&headers)?;
     let form = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let boundary = multipart::boundary(form.unwrap_or(""))
         .ok_or_else(|| codes::UNSUPPORTED_MEDIA.because("send Content-Type: multipart/related with a boundary"))?;

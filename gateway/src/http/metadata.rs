@@ -3,7 +3,7 @@
 use super::App;
 use super::copies;
 use super::entries;
-use super::extract::{Authenticated, Id, Json, MaybeJson, NoQuery, Query, idempotency_key};
+use super::extract::{Authenticated, Id, Json, MaybeJson, NoQuery, Query, request_id};
 use super::precondition::{Precondition, precondition};
 use super::problem::HttpError;
 use super::range::names_weakly;
@@ -299,14 +299,14 @@ pub(super) fn judged(failure: Failure, condition: &Precondition, count: &Count) 
     }
 }
 
-/// The request id of a client's `Idempotency-Key` for a request described by `asked`.
+/// The request id of a client's own one for a request described by `asked`.
 pub fn client_key(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,
     asked: &[u8],
 ) -> Result<Option<RequestKey>, Failure> {
-    Ok(idempotency_key(headers)?.map(|key| app.core.client_key(caller, key, asked)))
+    Ok(request_id(headers)?.map(|key| app.core.client_key(caller, &key, asked)))
 }
 
 /// Adds the entry that stands in the way: `existing` where a name is taken, `current` where a version is stale.

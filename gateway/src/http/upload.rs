@@ -2,7 +2,7 @@
 //!
 //! Order matters: who asks, then what is asked, then the budget, and only then the body; whatever is refused before reads no byte.
 
-use super::extract::{Authenticated, Query, declared_length, idempotency_key};
+use super::extract::{Authenticated, Query, declared_length, request_id};
 use super::incoming::body_failure;
 use super::metadata::{client_key, enrich};
 use super::multipart;
@@ -40,7 +40,7 @@ pub async fn upload(
     let headers = request.headers().clone();
     let declared = declared_length(&headers)?;
     // A malformed key is refused before the body is read.
-    idempotency_key(&headers)?;
+    request_id(&headers)?;
     // A multipart body is a little longer than its content, whose length is known once its first part was read.
     let (target, known, around) = match query.upload_type {
         UploadType::Resumable => return resumable::start(&app, &caller, &query, request).await,

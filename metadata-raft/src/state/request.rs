@@ -36,22 +36,31 @@ fn living(kv: &dyn KvRead, now: &Now, slot: Slot, key: &RequestKey) -> Outcome<O
     Ok(row.filter(|row| now.time.age_hour < row.end_hour))
 }
 
-/// Whether a first answer is kept under this id, whatever was asked under it.
+/// Refuses an id whose row may have come and gone, and one that was made in an hour which has not come yet: no answer told that hour.
+fn require_in_time(now: &Now, key: &RequestKey) -> Outcome<()> {
+    let hour = now.time.age_hour;
+    let is_in_time = key
+        .made_hour
+        .is_none_or(|made| made <= hour && hour - made <= key.life.hours());
+    require(is_in_time, &codes::OUTCOME_UNKNOWN)
+}
+
+/// Whether a first answer is kept under this id, whatever was asked under it; `outcome_unknown` where one may have been kept.
 pub(crate) fn is_remembered(kv: &dyn KvRead, now: &Now, slot: Slot, key: &RequestKey) -> Outcome<bool> {
-    Ok(living(kv, now, slot, key)?.is_some())
+    let is_kept = living(kv, now, slot, key)?.is_some();
+    if !is_kept {
+        require_in_time(now, key)?;
+    }
+    Ok(is_kept)
 }
 
 /// The first answer to a repeat; `None` for a request that is new.
 pub(crate) fn repeated(kv: &dyn KvRead, now: &Now, slot: Slot, key: &RequestKey) -> Outcome<Option<CommandAnswer>> {
-    let hour = now.time.age_hour;
     if let Some(row) = living(kv, now, slot, key)? {
         require(row.asked == key.asked, &codes::REQUEST_ID_REUSED)?;
         return Ok(Some(frame::decode(&row.answer)?));
     }
-    let is_in_time = key
-        .made_hour
-        .is_none_or(|made| made <= hour && hour - made <= key.life.hours());
-    require(is_in_time, &codes::OUTCOME_UNKNOWN)?;
+    require_in_time(now, key)?;
     Ok(None)
 }
 

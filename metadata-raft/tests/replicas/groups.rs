@@ -97,7 +97,6 @@ async fn leaders_spread_over_processes_and_regions_and_again_when_one_stops() {
 
 /// shows: CMP-replica side=reads
 /// shows: SCL-1 side=replicas
-/// shows: D-3.3 side=counted
 #[tokio::test(flavor = "multi_thread")]
 async fn any_replica_answers_a_query_with_what_was_acknowledged_and_counts_it() {
     let world = World::up(Wires::quic(), 3, GROUPS).await;

@@ -11,6 +11,7 @@ mod damage;
 mod drive;
 mod full;
 mod groups;
+mod late_deletes;
 mod parts;
 mod register;
 mod restart;

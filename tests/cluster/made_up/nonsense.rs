@@ -12,7 +12,7 @@ const LONG: usize = 5_000;
 const DEEP: usize = 300;
 
 /// Headers that some operation knows, sent to others too.
-pub(crate) const MORE_HEADERS: [(&str, &[&str]); 14] = [
+pub(crate) const MORE_HEADERS: [(&str, &[&str]); 15] = [
     (
         "range",
         &[
@@ -40,6 +40,7 @@ pub(crate) const MORE_HEADERS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("idempotency-key", &["once", "", "\u{e9}"]),
+    ("holdfast-age-hour", &["0", "1", "-1", "4294967296"]),
     (
         "upload-offset",
         &["0", "7", "-1", "18446744073709551615", "18446744073709551616"],

@@ -152,6 +152,7 @@ impl Core {
             id: u128::from_le_bytes(id),
             asked,
             life: RequestLife::Day,
+            // The session may be open for days before this, and a repeat whose row has gone finds that it has ended.
             made_hour: None,
         };
         match self.command(caller, Command::Upload(command), Some(key)).await? {

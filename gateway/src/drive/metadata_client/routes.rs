@@ -1,4 +1,5 @@
-//! Which group serves a slot, which replicas a group has, which of them leads as far as one knows, and in what order they are asked.
+//! Which group serves a slot, which replicas a group has, which of them leads as far as one knows, in what order they are asked, and
+//! the aged hour of a slot that was told last.
 //!
 //! Invariant: each change under the lock is complete on its own.
 //! Not here: calls (`metadata_client`), when the routes are fetched anew (`directory`, and whoever is told `not_mine`).
@@ -9,7 +10,7 @@ use model::process::{ProcessId, Role};
 use protocol::frame::Method;
 use protocol::metadata::control::{GroupInfo, ProcessInfo, SlotRange};
 use protocol::metadata::query::ControlQuery;
-use protocol::metadata::{Query, QueryAnswer};
+use protocol::metadata::{Query, QueryAnswer, SlotTime};
 use protocol::wire_error::Failure;
 use rpc::transport::Peer;
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub(super) struct Routes {
     pub(super) processes: Vec<ProcessInfo>,
     pub(super) leaders: BTreeMap<GroupId, Peer>,
     applied: BTreeMap<GroupId, u64>,
+    /// The aged hours of slots as the last answers told them; at most one for each slot that there is.
+    hours: BTreeMap<Slot, u32>,
 }
 
 impl Routes {
@@ -111,6 +114,17 @@ impl MetadataClient {
         }
         let applied = routes.applied.entry(group).or_default();
         *applied = log_index.max(*applied);
+    }
+
+    /// The aged hour of a slot, as the last answer told it; the slot's own is the same or a later one.
+    pub fn age_hour(&self, slot: Slot) -> Option<u32> {
+        self.routes().hours.get(&slot).copied()
+    }
+
+    pub(super) fn note_time(&self, target: &Target, time: Option<SlotTime>) {
+        if let (Target::Slot(slot), Some(time)) = (target, time) {
+            self.routes().hours.insert(*slot, time.age_hour);
+        }
     }
 
     /// The group of a slot, as last fetched.

@@ -1,4 +1,4 @@
-//! Routes that have changed, and which replica is asked.
+//! Routes that have changed, which replica is asked, and under which ids commands go out.
 
 use super::MetadataClient;
 use super::routes::nearest_first;
@@ -11,17 +11,23 @@ use daemon::clock::SystemClock;
 use daemon::metrics::Metrics;
 use daemon::pool::Pool;
 use daemon::random::Random;
-use model::id::{CONTROL_GROUP, ClusterId, DriveId, GroupId, RaftId, SLOTS, Slot};
+use model::id::{CONTROL_GROUP, ClusterId, DriveId, GroupId, RaftId, SLOTS, Slot, UserId};
 use model::process::{ProcessId, Role};
+use model::time::{Age, BirthEpoch};
 use protocol::codes;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::control::{GroupInfo, ProcessInfo, SlotRange};
 use protocol::metadata::drive::EntryRef;
 use protocol::metadata::query::{ControlQuery, DriveAsk, DriveQuery};
-use protocol::metadata::{GroupReply, Query, QueryAnswer, QueryRequest, Reply};
+use protocol::metadata::user::{TokenHash, UserCommand};
+use protocol::metadata::{
+    Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest, Reply, RequestKey,
+    SlotTime,
+};
 use protocol::wire_error::Failure;
 use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
 use rpc::transport::{Handler, Peer};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -41,6 +47,44 @@ struct Cluster {
     asked: Mutex<Vec<(u64, Method, GroupId)>>,
     /// Whether the groups of drives have too much to do.
     is_busy: AtomicBool,
+    /// Ids of commands, in the order in which they came.
+    proposed: Mutex<Vec<RequestKey>>,
+    /// What the next commands are answered; when there is nothing left, they are done in the hour `NOW_HOUR`.
+    outcomes: Mutex<VecDeque<Outcome>>,
+}
+
+/// The aged hour of all slots.
+const NOW_HOUR: u32 = 7;
+
+#[derive(Clone, Copy)]
+enum Outcome {
+    /// The replica lost its lead midway.
+    Unknown,
+    /// The group finds the id too old.
+    TooOld,
+}
+
+impl Cluster {
+    fn propose(&self, message: &[u8]) -> Result<Answer, Failure> {
+        let request: ProposeRequest = decode(message)?;
+        let envelope: Envelope = decode(&request.envelope)?;
+        self.proposed.lock().unwrap().push(envelope.request_id.unwrap());
+        let result = match self.outcomes.lock().unwrap().pop_front() {
+            Some(Outcome::Unknown) => return Err(codes::OUTCOME_UNKNOWN.failure()),
+            Some(Outcome::TooOld) => Err(codes::OUTCOME_UNKNOWN.failure()),
+            None => Ok(CommandAnswer::Done),
+        };
+        let time = Some(SlotTime {
+            age: Age(u64::from(NOW_HOUR) * 3_600_000),
+            birth_epoch: BirthEpoch(7),
+            age_hour: NOW_HOUR,
+        });
+        let reply = Reply { time, result }.to_bytes();
+        Ok(Answer {
+            message: encode(&GroupReply { log_index: 1, reply })?,
+            payload: Bytes::new(),
+        })
+    }
 }
 
 struct Replica {
@@ -51,6 +95,9 @@ struct Replica {
 #[async_trait]
 impl Handler for Replica {
     async fn handle(&self, _: ProcessId, call: Call) -> Result<Answer, Failure> {
+        if call.method == Method::Propose {
+            return self.cluster.propose(&call.message);
+        }
         let request: QueryRequest = decode(&call.message)?;
         let asked = (self.number, call.method, request.group);
         self.cluster.asked.lock().unwrap().push(asked);
@@ -175,6 +222,44 @@ async fn a_slot_that_moved_is_found_by_fetching_the_routes_anew() {
     assert_eq!(asked, [GroupId(1), GroupId(2)], "refused once, then the new owner");
     let asked: Vec<GroupId> = world.ask().await.into_iter().map(|(_, _, group)| group).collect();
     assert_eq!(asked, [GroupId(2)], "and remembered");
+}
+
+/// An id that is too old by what the gateway knows of the slot is made anew, but only when nothing can have come of it.
+#[tokio::test]
+async fn an_id_is_made_anew_only_when_nothing_was_done_under_it() {
+    let slot = Slot::new(7).unwrap();
+    let revoke = || {
+        Command::User(UserCommand::RevokeToken {
+            user: UserId::new(slot, 1),
+            hash: TokenHash([1; 32]),
+        })
+    };
+    let cases: [(&[Outcome], Result<(), &str>, usize); 4] = [
+        (&[], Ok(()), 1),
+        (&[Outcome::TooOld], Ok(()), 2),
+        (&[Outcome::TooOld, Outcome::TooOld], Err("outcome_unknown"), 2),
+        (&[Outcome::Unknown, Outcome::TooOld], Err("outcome_unknown"), 1),
+    ];
+    for (outcomes, expected, ids) in cases {
+        let world = world(MetadataReads::Leader);
+        world.cluster.outcomes.lock().unwrap().extend(outcomes);
+        let done = world.client.command(revoke(), None, 0).await;
+        assert_eq!(
+            done.map(drop).map_err(|failure| failure.code),
+            expected.map_err(str::to_owned)
+        );
+        let proposed = world.cluster.proposed.lock().unwrap().clone();
+        let different: BTreeSet<u128> = proposed.iter().map(|key| key.id).collect();
+        assert_eq!(different.len(), ids, "{proposed:?}");
+        assert_eq!(proposed[0].made_hour, None, "nobody had told it yet");
+        assert!(ids == 1 || proposed[1].made_hour == Some(NOW_HOUR), "{proposed:?}");
+        assert_eq!(world.client.age_hour(slot), Some(NOW_HOUR));
+        // What the caller has named goes out as it is.
+        let own = world.client.own_key(&revoke()).unwrap();
+        world.cluster.outcomes.lock().unwrap().push_back(Outcome::TooOld);
+        let refused = world.client.command(revoke(), Some(own), 0).await.unwrap_err();
+        assert_eq!(refused.code, "outcome_unknown");
+    }
 }
 
 /// A drive lies in one slot and so in one group: nobody else is asked, not even for the way there.

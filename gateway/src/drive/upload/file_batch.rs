@@ -15,7 +15,7 @@ use crate::drive::upload::batch::{Batch, Done};
 use crate::drive::upload::file_batch::plan::commands_of;
 use crate::drive::upload::session::Unnamed;
 use crate::drive::upload::{Admitted, Body, Stage, UploadDone, landed};
-use crate::drive::{Caller, Core, expect};
+use crate::drive::{Caller, ClientKey, Core, expect};
 use crate::metrics;
 use bytes::Bytes;
 use codec::cut::Cutter;
@@ -59,8 +59,8 @@ pub struct BatchOrder {
     pub files: Vec<WantedFile>,
     /// Whether one refused file refuses them all.
     pub is_atomic: bool,
-    /// The client's `Idempotency-Key`.
-    pub key: Option<String>,
+    /// The client's own id of the request.
+    pub key: Option<ClientKey>,
     /// What was asked, without the contents.
     pub asked: Vec<u8>,
 }
@@ -285,7 +285,7 @@ impl Stage {
         let asked = [&order.asked[..], &digests].concat();
         let mut done = Vec::with_capacity(order.files.len());
         for (number, mut part) in parts.into_iter().enumerate() {
-            let key = order.key.as_deref().map(|key| self.part_key(key, number, &asked));
+            let key = order.key.as_ref().map(|key| self.part_key(key, number, &asked));
             match self.commit_part(order, &mut part, key).await {
                 Ok(results) => done.extend(results),
                 Err(failure) if number == 0 => return Err(failure),
@@ -302,11 +302,15 @@ impl Stage {
     }
 
     /// Each command has a request id of its own. A client's key has no line break, so none of these is another request's.
-    fn part_key(&self, key: &str, number: usize, asked: &[u8]) -> RequestKey {
-        match number {
-            0 => self.core.client_key(&self.caller, key, asked),
-            _ => self.core.client_key(&self.caller, &format!("{key}\n{number}"), asked),
+    fn part_key(&self, key: &ClientKey, number: usize, asked: &[u8]) -> RequestKey {
+        if number == 0 {
+            return self.core.client_key(&self.caller, key, asked);
         }
+        let key = ClientKey {
+            text: format!("{}\n{number}", key.text),
+            ..key.clone()
+        };
+        self.core.client_key(&self.caller, &key, asked)
     }
 
     async fn commit_part(

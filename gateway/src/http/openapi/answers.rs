@@ -20,6 +20,9 @@ const WITH_BODY: [u16; 2] = [408, 413];
 /// Where something is changed: perhaps it was, and perhaps there is no room.
 const CHANGING: [u16; 2] = [504, 507];
 
+/// Where nobody is told the aged hour: polls wait, and what they tell is in their bodies.
+const POLLS: [&str; 2] = ["/api/v1/notifications/poll", "/api/v1/events"];
+
 /// A header that many answers have.
 struct Shared {
     name: &'static str,
@@ -34,10 +37,25 @@ pub(super) fn complete(document: &mut Value) {
     for (path, item) in paths.into_iter().flatten() {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
             let refused = refused(path, method, operation);
+            let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+            parameters.into_iter().for_each(add_age_hour);
             if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
                 describe((path, method), refused, responses);
             }
         }
+    }
+}
+
+/// Whoever gives a request an id may say when he made it.
+fn add_age_hour(parameters: &mut Vec<Value>) {
+    if parameters.iter().any(|known| known["name"] == "Idempotency-Key") {
+        parameters.push(json!({
+            "name": "Holdfast-Age-Hour",
+            "in": "header",
+            "required": false,
+            "description": "The hour in which the key was made, as an answer told it then: a repeat that comes too late is refused and not done again.",
+            "schema": {"type": "integer", "minimum": 0, "maximum": u32::MAX},
+        }));
     }
 }
 
@@ -143,6 +161,10 @@ fn shared((path, method): (&str, &str), status: Option<u16>, is_api: bool) -> Ve
         let seconds = "Seconds after which it makes sense to come again.";
         headers.push(header("Retry-After", "integer", seconds, true));
     }
+    if is_api && !POLLS.contains(&path) {
+        let hour = "The aged hour of the caller's drive, where the caller is known; see Idempotency-Key.";
+        headers.push(header("Holdfast-Age-Hour", "integer", hour, false));
+    }
     if path.starts_with("/api/v1/tus") && method != "options" {
         // What is refused in front of the protocol's own layer does not speak it.
         let is_spoken = matches!(status, Some(200..=299 | 412));
@@ -213,6 +235,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_may_name_a_request_may_say_when_he_did() {
+        let named = json!([{"name": "Idempotency-Key", "in": "header"}]);
+        for (parameters, count) in [(named, 2), (json!([{"name": "id", "in": "path"}]), 1)] {
+            let operation = json!({"parameters": parameters, "responses": {"default": {"description": "no"}}});
+            let mut document = json!({"paths": {"/a": {"post": operation}}});
+            complete(&mut document);
+            let parameters = document["paths"]["/a"]["post"]["parameters"].as_array().unwrap();
+            assert_eq!(parameters.len(), count, "{parameters:?}");
+            assert_eq!(parameters[count - 1]["name"] == "Holdfast-Age-Hour", count == 2);
+        }
+    }
+
+    #[test]
     fn headers_say_whether_they_are_always_there() {
         let operation = json!({"responses": {
             "200": {"description": "yes", "headers": {
@@ -240,7 +275,10 @@ mod tests {
         assert_eq!(is_required("500", "Retry-After"), None);
         for status in ["200", "400", "412", "default"] {
             assert_eq!(is_required(status, "X-Request-Id"), Some(true), "{status}");
+            assert_eq!(is_required(status, "Holdfast-Age-Hour"), Some(false), "{status}");
         }
+        let polled = completed("/api/v1/events", "get", &operation);
+        assert_eq!(polled["200"]["headers"].get("Holdfast-Age-Hour"), None);
         let probe = json!({"responses": {"503": {"description": "no"}}});
         let responses = completed("/readyz", "get", &probe);
         assert_eq!(responses["503"]["headers"].get("Retry-After"), None);

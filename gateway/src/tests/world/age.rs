@@ -38,11 +38,12 @@ impl<'w> Leader<'w> {
         }
     }
 
-    /// Drops changes and sessions of the drive that are too old.
+    /// Drops changes, rows of request ids and sessions of the drive that are too old.
     pub(in crate::tests) fn sweep(&self) {
         let drive = self.world.caller.home;
         for command in [
             Command::Drive(DriveCommand::SweepFeed { drive }),
+            Command::Drive(DriveCommand::SweepRequests { drive }),
             Command::Upload(UploadCommand::SweepSessions { drive }),
         ] {
             self.world.replica.command(GROUP, command);

@@ -103,8 +103,8 @@ async fn readers_that_wait_together_share_rounds() {
 }
 
 /// Two believe to lead. The older one neither reads nor writes, and what it was asked is not done later.
+/// What becomes of the product's own deletes at such a leader has a test of its own (`tests/replicas/late_deletes.rs`).
 ///
-/// shows: F11
 /// shows: D-3.4 scale=1/2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_was_cut_off_serves_nothing_once_there_may_be_another() {

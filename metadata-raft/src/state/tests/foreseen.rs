@@ -2,10 +2,13 @@
 
 use super::{Bench, code, place, request_key, row};
 use model::limits::FILE_BYTES_MAX;
+use protocol::metadata::drive::DriveCommand;
 use protocol::metadata::query::DriveAsk;
 use protocol::metadata::upload::{UploadCommand, UploadTarget};
 use protocol::metadata::{Command, QueryAnswer, RequestKey, RequestLife};
 use protocol::wire_error::Failure;
+
+const HOUR_MS: u64 = 3_600_000;
 
 fn ask(at: &str, base_version: Option<u64>, declared_bytes: Option<u64>, request: Option<RequestKey>) -> DriveAsk {
     DriveAsk::Upload {
@@ -113,4 +116,50 @@ fn a_repeat_under_a_request_id_is_let_in_until_its_row_is_gone() {
     bench.advance(3 * 3_600_000);
     assert_eq!(code(again(&bench)), "name_taken");
     bench.sound();
+}
+
+/// The row lives for as long as the id may come again, whenever in its life it came first.
+#[test]
+fn an_id_that_tells_its_hour_gets_the_first_answer_or_a_refusal_and_is_never_done_again() {
+    for life in [RequestLife::Hour, RequestLife::Day] {
+        for waited in [0, life.hours()] {
+            let mut bench = Bench::new(1 << 20);
+            bench.advance(HOUR_MS / 2 + u64::from(waited) * HOUR_MS);
+            let key = RequestKey {
+                made_hour: Some(0),
+                ..request_key(life)
+            };
+            let content = bench.content(&[row("a", 10)], &[row("a", 10)]);
+            let command = bench.commit_command("/f", None, content);
+            let again = |bench: &Bench| bench.ask(ask("/f", None, Some(10), Some(key)));
+            assert!(again(&bench).is_ok(), "{life:?} made {waited} hours before it is sent");
+            let first = bench.apply(Some(key), command.clone()).unwrap();
+            for hour in waited..=waited + life.hours() {
+                assert!(again(&bench).is_ok(), "{life:?} in hour {hour}");
+                assert_eq!(
+                    bench.apply(Some(key), command.clone()).unwrap(),
+                    first,
+                    "in hour {hour}"
+                );
+                bench.advance(HOUR_MS);
+            }
+            // Before and after the row is swept.
+            for operations in [1, 0] {
+                assert_eq!(code(again(&bench)), "outcome_unknown");
+                assert_eq!(code(bench.apply(Some(key), command.clone())), "outcome_unknown");
+                let drive = bench.drive;
+                let sweep = Command::Drive(DriveCommand::SweepRequests { drive });
+                assert_eq!(bench.sweep(sweep).unwrap().operations, operations);
+            }
+            let hour = waited + life.hours() + 1;
+            let (now, ahead) = (Some(hour), Some(hour + 1));
+            let other = |id, made_hour| RequestKey { id, made_hour, ..key };
+            let content = bench.content(&[row("b", 10)], &[row("b", 10)]);
+            let fresh = bench.commit_command("/f", None, content);
+            let refused = bench.apply(Some(other(3, ahead)), fresh.clone());
+            assert_eq!(code(refused), "outcome_unknown");
+            assert_eq!(code(bench.apply(Some(other(4, now)), fresh)), "name_taken");
+            bench.sound();
+        }
+    }
 }
