@@ -110,7 +110,7 @@ devices: build
 stale: build
 	$(CARGO) run --release --locked -p chaos --bin stale -- --holdfast $(HOLDFAST) $(ARGS)
 
-# Requests made up from the OpenAPI document to every operation, by schemathesis, which is installed beneath target/. About five minutes.
+# Requests made up from the OpenAPI document to every operation, by schemathesis, which is installed beneath target/. About six minutes.
 SCHEMATHESIS ?= schemathesis==4.32.5
 api-fuzz: build
 	@test -x target/api-fuzz/venv/bin/schemathesis || { python3 -m venv target/api-fuzz/venv && target/api-fuzz/venv/bin/pip install -q $(SCHEMATHESIS); }

@@ -91,7 +91,7 @@ pub const DYING_STRIPES: Definition = Definition::gauge(
 /// How long the oldest of them has waited.
 pub const OLDEST_WAITING_SECONDS: Definition = Definition::gauge(
     "metadata_oldest_waiting_seconds",
-    "For how long what is due first of sweeps and removals has been due, by the group's counter.",
+    "For how long the oldest sweep or removal that is due has waited for its end, by the group's counter.",
     &["group"],
 );
 

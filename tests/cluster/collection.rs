@@ -8,6 +8,7 @@ use crate::insider::Insider;
 use crate::world::{World, answer, noise};
 use api::upload::Uploaded;
 use bytes::Bytes;
+use client_sdk::client::Client;
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Body, Method, StatusCode};
 use std::convert::Infallible;
@@ -35,11 +36,14 @@ async fn purge(world: &World, file: &Uploaded) {
 }
 
 pub(crate) async fn purge_entry(world: &World, id: &str) {
+    purge_entry_as(world, &world.client, id).await;
+}
+
+/// The same as whoever `client` is signed in as.
+pub(crate) async fn purge_entry_as(world: &World, client: &Client, id: &str) {
     let path = format!("/api/v1/metadata/{id}?permanent=true");
-    assert_eq!(
-        world.call(Method::DELETE, &path, None).await.status,
-        StatusCode::NO_CONTENT
-    );
+    let gone = world.call_as(client, Method::DELETE, &path, None).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
 }
 
 /// Fragments that disks hold, and stripes that groups know.

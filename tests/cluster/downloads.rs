@@ -1,6 +1,6 @@
 //! Reading contents: ranges, conditions, and going on after a cut.
 
-use crate::world::{Answer, World, answer, noise};
+use crate::world::{ANSWER_DEADLINE, Answer, PASSWORD, World, answer, noise};
 use api::entry::Entry;
 use client_sdk::client::Target;
 use reqwest::{Method, StatusCode};
@@ -293,4 +293,31 @@ async fn every_form_of_a_download_gives_the_same_bytes_while_two_fragments_of_ea
     }
     assert!(world.metric("gateway_rebuilt_reads_total").await > 0.0);
     assert_eq!(world.metric("gateway_corrupt_fragments_total").await, 0.0);
+}
+
+/// It is longer than what sockets hold, so that it is still being sent.
+#[tokio::test]
+async fn a_download_is_broken_off_when_its_token_has_ended() {
+    let world = World::start().await;
+    let (ada, _) = world.user("ada", 1 << 30).await;
+    let bytes = noise(9, 48 << 20);
+    let length = bytes.len();
+    let file = ada.put(&Target::new_file("/large"), bytes.into()).await.unwrap().entry;
+    let path = format!("/api/v1/files/{}/content", file.id);
+    let request = ada.request(Method::GET, &path).timeout(ANSWER_DEADLINE);
+    let mut download = request.send().await.unwrap();
+    assert_eq!(download.status(), StatusCode::OK);
+    let mut read = download.chunk().await.unwrap().unwrap().len();
+    let change = json!({"old_password": PASSWORD, "new_password": "another horse battery"});
+    let changed = world
+        .call_as(&ada, Method::POST, "/api/v1/me/password", Some(&change))
+        .await;
+    assert_eq!(changed.status, StatusCode::NO_CONTENT);
+    let end = loop {
+        match download.chunk().await {
+            Ok(Some(chunk)) => read += chunk.len(),
+            end => break end,
+        }
+    };
+    assert!(end.is_err() && read < length, "{read} of {length} bytes came");
 }

@@ -17,6 +17,7 @@ mod child_processes;
 mod collection;
 mod conflicts;
 mod content_calls;
+mod content_counts;
 mod contract;
 mod copies;
 mod crashes;

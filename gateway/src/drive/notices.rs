@@ -2,7 +2,8 @@
 //!
 //! A poll enters itself before its scopes are compared, and what moves them from then on wakes it: nothing is lost between the two. A
 //! waiting poll is a row in an arena and a place beneath each of its scopes, and nothing else.
-//! Invariants: a scope's end never goes back; a poll behind its scope's end is woken; who waits is bounded, in all and for each user.
+//! Invariants: a scope's end never goes back; a poll behind its scope's end is woken; so is one whose user's tokens may have ended, from
+//! its `trust` on; who waits is bounded, in all and for each user.
 //! Not here: the calls that tell what moved (`watching`), what a poll answers (`poll`).
 
 use crate::codes;
@@ -13,7 +14,7 @@ use prometheus::{IntCounter, IntGauge};
 use protocol::metadata::drive::FeedPosition;
 use protocol::metadata::watch::MovedScope;
 use protocol::wire_error::Failure;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -68,10 +69,19 @@ struct Watched {
 struct Row {
     waker: Option<Waker>,
     is_woken: bool,
+    /// Whether its token may have ended since it was last trusted.
+    is_doubted: bool,
     /// When it was woken by what this gateway was told, on its clock; `None` where it came behind what was known before.
     woken_at: Option<Duration>,
     /// How many were woken with it.
     crowd: usize,
+}
+
+/// The polls of a user.
+struct Own {
+    /// That which is told of the user's tokens.
+    group: GroupId,
+    rows: BTreeSet<u32>,
 }
 
 #[derive(Default)]
@@ -80,7 +90,7 @@ struct Registry {
     groups: BTreeMap<GroupId, Watched>,
     arena: Vec<Row>,
     free: Vec<u32>,
-    users: BTreeMap<UserId, usize>,
+    users: BTreeMap<UserId, Own>,
 }
 
 /// All that wait at a gateway.
@@ -131,10 +141,14 @@ impl Notices {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a poll of `user` wait behind these places, each with its group.
+    /// Lets a poll of `user`, whose tokens are known to `home`, wait behind these places, each with its group.
     ///
     /// Errors: `too_busy`, `rate_exceeded`; nothing waits then.
-    pub fn enter(self: &Arc<Self>, user: UserId, places: &[(FeedPosition, GroupId)]) -> Result<Ticket, Failure> {
+    pub fn enter(
+        self: &Arc<Self>,
+        (user, home): (UserId, GroupId),
+        places: &[(FeedPosition, GroupId)],
+    ) -> Result<Ticket, Failure> {
         let mut registry = self.registry();
         let registry = &mut *registry;
         let waiting = registry.arena.len() - registry.free.len();
@@ -143,15 +157,21 @@ impl Notices {
                 codes::TOO_BUSY.because("as many polls wait as this gateway holds; try again, elsewhere if you can")
             );
         }
-        let own = registry.users.entry(user).or_default();
-        if *own >= self.limits.polls_per_user_max {
+        let count = registry.users.get(&user).map_or(0, |own| own.rows.len());
+        if count >= self.limits.polls_per_user_max {
             return Err(codes::RATE_EXCEEDED.because("as many polls of yours wait as one user may have; end some"));
         }
-        *own += 1;
         let row = registry.free.pop().unwrap_or_else(|| {
             registry.arena.push(Row::default());
             u32::try_from(registry.arena.len() - 1).unwrap_or(u32::MAX)
         });
+        let own = registry.users.entry(user).or_insert_with(|| Own {
+            group: home,
+            rows: BTreeSet::new(),
+        });
+        own.group = home;
+        own.rows.insert(row);
+        registry.watched(home);
         self.waiting.inc();
         for (place, group) in places {
             let scope = registry.scopes.entry(place.scope).or_insert_with(|| {
@@ -165,10 +185,7 @@ impl Notices {
             });
             scope.group = *group;
             scope.idle_since = None;
-            registry.groups.entry(*group).or_insert_with(|| Watched {
-                is_running: false,
-                covered: watch::Sender::new(false),
-            });
+            registry.watched(*group);
         }
         let ticket = Ticket {
             notices: Arc::clone(self),
@@ -201,6 +218,37 @@ impl Notices {
             }
             self.needed.notified().await;
         }
+    }
+
+    /// Tokens of these users may have ended: their polls are woken.
+    pub fn doubt(&self, users: &BTreeSet<UserId>) {
+        self.doubt_rows(|registry| {
+            let told = users.iter().filter_map(|user| registry.users.get(user));
+            told.flat_map(|own| &own.rows).copied().collect()
+        });
+    }
+
+    /// As `doubt`, of all whose tokens are known to `group`: what it would have told is lost.
+    pub fn doubt_all(&self, group: GroupId) {
+        self.doubt_rows(|registry| {
+            let told = registry.users.values().filter(|own| own.group == group);
+            told.flat_map(|own| &own.rows).copied().collect()
+        });
+    }
+
+    fn doubt_rows(&self, rows: impl FnOnce(&Registry) -> Vec<u32>) {
+        let mut wakers = Vec::new();
+        {
+            let mut registry = self.registry();
+            for row in rows(&registry) {
+                if let Some(row) = registry.arena.get_mut(row as usize) {
+                    row.is_doubted = true;
+                    wakers.extend(row.waker.take());
+                }
+            }
+        }
+        // Outside of the lock, as in `wake`.
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Everything that moves in `group` from now on will be told, or no longer.
@@ -281,7 +329,8 @@ impl Notices {
             now.saturating_sub(since) < LINGER
         });
         self.watched.sub((before - registry.scopes.len()) as i64);
-        let is_empty = registry.scopes.values().all(|scope| scope.group != group);
+        let is_empty = registry.scopes.values().all(|scope| scope.group != group)
+            && registry.users.values().all(|own| own.group != group);
         if is_empty {
             registry.groups.remove(&group);
         }
@@ -290,6 +339,23 @@ impl Notices {
 }
 
 impl Registry {
+    /// Has a group watched, if nobody does yet.
+    fn watched(&mut self, group: GroupId) {
+        self.groups.entry(group).or_insert_with(|| Watched {
+            is_running: false,
+            covered: watch::Sender::new(false),
+        });
+    }
+
+    /// What tells whether all that moves in the groups of a poll of `user` behind these scopes is told.
+    fn covers(&self, user: UserId, scopes: &[EntryId]) -> Vec<watch::Receiver<bool>> {
+        let own = self.users.get(&user).map(|own| own.group);
+        let scopes = scopes.iter().filter_map(|scope| self.scopes.get(scope));
+        let groups: BTreeSet<GroupId> = own.into_iter().chain(scopes.map(|scope| scope.group)).collect();
+        let watched = groups.iter().filter_map(|group| self.groups.get(group));
+        watched.map(|watched| watched.covered.subscribe()).collect()
+    }
+
     /// Puts a poll beneath its scopes; woken at once when one of them is further on.
     fn arm<'p>(&mut self, row: u32, places: impl Iterator<Item = &'p FeedPosition>) {
         let mut is_behind = false;
@@ -314,19 +380,25 @@ impl Ticket {
         self.notices.registry().scopes.get(&scope).and_then(|scope| scope.end)
     }
 
-    /// Returns once everything that moves in the groups of these scopes will be told. May be dropped midway.
+    /// Whether everything that moves in the groups of these scopes and of the user is told.
+    pub fn is_covered(&self) -> bool {
+        let covers = self.notices.registry().covers(self.user, &self.scopes);
+        covers.iter().all(|covered| *covered.borrow())
+    }
+
+    /// Returns once everything that moves in the groups of these scopes and of the user will be told. May be dropped midway.
     pub async fn covered(&self) {
-        for scope in &self.scopes {
-            let covered = {
-                let registry = self.notices.registry();
-                let group = registry.scopes.get(scope).map(|scope| scope.group);
-                let watched = group.and_then(|group| registry.groups.get(&group));
-                watched.map(|watched| watched.covered.subscribe())
-            };
-            if let Some(mut covered) = covered {
-                // An error says that nobody watches any more, which does not happen while a poll waits.
-                drop(covered.wait_for(|is_covered| *is_covered).await);
-            }
+        let covers = self.notices.registry().covers(self.user, &self.scopes);
+        for mut covered in covers {
+            // An error says that nobody watches any more, which does not happen while a poll waits.
+            drop(covered.wait_for(|is_covered| *is_covered).await);
+        }
+    }
+
+    /// The token is about to be looked at: what is told of it from now on wakes again.
+    pub fn trust(&self) {
+        if let Some(row) = self.notices.registry().arena.get_mut(self.row as usize) {
+            row.is_doubted = false;
         }
     }
 
@@ -335,7 +407,7 @@ impl Ticket {
         self.notices.registry().arm(self.row, places.iter());
     }
 
-    /// Returns once a scope went on. May be dropped midway.
+    /// Returns once a scope went on, or the token may have ended. May be dropped midway.
     pub async fn woken(&self) -> WakeUp {
         poll_fn(|context| self.poll_woken(context)).await
     }
@@ -345,7 +417,7 @@ impl Ticket {
         let Some(row) = registry.arena.get_mut(self.row as usize) else {
             return Poll::Pending;
         };
-        if row.is_woken {
+        if row.is_woken || row.is_doubted {
             let (crowd, at) = (row.crowd, row.woken_at);
             return Poll::Ready(WakeUp { crowd, at });
         }
@@ -370,8 +442,8 @@ impl Drop for Ticket {
             registry.free.push(self.row);
         }
         if let Some(own) = registry.users.get_mut(&self.user) {
-            *own -= 1;
-            if *own == 0 {
+            own.rows.remove(&self.row);
+            if own.rows.is_empty() {
                 registry.users.remove(&self.user);
             }
         }

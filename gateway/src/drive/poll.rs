@@ -2,7 +2,7 @@
 //!
 //! Subscribe, compare, wait. Where this gateway knows already that a scope stands where the cursor does, nobody is asked.
 //! Invariants: what is answered was read from the drive's group in the caller's name after the wake-up; a poll that was woken for
-//! nothing waits on.
+//! nothing waits on; who waits is woken when the token may have ended.
 //! Not here: how long is waited and whether the token still lives (`http::notify`), being told (`watching`).
 
 use crate::drive::feed::Read;
@@ -44,10 +44,11 @@ impl Core {
             let slot = place.scope.drive.slot();
             entered.push((*place, self.metadata.group_serving(slot, caller.trace).await?));
         }
-        let ticket = self.notices.enter(user, &entered)?;
+        let home = self.metadata.group_serving(user.slot(), caller.trace).await?;
+        let ticket = self.notices.enter((user, home), &entered)?;
         let stands = |place: &FeedPosition| ticket.end_of(place.scope) == Some((place.incarnation, place.sequence));
         Ok(Waiting {
-            is_uncompared: !places.iter().all(stands),
+            is_uncompared: !ticket.is_covered() || !places.iter().all(stands),
             places,
             ticket,
             crowd: 1,
@@ -93,7 +94,12 @@ impl Core {
 }
 
 impl Waiting {
-    /// Returns when there is something to look at. May be dropped midway.
+    /// The token is about to be looked at: what is told of it from now on wakes again.
+    pub fn trust(&self) {
+        self.ticket.trust();
+    }
+
+    /// Returns when there is something to look at, or the token may have ended. May be dropped midway.
     pub async fn woken(&mut self) {
         if self.is_uncompared {
             self.ticket.covered().await;

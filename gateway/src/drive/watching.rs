@@ -2,15 +2,19 @@
 //!
 //! Subscribe, compare, wait: the first call tells where the log stands, what is compared after it shows at least that, and each further
 //! call goes on from the index that the last one told. A replica that cannot go on from there says so, and all scopes are compared again.
-//! Invariants: between two calls nothing is missed, whichever replica is asked; a group without polls costs no call.
+//! Tokens that may have ended are told in the same way: what is remembered of them is forgotten, and their polls look again.
+//! Invariants: between two calls nothing is missed, whichever replica is asked; a group without polls costs no call; what was known of
+//! tokens before a group was watched without a gap is forgotten.
 //! Not here: who waits (`notices`), the call (`metadata_client/watching`).
 
 use crate::drive::Core;
 use crate::drive::metadata_client::unexpected;
-use model::id::{EntryId, GroupId};
+use model::id::{EntryId, GroupId, UserId};
 use protocol::metadata::query::ROWS_MAX;
+use protocol::metadata::watch::MovedScope;
 use protocol::metadata::{Query, QueryAnswer};
 use protocol::wire_error::Failure;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -67,9 +71,18 @@ impl Core {
     /// One call; the index to go on from.
     async fn watch_once(&self, group: GroupId, after: Option<u64>) -> Result<u64, Failure> {
         let told = self.metadata.watch_feed(group, after, WATCH_WAIT).await?;
+        if after.is_none() || !told.is_whole {
+            self.tokens.forget(|_, _| true);
+        }
         if after.is_some() && !told.is_whole {
             // Behind the call, so that it shows all that the call could not tell. Failing, the call is made again from where it was.
             self.compare(group, self.notices.scopes_of(group)).await?;
+            self.notices.doubt_all(group);
+        }
+        let ended: BTreeSet<UserId> = told.moved.iter().filter_map(MovedScope::user).collect();
+        if !ended.is_empty() {
+            self.tokens.forget(|_, facts| ended.contains(&facts.user.user));
+            self.notices.doubt(&ended);
         }
         if !told.moved.is_empty() {
             self.notices.moved(&told.moved, self.seams.clock.monotonic());

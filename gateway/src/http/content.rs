@@ -1,9 +1,10 @@
-//! `GET /api/v1/files/{id}/content`: bytes with ranges and conditions, streamed.
+//! `GET /api/v1/files/{id}/content`: bytes with ranges and conditions, streamed for as long as the token lives.
 
 use super::App;
-use super::extract::{Authenticated, Id, Query};
+use super::extract::{Authenticated, Id, Query, Token};
 use super::problem::HttpError;
 use super::range::{Wanted, names_strongly, names_weakly, wanted};
+use super::trace;
 use crate::admission::gate::Place;
 use crate::admission::places::Refusal;
 use crate::admission::{SHORT_BYTES_MAX, Who};
@@ -17,6 +18,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::{StreamExt, stream};
+use model::error_kind::ErrorKind;
 use protocol::metadata::query::Manifest;
 use protocol::wire_error::Failure;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ const CACHING: &str = "private, no-cache";
 pub async fn content(
     State(app): State<Arc<App>>,
     Authenticated(caller): Authenticated,
+    token: Token,
     method: Method,
     Id(id): Id,
     Query(query): Query<ContentQuery>,
@@ -89,13 +92,19 @@ pub async fn content(
         None => None,
     };
     let length = range.end - range.start;
-    *response.body_mut() = body(app.core.stream(caller, entry, manifest, range), length, place).await?;
+    let bits = app.core.stream(caller, entry, manifest, range);
+    *response.body_mut() = body((app, token), bits, length, place).await?;
     Ok(response)
 }
 
 /// Waits for the first bytes before the head goes out, so that what cannot be read at present is refused and not broken off.
 /// What is long holds a place for as long as it is being sent; what is short and comes in one piece needs no stream.
-async fn body(mut bits: Bits, length: u64, place: Option<Place>) -> Result<Body, Failure> {
+async fn body(
+    (app, token): (Arc<App>, Token),
+    mut bits: Bits,
+    length: u64,
+    place: Option<Place>,
+) -> Result<Body, Failure> {
     let first = bits.next().await.transpose()?.unwrap_or_default();
     if place.is_none() && first.len() as u64 == length {
         return Ok(Body::from(first));
@@ -106,6 +115,18 @@ async fn body(mut bits: Bits, length: u64, place: Option<Place>) -> Result<Body,
         piece
             .inspect_err(|failure| tracing::warn!(%failure, "download broken off"))
             .map_err(std::io::Error::other)
+    });
+    let trace = trace::current();
+    let rest = rest.then(move |piece| {
+        let app = Arc::clone(&app);
+        async move {
+            let piece = piece?;
+            // Remembered for a second. Whoever cannot be asked says nothing against it.
+            match app.core.token_facts(token.user, token.hash, trace).await {
+                Err(failure) if failure.kind == ErrorKind::Denied => Err(std::io::Error::other(failure)),
+                _ => Ok(piece),
+            }
+        }
     });
     Ok(Body::from_stream(
         stream::once(std::future::ready(Ok(first))).chain(rest),

@@ -4,7 +4,7 @@
 
 use super::App;
 use super::age_hour;
-use super::incoming::body_failure;
+use super::incoming::{LetIn, body_failure};
 use super::problem::HttpError;
 use super::trace;
 use crate::admission::ClientAddress;
@@ -32,7 +32,8 @@ impl FromRequestParts<Arc<App>> for Authenticated {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, HttpError> {
-        let Token { user, hash } = Token::from_request_parts(parts, app).await?;
+        let token = Token::from_request_parts(parts, app).await?;
+        let Token { user, hash } = token;
         let trace = trace::current();
         let facts = app.core.token_facts(user, hash, trace).await?;
         if facts.token_use != TokenUse::Access {
@@ -40,6 +41,9 @@ impl FromRequestParts<Arc<App>> for Authenticated {
         }
         app.admission.prove(hash, user);
         age_hour::note(user.slot());
+        if let Some(let_in) = parts.extensions.get::<LetIn>() {
+            let_in.by(token);
+        }
         Ok(Self(Caller {
             principal: facts.principal,
             home: facts.user.home,

@@ -2,11 +2,14 @@
 //!
 //! Invariants: a sender that falls silent in the middle of a body is given up after the patience of the configuration; time in which
 //! the gateway itself does not read is not held against the sender; a sender whose request is answered before its body was read is
-//! listened to for a little longer, since closing at once would reset the connection and lose the answer on its way.
+//! listened to for a little longer, since closing at once would reset the connection and lose the answer on its way; a body whose
+//! sender's token has ended ends too.
 //! Not here: how long a body may be (`extract`, `upload`), how long a head may take (`serve`).
 
 use super::App;
+use super::extract::Token;
 use super::problem::HttpError;
+use super::trace;
 use crate::codes;
 use axum::BoxError;
 use axum::body::{Body, HttpBody};
@@ -19,12 +22,17 @@ use daemon::clock::Clock;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
+use model::error_kind::ErrorKind;
 use protocol::wire_error::Failure;
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+/// How often it is looked whether the token of a body that lasts still lives. What is known of a token is a second old at most
+/// (`TOKEN_REMEMBERED`), so one that ended elsewhere counts for a second and this much.
+const TOKEN_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a refused sender is listened to: a guess, enough for an answer to reach it and for it to stop.
 const LINGER: Duration = Duration::from_secs(5);
@@ -34,32 +42,63 @@ const LINGER: Duration = Duration::from_secs(5);
 #[error("the body stopped coming")]
 struct Stalled;
 
+/// The token with which the request was begun has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Ended(Failure);
+
+/// By which token a request was let in, once it was: told by its route to its body. Nothing for one that needs no token.
+#[derive(Clone, Default)]
+pub struct LetIn(Arc<OnceLock<Token>>);
+
+impl LetIn {
+    /// By this one.
+    pub fn by(&self, token: Token) {
+        // The first is the one; a route reads its head once.
+        self.0.get_or_init(|| token);
+    }
+}
+
 /// Checks `Host` and guards the body.
 pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
         let failure = codes::BAD_HEADER.because("an HTTP/1.1 request has exactly one Host header");
         return HttpError::from(failure).into_response();
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     if body.is_end_stream() {
         return next.run(Request::from_parts(parts, body)).await;
     }
     let lingers = parts.version < Version::HTTP_2;
+    let let_in = LetIn::default();
+    parts.extensions.insert(let_in.clone());
+    let clock = Arc::clone(&app.core.seams.clock);
     let guarded = Guarded {
         lingers: Lingering::of(lingers, &parts.headers),
         body: Some(body),
         patience: app.core.limits.body_patience,
-        clock: Arc::clone(&app.core.seams.clock),
         silent_since: None,
         nap: None,
+        lasting: Lasting {
+            let_in,
+            looked_at: clock.monotonic(),
+            look: None,
+            trace: trace::current(),
+            app,
+        },
+        has_ended: false,
+        clock,
     };
     next.run(Request::from_parts(parts, Body::new(guarded))).await
 }
 
-/// What an error of a body means: `body_stalled`, else `body_cut`.
+/// What an error of a body means: `body_stalled`, why the token has ended, else `body_cut`.
 pub fn body_failure(error: &(dyn Error + 'static)) -> Failure {
     let mut cause = Some(error);
     while let Some(error) = cause {
+        if let Some(Ended(failure)) = error.downcast_ref::<Ended>() {
+            return failure.clone();
+        }
         if error.is::<Stalled>() {
             return codes::BODY_STALLED.failure();
         }
@@ -89,12 +128,54 @@ impl Lingering {
     }
 }
 
+/// Whether the token of a body that lasts still lives.
+struct Lasting {
+    let_in: LetIn,
+    looked_at: Duration,
+    /// Answers why the token has ended, if it has.
+    look: Option<BoxFuture<'static, Option<Failure>>>,
+    trace: u128,
+    app: Arc<App>,
+}
+
+impl Lasting {
+    /// When it is looked again; `None` where there is no token.
+    fn next_look(&self, now: Duration) -> Option<Duration> {
+        self.let_in.0.get()?;
+        let since = if self.look.is_some() { now } else { self.looked_at };
+        Some(since + TOKEN_LOOK_EVERY)
+    }
+
+    /// Ready with the reason once the token has ended. Whoever cannot be asked says nothing against it: what the body is for is
+    /// commanded in the end, and refused then.
+    fn poll_ended(&mut self, now: Duration, context: &mut Context<'_>) -> Poll<Failure> {
+        if let (Some(due), Some(token)) = (self.next_look(now), self.let_in.0.get())
+            && due <= now
+        {
+            let (app, token, trace) = (Arc::clone(&self.app), *token, self.trace);
+            self.look = Some(Box::pin(async move {
+                let facts = app.core.token_facts(token.user, token.hash, trace).await;
+                facts.err().filter(|failure| failure.kind == ErrorKind::Denied)
+            }));
+        }
+        let Some(look) = self.look.as_mut() else {
+            return Poll::Pending;
+        };
+        let ended = ready!(look.as_mut().poll(context));
+        (self.look, self.looked_at) = (None, now);
+        ended.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
 struct Guarded {
     /// `None` when it has ended, well or badly.
     body: Option<Body>,
     lingers: Lingering,
     patience: Duration,
     clock: Arc<dyn Clock>,
+    lasting: Lasting,
+    /// Whether the token has: the body is only lingered over.
+    has_ended: bool,
     /// Since when we wait for the sender; `None` while it is not its turn.
     silent_since: Option<Duration>,
     /// One sleep for many chunks: it is begun anew only when it is over.
@@ -102,20 +183,24 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// Ready once the sender was silent for the whole patience.
-    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the sender was silent for the whole patience, or its token has ended.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<BoxError> {
         loop {
             let now = self.clock.monotonic();
-            let since = *self.silent_since.get_or_insert(now);
+            let end = *self.silent_since.get_or_insert(now) + self.patience;
+            if now >= end {
+                return Poll::Ready(Stalled.into());
+            }
+            if let Poll::Ready(failure) = self.lasting.poll_ended(now, context) {
+                return Poll::Ready(Ended(failure).into());
+            }
             let nap = self.nap.get_or_insert_with(|| {
-                let (clock, left) = (Arc::clone(&self.clock), (since + self.patience).saturating_sub(now));
+                let until = self.lasting.next_look(now).map_or(end, |look| look.min(end));
+                let (clock, left) = (Arc::clone(&self.clock), until.saturating_sub(now));
                 Box::pin(async move { clock.sleep(left).await })
             });
             ready!(nap.as_mut().poll(context));
             self.nap = None;
-            if self.clock.monotonic() >= since + self.patience {
-                return Poll::Ready(());
-            }
         }
     }
 }
@@ -126,7 +211,7 @@ impl HttpBody for Guarded {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let Some(body) = this.body.as_mut() else {
+        let Some(body) = this.body.as_mut().filter(|_| !this.has_ended) else {
             return Poll::Ready(None);
         };
         if this.lingers == Lingering::OnceBegun {
@@ -135,6 +220,11 @@ impl HttpBody for Guarded {
         match Pin::new(body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.silent_since = None;
+                // Also of a sender that is never silent.
+                if let Poll::Ready(failure) = this.lasting.poll_ended(this.clock.monotonic(), context) {
+                    this.has_ended = true;
+                    return Poll::Ready(Some(Err(Ended(failure).into())));
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
@@ -146,15 +236,19 @@ impl HttpBody for Guarded {
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Pending => {
-                ready!(this.poll_silence(context));
-                this.body = None;
-                Poll::Ready(Some(Err(Stalled.into())))
+                let error = ready!(this.poll_silence(context));
+                if error.is::<Ended>() {
+                    this.has_ended = true;
+                } else {
+                    this.body = None;
+                }
+                Poll::Ready(Some(Err(error)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.has_ended || self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

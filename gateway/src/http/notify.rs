@@ -1,8 +1,8 @@
 //! `/api/v1/notifications/poll`, also as `/api/v1/events`: one request that waits for the next change.
 //!
 //! Invariants: a place among the requests that are worked on is held until the poll waits; who is woken is never sent away, since
-//! thousands may be woken together, and takes a turn instead; a token that
-//! has ended is told nothing any more; a gateway that stops answers at once that nothing changed.
+//! thousands may be woken together, and takes a turn instead; a poll ends when its token has: it looks again when the token's group says
+//! that it may have ended, and when its time is over; a gateway that stops answers at once that nothing changed.
 //! Not here: who is woken by what (`drive::poll`, `drive::notices`).
 
 use super::App;
@@ -22,6 +22,7 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::HeaderValue;
 use axum::http::request::Parts;
 use model::limits::{POLL_WAIT, POLL_WAIT_MAX, POLL_WAIT_MIN};
+use model::time::WallTime;
 use protocol::wire_error::Failure;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -137,6 +138,14 @@ fn end_of(begun: Duration, wait: Duration) -> Duration {
     }
 }
 
+/// When a token's time is over, on a clock that shows `now` while the wall's shows `wall`. On multiples of `ENDS_EVERY` as well.
+fn life_of(expires_at: WallTime, now: Duration, wall: WallTime) -> Duration {
+    let left = Duration::from_millis(expires_at.0.saturating_sub(wall.0));
+    let steps = now.saturating_add(left).as_nanos().div_ceil(ENDS_EVERY.as_nanos());
+    // What does not fit lies decades ahead.
+    ENDS_EVERY.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+}
+
 async fn answer(
     app: &Arc<App>,
     entered: Entered,
@@ -177,30 +186,49 @@ async fn until(
     awaited: &Awaited,
 ) -> Result<Option<Read>, Failure> {
     let clock = &app.core.seams.clock;
+    // What was told of the token before the poll had entered, nobody tells it again.
+    let mut life = Box::pin(life(app, caller, token, waiting)).await?;
     loop {
         let begun = clock.monotonic();
-        let left = end.saturating_sub(begun);
+        let is_last = end <= life;
+        let left = end.min(life).saturating_sub(begun);
         awaited.begin();
-        let is_woken = tokio::select! {
-            () = waiting.woken() => true,
-            () = clock.sleep(left) => false,
-            () = app.shutdown.requested() => false,
+        let is_over = tokio::select! {
+            () = waiting.woken() => false,
+            () = clock.sleep(left) => is_last,
+            () = app.shutdown.requested() => true,
         };
         awaited.end(clock.monotonic().saturating_sub(begun));
-        if !is_woken {
+        if is_over {
             return Ok(None);
         }
-        if let Some(read) = Box::pin(look(app, caller, token, waiting)).await? {
-            return Ok(Some(read));
+        let (read, lives) = Box::pin(look(app, caller, token, waiting)).await?;
+        if read.is_some() {
+            return Ok(read);
         }
+        life = lives;
     }
 }
 
-/// Looks whether the token still lives and what has come.
-async fn look(app: &Arc<App>, caller: &Caller, token: Token, waiting: &mut Waiting) -> Result<Option<Read>, Failure> {
+/// Looks whether the token still lives and what has come. Answers until when the token lives with it.
+async fn look(
+    app: &Arc<App>,
+    caller: &Caller,
+    token: Token,
+    waiting: &mut Waiting,
+) -> Result<(Option<Read>, Duration), Failure> {
     let _turn = app.core.notices.turn().await;
-    app.core.token_facts(token.user, token.hash, caller.trace).await?;
-    app.core.look(caller, waiting).await
+    let life = life(app, caller, token, waiting).await?;
+    Ok((app.core.look(caller, waiting).await?, life))
+}
+
+/// Until when the token lives, which it does.
+async fn life(app: &Arc<App>, caller: &Caller, token: Token, waiting: &Waiting) -> Result<Duration, Failure> {
+    // Before the look: what ends it behind it wakes again.
+    waiting.trust();
+    let facts = app.core.token_facts(token.user, token.hash, caller.trace).await?;
+    let clock = &app.core.seams.clock;
+    Ok(life_of(facts.expires_at, clock.monotonic(), clock.wall()))
 }
 
 fn told(app: &App, caller: &Caller, waiting: &Waiting, read: Option<Read>) -> PollAnswer {
@@ -231,8 +259,9 @@ fn told(app: &App, caller: &Caller, waiting: &Waiting, read: Option<Read>) -> Po
 
 #[cfg(test)]
 mod tests {
-    use super::{ENDS_EVERY, LATE_PARTS, end_of, wait};
+    use super::{ENDS_EVERY, LATE_PARTS, end_of, life_of, wait};
     use axum::http::HeaderValue;
+    use model::time::WallTime;
     use proptest::prelude::proptest;
     use std::time::Duration;
 
@@ -265,6 +294,16 @@ mod tests {
             let lasts = end_of(begun, wait) - begun;
             assert!(lasts >= wait && lasts - wait < ENDS_EVERY.min(wait / LATE_PARTS), "{lasts:?}");
         }
+    }
+
+    #[test]
+    fn a_tokens_time_is_over_when_it_has_expired_and_hardly_later() {
+        let (now, wall) = (Duration::from_millis(10_100), WallTime(1_000_000));
+        let life = |expires_ms| life_of(WallTime(expires_ms), now, wall);
+        assert_eq!(life(1_000_000 + 5_000), Duration::from_millis(15_250));
+        assert_eq!(life(1_000_000 + 4_900), Duration::from_millis(15_000));
+        assert_eq!(life(7), Duration::from_millis(10_250), "it is over already");
+        assert!(life(u64::MAX) > now + Duration::from_secs(1 << 29));
     }
 
     #[test]

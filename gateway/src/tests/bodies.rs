@@ -44,6 +44,48 @@ async fn a_sender_that_falls_silent_is_refused_wherever_it_stopped() {
     assert!(!world.commands().contains(&"CommitUpload"));
 }
 
+/// What is known of a token is a second old at most; a little later the upload has ended, silent or not.
+#[tokio::test]
+async fn an_upload_ends_soon_after_the_revocation_of_its_token() {
+    let world = World::start().await;
+    let content = noise(3, 20 * MIB);
+    for is_silent in [true, false] {
+        let token = world.token_for(Duration::from_secs(3600)).await;
+        let mut sender = Line::open(world.address()).await;
+        let length = content.len();
+        let head = format!(
+            "{LINE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let sessions = |commands: &[&str], name| commands.iter().filter(|command| **command == name).count();
+        let appended = sessions(&world.commands(), "AppendRows");
+        sender.send(&[head.as_bytes(), &content[..18 * MIB]].concat()).await;
+        world
+            .until(|commands| sessions(commands, "AppendRows") > appended)
+            .await;
+        // As long as it lives the upload goes on, whatever the clock says.
+        world.clock.advance(Duration::from_secs(2));
+        sender.send(&content[18 * MIB..18 * MIB + 1000]).await;
+        world.revoke(&token);
+        if !is_silent {
+            for at in 0..12 {
+                world.clock.advance(Duration::from_millis(125));
+                let from = 18 * MIB + 1000 * (at + 1);
+                sender.send_what_goes(&content[from..from + 1000]).await;
+            }
+        }
+        // Who talks has moved the clock already.
+        let span = Duration::from_millis(if is_silent { 1500 } else { 0 });
+        let answer = world.within(span, sender.some()).await;
+        Reply::read(&answer).refused(401, "token_unknown");
+        let ended = usize::from(!is_silent) + 1;
+        world
+            .until(|commands| sessions(commands, "AbortSession") == ended)
+            .await;
+        assert!(!world.has("/f").await);
+        assert_eq!(world.usage().await.charged_bytes, 0);
+    }
+}
+
 #[tokio::test]
 async fn a_form_and_a_json_body_that_stall_are_refused_too() {
     let world = World::start().await;

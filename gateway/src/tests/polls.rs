@@ -6,10 +6,17 @@ use crate::config::{AdmissionLimits, Limits};
 use crate::drive::notices::PollLimits;
 use crate::metrics;
 use api::change::{ChangeKind, ChangesPage, PollAnswer};
-use futures_util::future::join_all;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::limits::POLL_WAIT_MAX;
 use protocol::frame::Method;
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 const FOLDER: &str = "POST /api/v1/metadata";
 
@@ -53,16 +60,6 @@ pub(super) async fn shown(world: &World, line: &str) {
     };
     let waited = tokio::time::timeout(super::world::DEADLINE, wait).await;
     waited.unwrap_or_else(|_| panic!("`{line}` never comes"));
-}
-
-/// What polls asked of the metadata process between two looks.
-fn asked_since(world: &World, before: usize) -> Vec<Method> {
-    let asked = world.asked().split_off(before);
-    // What every gateway asks by itself, whoever is there.
-    asked
-        .into_iter()
-        .filter(|method| *method != Method::MetadataStatus)
-        .collect()
 }
 
 /// shows: US-3.3 side=wakes scale=1/6
@@ -132,11 +129,84 @@ async fn a_poll_that_nothing_wakes_says_so_when_its_time_is_over() {
     assert!(took >= Duration::from_secs(5), "{took:?}");
 }
 
-/// Subscribe, compare, wait: once they wait, they cost a call for their group now and then, however many they are.
+/// Subscribe, compare, wait: once they wait, they cost a call for their group now and then, however many they are. Of a connection there
+/// are as many streams as a gateway allows.
 ///
 /// shows: D-2.9 scale=1/2
 #[tokio::test]
 async fn a_thousand_idle_polls_cause_few_messages() {
+    const CONNECTIONS: usize = 5;
+    const STREAMS: usize = 200;
+    let world = World::start().await;
+    let start = changes(&world, "").await;
+    // Compares, so that all others know at once that they have to wait.
+    let silent = told(&world.while_time_passes(poll(&world, &start.cursor, 1)).await);
+    assert!(!silent.changes);
+    let (mut answers, mut polls) = (JoinSet::new(), 0);
+    for _ in 0..CONNECTIONS {
+        let socket = TcpStream::connect(world.address()).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        for _ in 0..STREAMS {
+            answers.spawn(poll_by_stream(sender.clone(), &world, &start.cursor));
+            polls += 1;
+            // No more at once than a user may have in service.
+            if polls % 20 == 0 {
+                waiting(&world, polls).await;
+            }
+        }
+    }
+    assert_eq!(polls, 1000);
+    let before = world.asked().len();
+    for _ in 0..600 {
+        world.clock.advance(Duration::from_millis(100));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(answers.try_join_next().is_none(), "a poll was answered without news");
+    // Those of the gateway itself too, which looks for the cluster each 5 s and has these without polls.
+    let asked = world.asked().split_off(before);
+    let of_polls = asked.iter().filter(|method| **method == Method::WatchFeed).count();
+    assert!((1..=10).contains(&of_polls), "{of_polls} calls in a minute");
+    let known = [Method::WatchFeed, Method::Query, Method::MetadataStatus];
+    assert!(asked.iter().all(|method| known.contains(method)), "{asked:?}");
+    assert!(asked.len() <= 60 * 5, "{} messages in a minute: {asked:?}", asked.len());
+    waiting(&world, 1000).await;
+    make(&world, "/a").await;
+    for answer in world.while_time_passes(answers.join_all()).await {
+        assert!(answer.changes && answer.events.len() == 1, "{answer:?}");
+        assert!(answer.backoff.is_some_and(|backoff| (1..=60).contains(&backoff)));
+    }
+}
+
+/// A poll of eight minutes; its answer.
+fn poll_by_stream(
+    mut sender: http2::SendRequest<Empty<Bytes>>,
+    world: &World,
+    cursor: &str,
+) -> BoxFuture<'static, PollAnswer> {
+    let address = world.address();
+    let uri = format!("http://{address}/api/v1/notifications/poll?cursor={cursor}&timeout=480");
+    let request = Request::get(uri)
+        .header("host", address.to_string())
+        .header("authorization", format!("Bearer {}", world.token))
+        .body(Empty::new())
+        .unwrap();
+    Box::pin(async move {
+        sender.ready().await.unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap()
+    })
+}
+
+#[tokio::test]
+async fn a_thousand_polls_that_are_woken_together_are_told_by_one_question() {
     let world = World::start().await;
     let core = world.core();
     let start = changes(&world, "").await;
@@ -148,36 +218,16 @@ async fn a_thousand_idle_polls_cause_few_messages() {
         poll.woken().await;
         assert!(core.look(&world.caller, poll).await.unwrap().is_none());
     }
-    let before = world.asked().len();
-    let mut woken = Box::pin(join_all(polls.iter_mut().map(|poll| poll.woken())));
-    for _ in 0..600 {
-        world.clock.advance(Duration::from_millis(100));
-        assert!(futures_util::poll!(&mut woken).is_pending());
-        for _ in 0..20 {
-            tokio::task::yield_now().await;
-        }
-    }
-    let asked = asked_since(&world, before);
-    let of_polls = asked.iter().filter(|method| **method == Method::WatchFeed).count();
-    assert!((1..=10).contains(&of_polls), "{of_polls} calls in a minute");
-    assert!(
-        asked
-            .iter()
-            .all(|method| *method == Method::WatchFeed || *method == Method::Query),
-        "{asked:?}"
-    );
-    // Those of the gateway itself, which looks for the cluster each 5 s, are no more without polls.
-    assert!(asked.len() <= 60 * 5, "{} messages in a minute", asked.len());
+    let woken = join_all(polls.iter_mut().map(|poll| poll.woken()));
     make(&world, "/a").await;
     world.while_time_passes(woken).await;
-    // All of them are told by one question.
     let before = world.asked().len();
     for poll in &mut polls {
         let read = core.look(&world.caller, poll).await.unwrap().unwrap();
         assert_eq!(read.told.len(), 1);
         assert!(poll.backoff_s(core).is_some_and(|backoff| (1..=60).contains(&backoff)));
     }
-    let asked = asked_since(&world, before);
+    let asked = world.asked().split_off(before);
     assert!(asked.len() <= 10, "{asked:?}");
 }
 
@@ -279,6 +329,67 @@ async fn a_token_that_ended_while_its_poll_waited_is_told_nothing() {
     let (reply, ()) = world.while_time_passes(work).await;
     let problem = reply.refused(401, "token_expired");
     assert!(!problem.detail.contains("secret"));
+}
+
+/// A poll of the bearer of `token`, of eight minutes.
+async fn poll_with(world: &World, token: &str) -> Reply {
+    let cursor = changes(world, "").await.cursor;
+    let line = format!("GET /api/v1/events?cursor={cursor}&timeout=480 HTTP/1.1");
+    let head = format!("{line}\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
+    super::wire::exchange(world.address(), head.as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_poll_ends_within_a_second_of_the_revocation_of_its_token() {
+    let world = World::start().await;
+    // The second is told when nothing is new to this gateway any more.
+    for _ in 0..2 {
+        let token = world.token_for(Duration::from_secs(3600)).await;
+        let mut reply = Box::pin(poll_with(&world, &token));
+        tokio::select! {
+            reply = &mut reply => panic!("{reply:?}"),
+            () = waiting(&world, 1) => {}
+        }
+        let other = world.token_for(Duration::from_secs(3600)).await;
+        world.revoke(&other);
+        world.revoke(&token);
+        world
+            .within(Duration::from_secs(1), &mut reply)
+            .await
+            .refused(401, "token_unknown");
+    }
+}
+
+/// Another token of the same user is no reason: the poll looks and waits on.
+#[tokio::test]
+async fn a_poll_waits_on_when_another_token_ends_and_when_what_was_told_is_lost() {
+    let world = World::start().await;
+    let token = world.token_for(Duration::from_secs(3600)).await;
+    let mut reply = Box::pin(poll_with(&world, &token));
+    tokio::select! {
+        reply = &mut reply => panic!("{reply:?}"),
+        () = waiting(&world, 1) => {}
+    }
+    let other = world.token_for(Duration::from_secs(3600)).await;
+    world.revoke(&other);
+    world.feed().jumped(world.feed().index() + 10);
+    for _ in 0..20 {
+        world.clock.advance(Duration::from_millis(100));
+        let waits_on = tokio::time::timeout(Duration::from_millis(2), &mut reply).await;
+        assert!(waits_on.is_err(), "{waits_on:?}");
+    }
+    // And is still told of its own, also when it is not told so in so many words.
+    world.revoke_unheard(&token);
+    world.feed().jumped(world.feed().index() + 10);
+    world.while_time_passes(reply).await.refused(401, "token_unknown");
+}
+
+#[tokio::test]
+async fn a_poll_ends_when_its_token_expires_though_nothing_happens() {
+    let world = World::start().await;
+    let token = world.token_for(Duration::from_secs(30)).await;
+    let reply = world.while_time_passes(poll_with(&world, &token)).await;
+    reply.refused(401, "token_expired");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use protocol::wire_error::Failure;
 use rpc::transport::Handler;
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, RwLock};
 
@@ -52,6 +52,8 @@ pub(super) struct Replica {
     pub(super) gate: RwLock<()>,
     /// What the group of drives tells of feeds that go on.
     pub(super) feed: FeedWatch,
+    /// Whether it tells of nothing.
+    pub(super) is_mute: AtomicBool,
     pub(super) asked: Mutex<Vec<Method>>,
     applied: AtomicU64,
     clock: ManualClock,
@@ -66,6 +68,7 @@ impl Replica {
             opening: Notify::new(),
             gate: RwLock::new(()),
             feed: FeedWatch::new(0),
+            is_mute: AtomicBool::new(false),
             asked: Mutex::default(),
             applied: AtomicU64::new(0),
             clock,
@@ -87,14 +90,22 @@ impl Replica {
         reply
     }
 
-    /// Tells where the feed of the last command's drive stands.
+    /// Tells where the feed of the last command's drive stands, and whose tokens it may have ended.
     fn tell(&self, commands: &[Command]) {
-        let Some(command @ (Command::Drive(_) | Command::Upload(_))) = commands.last() else {
+        if self.is_mute.load(Ordering::Relaxed) {
             return;
-        };
-        let drive = match command {
-            Command::Drive(command) => command.drive(),
-            Command::Upload(command) => command.drive(),
+        }
+        let drive = match commands.last() {
+            Some(Command::Drive(command)) => command.drive(),
+            Some(Command::Upload(command)) => command.drive(),
+            Some(Command::User(command)) => {
+                let index = self.feed.index() + 1;
+                let ended = command.ends_tokens_of();
+                let told = ended.map(|user| MovedScope::of_tokens(user, index));
+                self.feed.moves(index, told.into_iter().collect());
+                self.feed.written(index);
+                return;
+            }
             _ => return,
         };
         let query = encode(&Query::FeedEnds(vec![drive.root()])).unwrap();

@@ -31,7 +31,7 @@ use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::Command;
 use protocol::metadata::query::Usage;
 use protocol::metadata::upload::UploadCommand;
-use protocol::metadata::user::NewToken;
+use protocol::metadata::user::{NewToken, UserCommand};
 use protocol::node::{StoreAnswer, StoreFragment, Stored};
 use protocol::wire_error::Failure;
 use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
@@ -39,6 +39,7 @@ use rpc::transport::{Handler, Peer};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::RwLockWriteGuard;
@@ -233,6 +234,23 @@ impl World {
         }
     }
 
+    /// What `work` gives, while the clock is moved on in small steps, and in all by no more than `span`.
+    pub(super) async fn within<T>(&self, span: Duration, work: impl Future<Output = T>) -> T {
+        const STEP: Duration = Duration::from_millis(100);
+        tokio::pin!(work);
+        let mut left = span;
+        while !left.is_zero() {
+            if let Ok(done) = tokio::time::timeout(Duration::from_millis(2), &mut work).await {
+                return done;
+            }
+            let step = left.min(STEP);
+            self.clock.advance(step);
+            left -= step;
+        }
+        let done = tokio::time::timeout(DEADLINE, work).await;
+        done.unwrap_or_else(|_| panic!("it takes longer than {span:?}"))
+    }
+
     /// Upload commands so far, by name.
     pub(super) fn commands(&self) -> Vec<&'static str> {
         let commands = self.replica.commands.lock().unwrap();
@@ -291,6 +309,20 @@ impl World {
     /// A token of the user that lives `life` from now on.
     pub(super) async fn token_for(&self, life: Duration) -> String {
         issue(self.core(), &self.caller, &Random::system(), life).await
+    }
+
+    /// Ends a token, as by another gateway.
+    pub(super) fn revoke(&self, token: &str) {
+        let (user, hash) = token::read(token).unwrap();
+        let revoke = UserCommand::RevokeToken { user, hash };
+        self.replica.command(GroupId(1), Command::User(revoke));
+    }
+
+    /// As `revoke`, of which nobody is told.
+    pub(super) fn revoke_unheard(&self, token: &str) {
+        self.replica.is_mute.store(true, Ordering::Relaxed);
+        self.revoke(token);
+        self.replica.is_mute.store(false, Ordering::Relaxed);
     }
 }
 

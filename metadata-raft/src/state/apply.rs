@@ -36,7 +36,7 @@ use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{Change, KvError};
 use model::authorize::{Action, Principal};
-use model::id::{CONTROL_GROUP, DriveId, Slot};
+use model::id::{CONTROL_GROUP, DriveId, Slot, UserId};
 use model::limits::COMMAND_BYTES_MAX;
 use protocol::codes;
 use protocol::frame;
@@ -53,8 +53,29 @@ pub(crate) struct Applied {
     pub(crate) reply: Bytes,
     /// Whether the queue of waiting work got a row.
     pub(crate) enters_work: bool,
-    /// Scopes whose feeds went on.
+    /// Scopes whose feeds went on, and users of whom tokens may have ended.
     pub(crate) moved: Vec<MovedScope>,
+}
+
+/// What running a command gave.
+struct Ran {
+    reply: Reply<CommandAnswer>,
+    /// The drive that it touches.
+    drive: Option<DriveId>,
+    /// Of whom it may end tokens.
+    ended: Option<UserId>,
+}
+
+impl Ran {
+    /// A command of a group as a whole, or a refused one.
+    fn alone(result: Result<CommandAnswer, Failure>) -> Self {
+        let reply = Reply { time: None, result };
+        Self {
+            reply,
+            drive: None,
+            ended: None,
+        }
+    }
 }
 
 impl State {
@@ -77,12 +98,9 @@ impl State {
         envelope: &[u8],
     ) -> Result<Applied, KvError> {
         let mut own = Overlay::new(&*tx);
-        let (reply, drive) = match self.run(&mut own, times, envelope) {
+        let Ran { reply, drive, ended } = match self.run(&mut own, times, envelope) {
             Ok(ran) => ran,
-            Err(Stop::Refused(failure)) => {
-                let result = Err(*failure);
-                (Reply { time: None, result }, None)
-            }
+            Err(Stop::Refused(failure)) => Ran::alone(Err(*failure)),
             Err(Stop::Store(error)) => return Err(error),
         };
         let changes = if reply.result.is_ok() {
@@ -101,6 +119,8 @@ impl State {
                 moved.extend(feed::moved(key, value)?);
             }
         }
+        let ended = ended.filter(|_| reply.result.is_ok());
+        moved.extend(ended.map(|user| MovedScope::of_tokens(user, index)));
         tx.absorb(changes);
         let reply = Reply {
             result: reply.result.map_err(|failure| at_index(failure, index)),
@@ -113,13 +133,8 @@ impl State {
         })
     }
 
-    /// Also answers which drive the command touches, when it succeeds.
-    fn run(
-        &self,
-        tx: &mut Overlay<'_>,
-        times: &mut Times,
-        envelope: &[u8],
-    ) -> Outcome<(Reply<CommandAnswer>, Option<DriveId>)> {
+    /// What is answered beside the reply holds when the command succeeds.
+    fn run(&self, tx: &mut Overlay<'_>, times: &mut Times, envelope: &[u8]) -> Outcome<Ran> {
         if envelope.len() > COMMAND_BYTES_MAX {
             return Err((&codes::COMMAND_TOO_LARGE).into());
         }
@@ -135,8 +150,7 @@ impl State {
                 Command::Group(command) => age::apply(tx, command).map(|()| CommandAnswer::Done)?,
                 _ => return Err(Failure::bug("a command has no slot").into()),
             };
-            let result = Ok(answer);
-            return Ok((Reply { time: None, result }, None));
+            return Ok(Ran::alone(Ok(answer)));
         };
         let now = times.now(&*tx, slot, envelope.wall)?;
         let drive = touched::drive_of(&*tx, &envelope.command)?;
@@ -146,7 +160,15 @@ impl State {
             Err(Stop::Store(error)) => return Err(Stop::Store(error)),
         };
         let time = Some(now.time);
-        Ok((Reply { time, result }, drive))
+        let ended = match &envelope.command {
+            Command::User(command) => command.ends_tokens_of(),
+            _ => None,
+        };
+        Ok(Ran {
+            reply: Reply { time, result },
+            drive,
+            ended,
+        })
     }
 }
 

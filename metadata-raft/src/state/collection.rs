@@ -57,7 +57,7 @@ pub(crate) fn note_idle(tx: &mut Overlay<'_>, drive: DriveId, block: BlockId, si
 /// Has the oldest blocks die early where more waits than the quota would let live.
 pub(crate) fn note_excess(tx: &mut Overlay<'_>, drive: DriveId) -> Outcome<()> {
     if has_excess(&*tx, drive)? {
-        waiting::note(tx, Work::of(drive, Sweep::Blocks), AT_ONCE)?;
+        waiting::note_now(tx, Work::of(drive, Sweep::Blocks))?;
     }
     Ok(())
 }
@@ -111,10 +111,21 @@ pub(crate) fn is_closed(kv: &dyn KvRead, stripe: StripeId) -> Outcome<bool> {
     Ok(closes_at(kv, stripe)? <= age::counter_ms(kv)?)
 }
 
-/// Queues a stripe that has no living byte.
+/// Queues a stripe that has no living byte. Its row tells since when it could be removed where that is later than its epoch's end.
 pub(crate) fn queue(tx: &mut Overlay<'_>, profile: ProfileId, id: StripeId) -> Outcome<()> {
     let at = closes_at(&*tx, id)?;
-    tx.put(keys::removable(at, profile, id), Bytes::new());
+    let key = keys::removable(at, profile, id);
+    if tx.get(&key)?.is_some() {
+        // Queued anew by `waiting::fill`: it has waited since before.
+        return Ok(());
+    }
+    let now_ms = age::counter_ms(&*tx)?;
+    let since = if now_ms > at {
+        Bytes::copy_from_slice(&now_ms.to_be_bytes())
+    } else {
+        Bytes::new()
+    };
+    tx.put(key, since);
     Ok(())
 }
 
@@ -268,17 +279,21 @@ pub(crate) fn orphans(kv: &dyn KvRead, stripes: &[(ProfileId, StripeId)]) -> Out
     Ok(orphans)
 }
 
-/// How long the oldest stripe that could be removed has waited for it, and the oldest work of the sweeper, in milliseconds.
+/// How long the oldest work of the sweeper has been due, or a stripe that could be removed has waited for it if that is longer, in
+/// milliseconds by the group's counter. Of stripes, those count that come next.
 pub(crate) fn oldest_waiting_ms(kv: &dyn KvRead) -> Outcome<u64> {
     let now_ms = age::counter_ms(kv)?;
-    let mut oldest = 0;
-    for table in [keys::REMOVABLE, keys::DUE] {
-        let first = waiting::first(kv, &Key::of_group(table).done(), &[])?;
-        // What is due at once stands at zero and tells nothing of when it came.
-        let due_ms = first
-            .map(|key| keys::u64_at(&key, TABLE_PREFIX_BYTES))
-            .filter(|due_ms| *due_ms > 0);
-        oldest = due_ms.map_or(oldest, |due_ms| now_ms.saturating_sub(due_ms).max(oldest));
+    let mut oldest = waiting::oldest_ms(kv)?;
+    let removable = Scan::prefix(&Key::of_group(keys::REMOVABLE).done(), COLLECTION_STRIPES_MAX);
+    for (key, since) in kv.scan(&removable)? {
+        let closed_ms = keys::u64_at(&key, TABLE_PREFIX_BYTES);
+        if closed_ms > now_ms {
+            break;
+        }
+        let since_ms = since
+            .first_chunk::<8>()
+            .map_or(closed_ms, |bytes| u64::from_be_bytes(*bytes));
+        oldest = oldest.max(now_ms.saturating_sub(since_ms));
     }
     Ok(oldest)
 }

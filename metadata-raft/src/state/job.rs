@@ -77,7 +77,7 @@ pub(crate) fn is_known(kv: &dyn KvRead, drive: DriveId, job: u64) -> Outcome<boo
 
 fn begin(tx: &mut Overlay<'_>, drive: DriveId, job: u64, kind: JobKind) -> Outcome<()> {
     require(!is_known(&*tx, drive, job)?, &codes::ID_TAKEN)?;
-    waiting::note(tx, Work::job(drive, job), AT_ONCE)?;
+    waiting::note_now(tx, Work::job(drive, job))?;
     save(tx, keys::job(drive, job), &JobRecord { kind, operations: 0 })
 }
 

@@ -158,7 +158,7 @@ pub(crate) fn release(tx: &mut Overlay<'_>, drive: DriveId, digest: Digest) -> O
     count_held(tx, drive, bytes, 0)?;
     if count == 0 {
         tx.put(release_key(drive, digest), Bytes::new());
-        waiting::note(tx, Work::of(drive, Sweep::Pages), AT_ONCE)?;
+        waiting::note_now(tx, Work::of(drive, Sweep::Pages))?;
     }
     save(tx, count_key(drive, digest), &count)
 }

@@ -116,7 +116,7 @@ fn take_out(tx: &mut Overlay<'_>, drive: DriveId, entry: u64, record: &VersionRe
     tx.delete(keys::version(drive, entry, record.number));
     if record.pages.len() > PAGES_AT_ONCE {
         save(tx, keys::dropped_version(drive, entry, record.number), record)?;
-        waiting::note(tx, Work::of(drive, Sweep::Dropped), AT_ONCE)?;
+        waiting::note_now(tx, Work::of(drive, Sweep::Dropped))?;
         return Ok(1);
     }
     for page in &record.pages {

@@ -209,7 +209,7 @@ fn make_room(tx: &mut Overlay<'_>, drive: DriveId) -> Outcome<()> {
         tx.delete(oldest);
         tx.delete(keys::rewind(drive, job));
         tx.put(keys::rewind_end(drive, AT_ONCE.0, job), Bytes::new());
-        waiting::note(tx, Work::of(drive, Sweep::Rewinds), AT_ONCE)?;
+        waiting::note_now(tx, Work::of(drive, Sweep::Rewinds))?;
     }
     Ok(())
 }

@@ -90,7 +90,10 @@ fn replace(
         }
         if old.living_bytes == 0 {
             tx.delete(keys::stripe_dying(profile, id));
-            collection::unqueue(tx, profile, id)?;
+            // What stays dead goes on waiting since when it did.
+            if new.is_none_or(|new| new.living_bytes > 0) {
+                collection::unqueue(tx, profile, id)?;
+            }
         }
         if repacking::is_thin(old) {
             repacking::unqueue(tx, profile, id)?;

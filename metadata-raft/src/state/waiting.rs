@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use std::ops::Bound;
 use std::time::Duration;
 
-/// Due at once: before every age.
+/// Due at once: before every age. Who comes now stands in the queue at the age of now (`note_now`), so that the oldest comes first and
+/// tells for how long it has waited; what an earlier release left stands here until its next sweep.
 pub(crate) const AT_ONCE: Age = Age(0);
 const HOUR_MS: u64 = 3_600_000;
 /// Of the feed's marks.
@@ -185,15 +186,30 @@ pub(crate) fn note(tx: &mut Overlay<'_>, work: Work, due: Age) -> Outcome<()> {
     save(tx, work.waiting_key(), &WaitingRecord { due, after })
 }
 
+/// Notes that work is due at once, unless it is noted already.
+pub(crate) fn note_now(tx: &mut Overlay<'_>, work: Work) -> Outcome<()> {
+    let now = age::of_slot(&*tx, work.drive.slot())?;
+    note(tx, work, now)
+}
+
 /// Where the next sweep begins.
 pub(crate) fn after(kv: &dyn KvRead, work: Work) -> Outcome<Bytes> {
     Ok(get(kv, work)?.map(|known| known.after).unwrap_or_default())
 }
 
-/// Notes what a sweep has left: when the rest is due and where to go on, or nothing.
+/// Notes what a sweep has left: when the rest is due and where to go on, or nothing. A rest that is due at once goes on waiting since
+/// when it did.
 pub(crate) fn settle(tx: &mut Overlay<'_>, work: Work, rest: Option<(Age, Bytes)>) -> Outcome<()> {
     let known = get(&*tx, work)?;
-    let wanted = rest.map(|(due, after)| WaitingRecord { due, after });
+    let wanted = match rest {
+        Some((AT_ONCE, after)) => {
+            let now = age::of_slot(&*tx, work.drive.slot())?;
+            let since = known.as_ref().map(|known| known.due).filter(|due| *due != AT_ONCE);
+            let due = since.map_or(now, |since| since.min(now));
+            Some(WaitingRecord { due, after })
+        }
+        rest => rest.map(|(due, after)| WaitingRecord { due, after }),
+    };
     if known == wanted {
         return Ok(());
     }
@@ -242,6 +258,18 @@ pub(crate) struct Queue {
     pub(crate) next_in: Option<Duration>,
 }
 
+/// The group's counter at which the work of a key of the queue is due.
+pub(crate) fn due_ms(key: &[u8]) -> u64 {
+    keys::u64_at(key, collection::TABLE_PREFIX_BYTES)
+}
+
+/// For how long the first of the queue has been due, in milliseconds; zero when nothing is.
+pub(crate) fn oldest_ms(kv: &dyn KvRead) -> Outcome<u64> {
+    let now_ms = age::counter_ms(kv)?;
+    let first = first(kv, &Key::of_group(keys::DUE).done(), &[])?;
+    Ok(first.map_or(0, |key| now_ms.saturating_sub(due_ms(&key))))
+}
+
 /// At most `rows_max` pieces of work that are due, behind a key of an earlier answer.
 pub(crate) fn queue(kv: &dyn KvRead, after: Option<&Bytes>, rows_max: usize) -> Outcome<Queue> {
     let mut scan = Scan::prefix(&Key::of_group(keys::DUE).done(), rows_max.saturating_add(1));
@@ -251,7 +279,7 @@ pub(crate) fn queue(kv: &dyn KvRead, after: Option<&Bytes>, rows_max: usize) -> 
     let now_ms = age::counter_ms(kv)?;
     let mut due = Vec::new();
     for (key, _) in kv.scan(&scan)? {
-        let at_ms = keys::u64_at(&key, 3);
+        let at_ms = due_ms(&key);
         if at_ms > now_ms {
             let next_in = Some(Duration::from_millis(at_ms - now_ms));
             return Ok(Queue { due, next_in });

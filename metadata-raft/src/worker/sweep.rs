@@ -13,6 +13,7 @@
 use super::{WorkError, command};
 use crate::group::{Group, GroupError};
 use crate::metrics;
+use crate::state::age;
 use crate::state::store::Stop;
 use crate::state::waiting::{self, Queue, Sweep, Work};
 use async_trait::async_trait;
@@ -54,6 +55,8 @@ pub struct SweepWorker {
     round: VecDeque<Work>,
     /// Where this turn goes on behind the round; `None` at its end.
     behind: Option<Bytes>,
+    /// The group's counter when this turn began: what comes later waits for the next one, so that what went on waiting comes again.
+    turn_ms: u64,
     /// The last entry applied that this worker knows of.
     seen: Option<u64>,
 }
@@ -69,14 +72,17 @@ impl SweepWorker {
             metrics,
             round: VecDeque::new(),
             behind: None,
+            turn_ms: 0,
             seen: None,
         }
     }
 
-    /// Reads the state as it is here: a row too old is refused by the state, a row too new wakes this worker when it comes.
-    async fn look(&self) -> Result<Queue, WorkError> {
+    /// Reads the state as it is here: a row too old is refused by the state, a row too new wakes this worker when it comes. Answers the
+    /// group's counter with it.
+    async fn look(&self) -> Result<(u64, Queue), WorkError> {
         let (group, behind) = (Arc::clone(&self.group), self.behind.clone());
-        let read = move || group.read(|kv| waiting::queue(kv, behind.as_ref(), ROUND));
+        let read =
+            move || group.read(|kv| Ok::<_, Stop>((age::counter_ms(kv)?, waiting::queue(kv, behind.as_ref(), ROUND)?)));
         let read = daemon::blocking::run(read).await.map_err(|panic| GroupError::Bug {
             group: self.id,
             detail: panic.to_string(),
@@ -152,7 +158,11 @@ impl Worker for SweepWorker {
         }
         if self.round.is_empty() {
             let is_turn_begun = self.behind.is_some();
-            let queue = self.look().await?;
+            let (now_ms, mut queue) = self.look().await?;
+            if !is_turn_begun {
+                self.turn_ms = now_ms;
+            }
+            queue.due.retain(|(key, _)| waiting::due_ms(key) <= self.turn_ms);
             let is_whole = queue.due.len() < ROUND;
             self.behind = queue.due.last().filter(|_| !is_whole).map(|(key, _)| key.clone());
             self.round = queue.due.into_iter().map(|(_, work)| work).collect();

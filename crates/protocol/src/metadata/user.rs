@@ -161,6 +161,27 @@ impl UserCommand {
             | Self::DeleteUser { user, .. } => user.slot(),
         }
     }
+
+    /// The user of whom it may end tokens that something which lasts was begun with, for whoever keeps that going. A refresh token, which
+    /// `RotateTokens` ends, begins nothing.
+    #[must_use]
+    pub fn ends_tokens_of(&self) -> Option<UserId> {
+        match self {
+            Self::PatchUser {
+                user,
+                is_disabled,
+                password_hash,
+                ..
+            } => (*is_disabled == Some(true) || password_hash.is_some()).then_some(*user),
+            Self::RevokeDevice { user, .. } | Self::RevokeToken { user, .. } | Self::DeleteUser { user, .. } => {
+                Some(*user)
+            }
+            Self::CreateUser { .. }
+            | Self::RegisterDevice { .. }
+            | Self::IssueTokens { .. }
+            | Self::RotateTokens { .. } => None,
+        }
+    }
 }
 
 /// A user as the group answers it, without the password's hash.

@@ -1,10 +1,11 @@
 //! Waiting for changes: one standing call of a gateway to a replica of a group tells which feeds have gone on.
 //!
 //! The caller names the log index up to which it knows everything, and is answered every scope that a later entry moved: so nothing is
-//! missed between two calls, nor between two replicas, since an index means the same at each.
+//! missed between two calls, nor between two replicas, since an index means the same at each. Tokens that may have ended are told in the
+//! same way, under an entry that no drive has.
 //! Not here: the changes themselves (`query::DriveAsk::Feed`), whom they concern (the gateway).
 
-use model::id::{EntryId, GroupId};
+use model::id::{DriveId, EntryId, GroupId, UserId};
 use serde::{Deserialize, Serialize};
 
 /// Message of `Method::WatchFeed`.
@@ -29,7 +30,10 @@ pub struct WatchAnswer {
     pub moved: Vec<MovedScope>,
 }
 
-/// A scope whose feed went on.
+/// Entries count from 1.
+const NO_ENTRY: u64 = 0;
+
+/// A scope whose feed went on, or a user of whom tokens may have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovedScope {
     /// Its entry.
@@ -38,11 +42,29 @@ pub struct MovedScope {
     pub sequence: u64,
 }
 
+impl MovedScope {
+    /// Entry `index` of the log may have ended tokens of `user`.
+    #[must_use]
+    pub fn of_tokens(user: UserId, index: u64) -> Self {
+        let scope = EntryId {
+            drive: DriveId(user.0),
+            number: NO_ENTRY,
+        };
+        Self { scope, sequence: index }
+    }
+
+    /// The user of whom tokens may have ended, when it tells of that.
+    #[must_use]
+    pub fn user(&self) -> Option<UserId> {
+        (self.scope.number == NO_ENTRY).then_some(UserId(self.scope.drive.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{MovedScope, WatchAnswer, WatchRequest};
     use crate::frame::{decode, encode};
-    use model::id::{DriveId, GroupId};
+    use model::id::{DriveId, GroupId, UserId};
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -70,5 +92,17 @@ mod tests {
         let bytes = encode(&answer).unwrap();
         assert_eq!(hex(&bytes), "ad020101070109");
         assert_eq!(decode::<WatchAnswer>(&bytes).unwrap(), answer);
+    }
+
+    #[test]
+    fn ended_tokens_are_told_as_a_scope_that_no_drive_has() {
+        let ended = MovedScope::of_tokens(UserId(7), 9);
+        assert_eq!(ended.user(), Some(UserId(7)));
+        assert_eq!(hex(&encode(&ended).unwrap()), "070009");
+        let moved = MovedScope {
+            scope: DriveId(7).root(),
+            sequence: 9,
+        };
+        assert_eq!(moved.user(), None);
     }
 }

@@ -1,9 +1,10 @@
 //! The queue's part of the check: everything that waits is looked up in its own tables and must be covered; nothing else may be queued.
 
 use super::{Complaints, expect};
+use crate::state::age;
 use crate::state::keys::{self, Key};
 use crate::state::store::Outcome;
-use crate::state::waiting::{self, Sweep, WaitingRecord, Work};
+use crate::state::waiting::{self, AT_ONCE, Sweep, WaitingRecord, Work};
 use bytes::Bytes;
 use kv::seam::{KvRead, Scan};
 use model::id::{DriveId, Slot};
@@ -28,8 +29,11 @@ pub(super) fn check_slot(
         return Ok(());
     }
     let wanted = wanted(kv, slot)?;
+    let now = age::of_slot(kv, slot)?;
     for (work, due) in &wanted {
-        let is_covered = rows.get(work).is_some_and(|row| row.due <= *due);
+        // Due at once is due by now, and no later.
+        let by = if *due == AT_ONCE { now } else { *due };
+        let is_covered = rows.get(work).is_some_and(|row| row.due <= by);
         expect(complaints, is_covered, || {
             format!("{work:?} is due at {due:?} and not waited for")
         });

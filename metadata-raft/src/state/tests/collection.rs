@@ -95,11 +95,17 @@ fn put_and_purge(bench: &mut Bench, at: &str, rows: &[BlockRow]) -> StripeId {
     stripe
 }
 
-/// Leaves a lease and a disk that must be told of a removed stripe.
-pub(super) fn furnish(bench: &mut Bench) {
+/// Leaves a stripe that died later than its epoch was closed; its id.
+pub(super) fn furnish_late(bench: &mut Bench) -> StripeId {
     let stripe = put_and_purge(bench, "/gone", &[row("gone", 10)]);
     bench.advance(GRACE_MS);
     sweep_blocks(bench);
+    stripe
+}
+
+/// Leaves a lease and a disk that must be told of a removed stripe.
+pub(super) fn furnish(bench: &mut Bench) {
+    let stripe = furnish_late(bench);
     take_lease(bench, 1, 2).unwrap();
     forget(bench, 2, &[(stripe, vec![DiskId(7)])]).unwrap();
 }
@@ -405,6 +411,89 @@ fn what_an_earlier_release_left_idle_or_dying_is_queued() {
     let removable = collection(&bench).removable;
     assert!(removable.iter().any(|facts| facts.id == dying));
     assert!(collection::oldest_waiting_ms(&bench.kv).unwrap() > 0);
+}
+
+fn oldest_ms(bench: &Bench) -> u64 {
+    collection::oldest_waiting_ms(&bench.kv).unwrap()
+}
+
+#[test]
+fn a_reaper_and_a_job_that_stand_still_are_told_of() {
+    let mut bench = Bench::new(1 << 30);
+    bench.advance(500);
+    let a = bench.mkdir("/a").unwrap();
+    bench.mkdir("/a/b").unwrap();
+    let f = bench.put("/f", None, &[row("x", 10)]).unwrap().view.entry.id;
+    let g = bench.put("/g", None, &[row("y", 10)]).unwrap().view.entry.id;
+    assert_eq!(oldest_ms(&bench), 0, "nothing is due");
+    bench.purge(f).unwrap();
+    bench.advance(5_000);
+    assert_eq!(oldest_ms(&bench), 5_000, "pages wait for the reaper");
+    // What comes later hides nothing, and is no older than it is.
+    let job = bench.purge(a).unwrap().job.unwrap();
+    bench.purge(g).unwrap();
+    bench.advance(2_000);
+    assert_eq!(oldest_ms(&bench), 7_000);
+    bench.reap();
+    assert_eq!(oldest_ms(&bench), 2_000, "the job");
+    bench.finish_job(job);
+    assert_eq!(oldest_ms(&bench), 0);
+    bench.sound();
+}
+
+#[test]
+fn a_job_is_as_old_as_it_is_while_it_goes_on() {
+    let mut bench = Bench::new(1 << 30);
+    bench.advance(500);
+    let a = bench.mkdir("/a").unwrap();
+    for at in 0..100 {
+        bench.mkdir(&format!("/a/{at}")).unwrap();
+    }
+    let job = bench.purge(a).unwrap().job.unwrap();
+    bench.advance(3_000);
+    let drive = bench.drive;
+    let one = Command::Drive(DriveCommand::SweepJob { drive, job });
+    assert!(!bench.sweep(one).unwrap().is_done);
+    bench.sound();
+    bench.advance(4_000);
+    assert_eq!(oldest_ms(&bench), 7_000);
+    bench.finish_job(job);
+    assert_eq!(oldest_ms(&bench), 0);
+    bench.sound();
+}
+
+#[test]
+fn what_is_due_later_counts_from_then_and_not_from_when_it_was_noted() {
+    let mut bench = Bench::new(1 << 30);
+    put_and_purge(&mut bench, "/f", &[row("a", 10)]);
+    bench.advance(GRACE_MS);
+    assert_eq!(oldest_ms(&bench), 0);
+    bench.advance(9_000);
+    assert_eq!(oldest_ms(&bench), 9_000, "the block's grace is over so long");
+    // Its stripe's epoch was closed long before, and it died now.
+    sweep_blocks(&mut bench);
+    assert_eq!(oldest_ms(&bench), 0);
+    bench.advance(4_000);
+    assert_eq!(oldest_ms(&bench), 4_000);
+    // Entered anew, as by a shorter grace, it is no younger.
+    bench.group(GroupCommand::Configure(settings(20_000)));
+    bench.advance(1_000);
+    assert_eq!(oldest_ms(&bench), 5_000);
+    bench.sound();
+}
+
+#[test]
+fn a_stripe_that_died_before_its_epoch_was_closed_waits_from_then() {
+    let mut bench = Bench::new(1 << 30);
+    bench.group(GroupCommand::Configure(settings(1_000)));
+    put_and_purge(&mut bench, "/f", &[row("a", 10)]);
+    bench.advance(1_000);
+    sweep_blocks(&mut bench);
+    bench.advance(CLOSED_MS - 1_000);
+    assert_eq!((collection(&bench).removable.len(), oldest_ms(&bench)), (1, 0));
+    bench.advance(6_000);
+    assert_eq!(oldest_ms(&bench), 6_000);
+    bench.sound();
 }
 
 /// More than two commands may queue, in each of two slots.

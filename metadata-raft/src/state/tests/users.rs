@@ -1,13 +1,17 @@
 //! Users, devices and tokens.
 
 use super::{Bench, code, row, username};
+use crate::state::age::Times;
+use kv::overlay::Overlay;
 use model::authorize::Principal;
 use model::id::{DeviceId, DriveId, UserId};
 use model::time::WallTime;
+use protocol::frame;
 use protocol::metadata::drive::DriveCommand;
 use protocol::metadata::query::{DriveAsk, UserQuery};
 use protocol::metadata::user::{NewDrive, NewToken, TokenFacts, TokenHash, UserCommand};
-use protocol::metadata::{Command, Query, QueryAnswer};
+use protocol::metadata::watch::MovedScope;
+use protocol::metadata::{Command, Envelope, Query, QueryAnswer};
 use protocol::wire_error::Failure;
 
 fn token(bench: &Bench, secret: u8, now: u64) -> Result<TokenFacts, Failure> {
@@ -156,6 +160,65 @@ fn a_revoked_device_and_another_password_end_tokens_at_once() {
     assert_eq!(code(bench.put("/f", None, &[row("a", 6)])), "quota_exceeded");
     bench.put("/f", None, &[row("a", 5)]).unwrap();
     bench.sound();
+}
+
+/// Who is told of when this command is applied, which is then forgotten.
+fn told_of(bench: &Bench, command: Command) -> Vec<Option<UserId>> {
+    let envelope = Envelope {
+        request_id: None,
+        wall: WallTime(bench.wall),
+        command,
+    };
+    let bytes = frame::encode(&envelope).unwrap();
+    let mut tx = Overlay::new(&bench.kv);
+    let applied = bench.state.apply_noting(&mut tx, &mut Times::default(), 77, &bytes);
+    applied.unwrap().moved.iter().map(MovedScope::user).collect()
+}
+
+#[test]
+fn whoever_waits_is_told_of_what_may_end_a_users_tokens_and_of_nothing_else() {
+    let mut bench = Bench::new(1 << 30);
+    furnish(&mut bench);
+    let (user, owner, admin) = (bench.owner.user, bench.owner, admin(&bench));
+    let device = DeviceId::new(user.slot(), 3);
+    let patch = |principal, quota_bytes, is_disabled, password: Option<&str>| {
+        let password_hash = password.map(str::to_owned);
+        UserCommand::PatchUser {
+            principal,
+            user,
+            quota_bytes,
+            is_disabled,
+            password_hash,
+        }
+    };
+    let hash = TokenHash([9; 32]);
+    let ends = [
+        UserCommand::RevokeToken { user, hash },
+        UserCommand::RevokeDevice { user, device },
+        patch(owner, None, None, Some("other")),
+        patch(admin, None, Some(true), None),
+        UserCommand::DeleteUser { principal: admin, user },
+    ];
+    for command in ends {
+        let told = told_of(&bench, Command::User(command.clone()));
+        assert!(told.contains(&Some(user)), "{command:?}");
+    }
+    let leaves = [
+        patch(admin, Some(7), Some(false), None),
+        // Refused: nobody deletes the own account.
+        UserCommand::DeleteUser { principal: owner, user },
+        UserCommand::IssueTokens {
+            user,
+            device: None,
+            access: new(7, u64::MAX),
+            refresh: None,
+            scope: String::new(),
+        },
+    ];
+    for command in leaves {
+        let told = told_of(&bench, Command::User(command.clone()));
+        assert!(told.is_empty(), "{command:?}");
+    }
 }
 
 fn delete(bench: &Bench) -> Command {
