@@ -76,11 +76,16 @@ crowd: build
 polls: build
 	$(CARGO) run --release --locked -p chaos --bin polls -- --holdfast $(HOLDFAST) $(ARGS)
 
-.PHONY: install-snapshot purge long-upload devices links
+.PHONY: install-snapshot purge long-upload bad-line notify-stopped singly devices links
 
 # US-1.2 at its full scale: one upload of 10 GiB, cut at twenty places while three gateways die. Some minutes and twenty gigabytes of disk.
 long-upload: build
 	HOLDFAST_UPLOAD=10240x20x3 $(CARGO) test --release --locked --test cluster -- --nocapture an_upload_goes_on_after_every_cut
+
+# QAS-003 at its full scale: one upload of 10 GiB through a line with rounds of 300 ms that loses one segment of twenty and is reset
+# twenty times. Half an hour and twenty gigabytes of disk.
+bad-line: build
+	HOLDFAST_BAD_LINE=10240x20 $(CARGO) test --release --locked --test cluster -- --nocapture an_upload_goes_through_a_slow_line
 
 # A replica that was away for a million entries is sent a snapshot under load, killed midway, and goes on. Some minutes and some
 # gigabytes of disk; ARGS=n for fewer entries.
@@ -96,6 +101,10 @@ purge: tools
 # The followers of tests/cluster at their full scale: 100 drives, 10 followers each, 10,000 commits, and kills. About ten minutes.
 followers: build
 	HOLDFAST_FOLLOWERS=100x10x10000 $(CARGO) test --release --locked --test cluster -- --nocapture no_follower_misses_a_change
+
+# D-2.4: commits with every process that notifies running and with all of them dead, in six pairs of turns. About six minutes.
+notify-stopped: build
+	$(CARGO) run --release --locked -p chaos --bin notify-stopped -- --holdfast $(HOLDFAST) $(ARGS)
 
 # NF-net at its full scale: single transfers over links of 1 Gbit/s, and of 100 Mbit/s with 50 ms each way. About two minutes and four
 # gigabytes of disk.
@@ -146,8 +155,8 @@ WORLDS ?= 200
 collection:
 	$(MAKE) sim KIND=collection SEEDS=$(WORLDS) OPERATIONS=5000 ARGS="--steps $$(($(WORLDS) * 5000))"
 
-# SC-in-3 and N12 at their full scale: a million children in one folder, then ten minutes at rest beside 150,000 files. About
-# seventeen minutes and four gigabytes of disk.
+# SC-in-3, N5 and N12 at their full scale: a million children in one folder, a folder of ten thousand files, then ten minutes at rest
+# beside 150,000 files. About seventeen minutes and four gigabytes of disk.
 wide-folder: build
 	$(CARGO) run --release --locked -p chaos --bin wide-folder -- --holdfast $(HOLDFAST) $(ARGS)
 
@@ -155,7 +164,7 @@ wide-folder: build
 wide-folder-10m: build
 	$(CARGO) run --release --locked -p chaos --bin wide-folder -- --holdfast $(HOLDFAST) --children 10000000 $(ARGS)
 
-# N6 at its full scale: ten thousand files overwritten and rewound. About a minute.
+# N6 at its full scale: ten thousand files of all sizes overwritten and rewound. About two minutes and a gigabyte of disk.
 rewind: build
 	$(CARGO) run --release --locked -p chaos --bin rewind -- --holdfast $(HOLDFAST) $(ARGS)
 
@@ -164,10 +173,15 @@ largest-file: build
 	$(CARGO) run --release --locked -p chaos --bin largest-file -- --holdfast $(HOLDFAST) $(ARGS)
 
 # What delta sync asks of the wire, and batches and repeated contents of the disks, each held against its figure. Some minutes for each
-# of the seven parts and 20 GB of disk, of which ARGS="--largest 1073741824 --files 100000" takes most away; ARGS="--only lists,growth" for
-# some of lists, single-byte, growth, compression, twice, batches and largest.
+# of the nine parts and 20 GB of disk, of which ARGS="--largest 1073741824 --files 100000" takes most away; ARGS="--only lists,growth" for
+# some of lists, single-byte, growth, compression, twice, batches, largest, singly and mix.
 delta: build
 	$(CARGO) run --release --locked -p chaos --bin delta -- --holdfast $(HOLDFAST) $(ARGS)
+
+# N9 at a tenth of its scale: 100,000 files of 4 KiB put one by one, and packed once they have lain still. About fifteen minutes and four
+# gigabytes of disk; ARGS="--singly 1000000" for all of them, in two hours.
+singly: build
+	$(CARGO) run --release --locked -p chaos --bin delta -- --holdfast $(HOLDFAST) --only singly $(ARGS)
 
 # Clients that others wrote (tuspy, Google's for python) upload 1 GiB each across cuts and deaths of gateways. About five minutes, 10 GiB of
 # disk, and the machine's registry of Python packages. ARGS="--bytes 268435456" for less.

@@ -10,7 +10,7 @@
 
 mod beside;
 mod bound;
-mod calls;
+pub(crate) mod calls;
 mod cores;
 mod figure;
 mod file_batches;
@@ -20,7 +20,7 @@ mod limit;
 mod load;
 mod machine;
 mod metadata;
-mod mix;
+pub(crate) mod mix;
 mod network;
 pub mod profile;
 mod read_pairs;

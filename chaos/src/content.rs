@@ -39,6 +39,16 @@ impl SeededContent {
         Some(part.freeze())
     }
 
+    /// All that is left in one piece; for contents of some megabytes.
+    #[must_use]
+    pub fn whole(mut self) -> Bytes {
+        let mut whole = BytesMut::new();
+        while let Some(part) = self.next_part() {
+            whole.extend_from_slice(&part);
+        }
+        whole.freeze()
+    }
+
     /// BLAKE3 of all that is left.
     #[must_use]
     pub fn digest(mut self) -> blake3::Hash {

@@ -12,8 +12,10 @@ mod finding;
 mod growth;
 mod largest;
 mod lists;
+mod mix;
 mod patched;
 mod single_byte;
+mod singly;
 mod stored;
 mod twice;
 mod wire;
@@ -49,6 +51,10 @@ enum Part {
     Batches,
     /// The commit of the largest file.
     Largest,
+    /// Many small files one by one.
+    Singly,
+    /// Few large files and many small ones.
+    Mix,
 }
 
 /// Arguments.
@@ -81,6 +87,9 @@ pub struct Arguments {
     /// Small files, in batches of a thousand.
     #[arg(long, default_value_t = batches::FILES)]
     files: usize,
+    /// Small files that are put one by one and packed afterwards; a million take two hours.
+    #[arg(long, default_value_t = singly::FILES)]
+    singly: usize,
     /// Length of the largest file; takes half as much again on the disk.
     #[arg(long, default_value_t = LARGEST_BYTES, value_parser = clap::value_parser!(u64).range(1 << 20..=LARGEST_BYTES))]
     largest: u64,
@@ -103,6 +112,7 @@ struct Report {
     sizes_mb: Vec<u64>,
     seeds: u64,
     files: usize,
+    singly: usize,
     largest_bytes: u64,
     findings: Vec<Finding>,
     /// Parts that came to no end, and why.
@@ -144,6 +154,7 @@ pub async fn run() -> anyhow::Result<()> {
         sizes_mb: arguments.sizes.clone(),
         seeds: arguments.seeds,
         files: arguments.files,
+        singly: arguments.singly,
         largest_bytes: arguments.largest,
         findings,
         failures,
@@ -159,8 +170,11 @@ pub async fn run() -> anyhow::Result<()> {
 }
 
 async fn measure(part: Part, arguments: &Arguments) -> anyhow::Result<Vec<Finding>> {
+    let epoch_ms = singly::epoch_ms(arguments.singly).to_string();
+    let of_singly = ["--birth-epoch-ms", epoch_ms.as_str()];
     let options: &[&str] = match part {
         Part::Twice => &twice::OPTIONS,
+        Part::Singly => &of_singly,
         _ => &["--processes"],
     };
     let data_dir = arguments.data_dir.join(format!("{part:?}"));
@@ -180,6 +194,8 @@ async fn at(cluster: &DevCluster, part: Part, arguments: &Arguments) -> anyhow::
         Part::Twice => twice::measure(cluster, seed).await,
         Part::Batches => batches::measure(cluster, arguments.files).await,
         Part::Largest => largest::measure(cluster, arguments.largest, seed).await,
+        Part::Singly => singly::measure(cluster, arguments.singly).await,
+        Part::Mix => mix::measure(cluster, seed).await,
     }
 }
 
@@ -202,6 +218,7 @@ fn less_than_asked(arguments: &Arguments, parts: &[Part]) -> Option<String> {
         ),
         (Part::Batches, arguments.files >= batches::FILES),
         (Part::Largest, arguments.largest >= LARGEST_BYTES),
+        (Part::Singly, arguments.singly >= batches::FILES),
     ];
     let missing = Part::value_variants().iter().filter(|part| !parts.contains(part));
     let small = whole
@@ -228,14 +245,19 @@ mod tests {
     #[test]
     fn a_run_that_leaves_parts_out_or_makes_them_smaller_says_so() {
         let all = Part::value_variants();
-        check(&[], all, None);
-        check(&["--files", "10000"], all, Some("Batches"));
-        check(&["--sizes", "10,1000", "--edits", "3"], all, Some("SingleByte, Growth"));
-        check(&["--largest", "1073741824"], &all[..6], Some("Largest"));
+        check(&["--singly", "1000000"], all, None);
+        check(&[], all, Some("Singly"));
+        check(&["--files", "10000"], all, Some("Batches, Singly"));
+        check(
+            &["--sizes", "10,1000", "--edits", "3"],
+            all,
+            Some("SingleByte, Growth, Singly"),
+        );
+        check(&["--largest", "1073741824"], &all[..6], Some("Largest, Singly, Mix"));
         check(
             &["--seeds", "1"],
             &[Part::Growth],
-            Some("Lists, SingleByte, Compression, Twice, Batches, Largest, Growth"),
+            Some("Lists, SingleByte, Compression, Twice, Batches, Largest, Singly, Mix, Growth"),
         );
         for wrong in [
             "--sizes=5",

@@ -1,8 +1,9 @@
 //! A folder with a million children: made one by one over HTTP, listed page by page, moved about as a whole, and left alone; all timed.
 //!
 //! Shows the scale of SC-in-3, N5, N12 and NF-scale-1 that `make test` cannot afford. Every page is compared with what must be in it,
-//! so a page that is quick because it is wrong fails. Passes when what `pages`, `whole` and `rest` ask holds.
-//! Not here: files in the folder (a listing shows both alike) and several readers at once (the bench).
+//! so a page that is quick because it is wrong fails. A folder of ten thousand files is moved about too. Passes when what `pages`,
+//! `whole` and `rest` ask holds.
+//! Not here: files in the wide folder (a listing shows both alike) and several readers at once (the bench).
 
 pub(crate) mod files;
 mod pages;
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant};
 
 const FOLDER: &str = "/wide";
 const PAGE_ENTRIES: usize = 1_000;
+/// Of the smaller folder that N5 and TST-4 name.
+const MOVED_FILES: usize = 10_000;
 /// The first sweep may meet cold caches, the second shows what stays.
 const SWEEPS: usize = 2;
 /// A cluster on a machine that has other work too refuses for a while; one that refuses for so long has failed.
@@ -48,7 +51,7 @@ pub struct Arguments {
     /// How many of them are made at once.
     #[arg(long, default_value_t = 128)]
     at_once: usize,
-    /// How many small files are there too while it rests.
+    /// How many small files are there too while it rests; ten thousand at least.
     #[arg(long, default_value_t = 150_000)]
     files: usize,
     /// For how many seconds the cluster is watched at rest afterwards.
@@ -67,12 +70,17 @@ pub async fn run() -> anyhow::Result<()> {
 
 async fn all(cluster: &DevCluster, client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
     let folder = measure(client, arguments).await?;
-    let rows = whole::measure(client, &folder).await?;
-    print!("{}", table::render(&rows));
+    println!("the folder of {} children as a whole", arguments.children);
+    print!("{}", table::render(&whole::measure(client, &folder).await?));
     // Whatever was done with the folder, all is still there.
     sweep(client, arguments.children).await?;
     rest::disk(cluster.data_dir(), arguments.children)?;
-    files::put(client, arguments.files).await?;
+    files::put(client, 0..MOVED_FILES).await?;
+    let folder = client.list(files::FOLDER, 1, None).await?.entry;
+    println!("a folder of {MOVED_FILES} files as a whole, beside the other one");
+    print!("{}", table::render(&whole::measure(client, &folder).await?));
+    files::check(client, MOVED_FILES).await?;
+    files::put(client, MOVED_FILES..arguments.files).await?;
     rest::idle(cluster, Duration::from_secs(arguments.rest)).await
 }
 
@@ -94,7 +102,7 @@ async fn measure(client: &Client, arguments: &Arguments) -> anyhow::Result<Entry
 }
 
 /// The sample that `percent` of all do not pass.
-fn rank(sorted: &[Duration], percent: usize) -> Duration {
+pub(crate) fn rank(sorted: &[Duration], percent: usize) -> Duration {
     let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
     sorted.get(at).copied().unwrap_or_default()
 }

@@ -25,7 +25,6 @@ pub struct RequestId {
 
 impl RequestId {
     /// The same request, under this id.
-    #[must_use]
     pub fn on(&self, request: RequestBuilder) -> RequestBuilder {
         request
             .header("idempotency-key", &self.key)

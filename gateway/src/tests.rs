@@ -18,6 +18,7 @@ mod request_ids;
 mod sizes;
 mod tickets;
 mod tus;
+mod upload_memory;
 mod watching;
 mod wire;
 mod world;

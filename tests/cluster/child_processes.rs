@@ -280,7 +280,7 @@ async fn blocks_of_an_upload_that_was_begun_go_in_while_the_process_of_the_api_i
 
 /// Polls are answered by a process that serves nothing else. While it is dead commits go on, and what they changed is told behind it.
 ///
-/// shows: IF-1 side=notify, D-2.4
+/// shows: IF-1 side=notify, D-2.4 side=nothing-missed
 #[tokio::test]
 async fn commits_go_on_while_the_process_that_notifies_is_dead_and_nothing_is_missed() {
     let functions = ["--functions", "api,block", "--functions", "notify"];

@@ -76,7 +76,7 @@ fn edits(content: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// shows: I-05, US-2.2 scale=64/1024, D-2.1
+/// shows: I-05 side=contract, US-2.2 scale=64/1024, D-2.1
 #[tokio::test]
 async fn of_a_changed_file_at_most_three_blocks_travel_each_way() {
     let world = World::start().await;
@@ -204,7 +204,7 @@ async fn commit(world: &World, id: &str, upload: &str) -> crate::world::Answer {
         .await
 }
 
-/// shows: I-05, D-2.2 scale=1/2
+/// shows: I-05 side=contract, D-2.2 scale=1/2
 #[tokio::test]
 async fn of_two_writers_on_one_version_one_wins_and_the_other_loses_nothing() {
     let world = World::start().await;
@@ -256,7 +256,7 @@ async fn of_two_writers_on_one_version_one_wins_and_the_other_loses_nothing() {
     }
 }
 
-/// shows: I-05
+/// shows: I-05 side=contract
 #[tokio::test]
 async fn a_commit_asks_for_what_is_missing_and_answers_the_same_however_often_it_is_sent() {
     let mut world = World::start().await;
@@ -310,7 +310,7 @@ async fn a_commit_asks_for_what_is_missing_and_answers_the_same_however_often_it
     assert_eq!(commit(&world, "new", &upload).await.json(), first);
 }
 
-/// shows: I-05
+/// shows: I-05 side=contract
 #[tokio::test]
 async fn a_list_is_committed_at_once_where_every_block_is_there() {
     let world = World::start().await;
@@ -343,7 +343,7 @@ async fn a_list_is_committed_at_once_where_every_block_is_there() {
     assert_eq!(commit(&world, &id, &upload).await.json()["entry"]["version"], 3);
 }
 
-/// shows: I-05
+/// shows: I-05 side=contract
 #[tokio::test]
 async fn ten_thousand_digests_come_back_in_order_and_each_once() {
     let world = World::start().await;

@@ -375,7 +375,7 @@ async fn a_cursor_that_is_not_the_callers_as_it_was_given_is_refused() {
     );
 }
 
-/// shows: D-2.4 scale=1/2
+/// shows: D-2.4 side=nothing-missed scale=1/2
 #[tokio::test]
 async fn a_cursor_goes_on_behind_a_crash_of_the_whole_cluster() {
     let mut world = World::start().await;

@@ -1,7 +1,9 @@
 //! One long upload across cuts and deaths of gateways, and one through a bad line.
 //!
-//! `HOLDFAST_UPLOAD=10240x20x3` sets MiB, cuts and deaths; `make long-upload` runs that size. Nothing is held whole: every part of the
-//! content follows from its place.
+//! `HOLDFAST_UPLOAD=10240x20x3` sets MiB, cuts and deaths; `make long-upload` runs that size. `HOLDFAST_BAD_LINE=10240x20` sets MiB and
+//! resets of the bad line, and `make bad-line` runs that one. Nothing is held whole: every part of the content follows from its place.
+//! The line carries a stream of TCP, so no segment of it is truly lost: whatever comes behind one that would be waits as long as its
+//! repeat would take. Windows that shrink meanwhile are not acted.
 //! Not here: chunks of every length (`resumable`), the other protocol (`tus`), clients that others wrote (`make clients`).
 
 use crate::child_processes::url;
@@ -27,14 +29,15 @@ const CHUNK: u64 = 256 << 10;
 /// What may have to be sent again after a gateway's death.
 const AGAIN_MAX: u64 = 16 * MIB;
 
-/// MiB of the content, cuts of connections, deaths of gateways.
-fn sizes() -> (u64, usize, usize) {
-    let text = std::env::var("HOLDFAST_UPLOAD").unwrap_or_else(|_| "32x5x1".to_owned());
-    let sizes: Vec<usize> = text.split('x').map(|part| part.parse().unwrap()).collect();
-    let [mib, cuts, deaths] = sizes[..] else {
-        panic!("HOLDFAST_UPLOAD is MiB x cuts x deaths");
+/// The numbers that a variable names, or these.
+fn sizes<const COUNT: usize>(variable: &str, otherwise: [u64; COUNT]) -> [u64; COUNT] {
+    let Ok(text) = std::env::var(variable) else {
+        return otherwise;
     };
-    (mib as u64, cuts, deaths)
+    let sizes: Vec<u64> = text.split('x').map(|part| part.parse().unwrap()).collect();
+    sizes
+        .try_into()
+        .unwrap_or_else(|_| panic!("{variable} is {COUNT} numbers with an x between"))
 }
 
 fn drawn(seed: u64) -> u64 {
@@ -201,12 +204,13 @@ async fn comes_back(client: &Client, id: &str, total: u64) {
 /// shows: US-1.2 scale=32/10240, CMP-block side=another
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_goes_on_after_every_cut_and_at_the_other_gateway_when_one_dies() {
-    let (mib, cuts, deaths) = sizes();
+    // MiB of the content, cuts of connections, deaths of gateways.
+    let [mib, cuts, deaths] = sizes("HOLDFAST_UPLOAD", [32, 5, 1]);
     let total = mib * MIB;
     let world = World::start_with(&["--processes", "--groups", "1", "--gateways", "2"]).await;
     let upload = Upload::begin(&world, vec![url(&world, 1), url(&world, 2)], total).await;
     let (mut at, mut gateway, mut chunks) = (0, 0, 0);
-    for (end, is_death) in breaks(total, cuts, deaths) {
+    for (end, is_death) in breaks(total, cuts as usize, deaths as usize) {
         let begun = at;
         at = upload.advance(gateway, at, end).await;
         chunks += usize::from(at > begun);
@@ -315,12 +319,13 @@ async fn bad_line(listener: TcpListener, gateway: String) {
     }
 }
 
-/// Resets in the middle of it, too.
+/// Resets in the middle of it, too: of what had come in by then nothing is sent again.
 ///
 /// shows: QAS-003 scale=4/10240
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_goes_through_a_slow_line_that_loses_and_resets() {
-    let total = 4 * MIB;
+    let [mib, resets] = sizes("HOLDFAST_BAD_LINE", [4, 2]);
+    let total = mib * MIB;
     let world = World::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let line = format!("http://{}", listener.local_addr().unwrap());
@@ -329,12 +334,20 @@ async fn an_upload_goes_through_a_slow_line_that_loses_and_resets() {
     let upload = Upload::begin(&world, vec![line, world.cluster.facts.url.clone()], total).await;
     let (line, around) = (0, 1);
     let mut at = 0;
-    for end in [MIB + MIB / 2, 3 * MIB] {
+    for number in 1..=resets {
+        // The last quarter comes through in one piece.
+        let end = total * 3 * number / (4 * resets);
         let sender = upload.send(line, at, end).await;
-        upload.reaches(around, at + MIB / 2).await;
+        // Of a long way the line holds the last part alone.
+        let least = end.saturating_sub(AGAIN_MAX).max(at + MIB / 2);
+        upload.reaches(around, least).await;
+        let seen = upload.seen(around).await;
         sender.reset();
         let stored = upload.stored(line).await;
-        assert!((at + MIB / 2..=end).contains(&stored), "{stored} of {end} are stored");
+        assert!(
+            (seen..=end).contains(&stored),
+            "{stored} of {end} are stored, {seen} were"
+        );
         at = upload.advance(line, stored, total).await;
     }
     let done = upload.finish(line, at).await;

@@ -66,6 +66,7 @@ mod pushes;
 mod put_back;
 mod quiet_log;
 mod quota;
+mod ratios;
 mod refusals;
 mod repacking;
 mod repeats;

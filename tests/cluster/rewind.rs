@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const METADATA: &str = "/api/v1/metadata";
-/// Files of a test. With 10,000 the same takes minutes to prepare; `make bench` measures that.
+/// Files of a test. With 10,000 the same takes minutes to prepare; `make rewind` measures that.
 const FILES: u64 = 300;
 const IN_FLIGHT: usize = 16;
 

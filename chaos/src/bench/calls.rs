@@ -25,7 +25,7 @@ pub(super) async fn spawned<T: Send + 'static>(
 }
 
 /// Makes a call until it is answered or refused for good; also says how often it was sent again.
-pub(super) async fn repeated<T, F: Future<Output = Result<T, ClientError>>>(
+pub(crate) async fn repeated<T, F: Future<Output = Result<T, ClientError>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<(T, usize), ClientError> {
     let mut repeats = 0;

@@ -148,7 +148,7 @@ pub(super) fn of(figures: &[Figure], idle: &[Idle], bounds: Option<&Bounds>) -> 
 fn of_pairs(name: &str, pairs: &ReadPairs) -> Goal {
     Goal {
         is_reached: !pairs.is_slower(),
-        ..Goal::at_least(name, "of the leader's", pairs.median, 1.0)
+        ..Goal::at_least(name, "of the leader's", pairs.ratios.median, 1.0)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All of it goes in at once, and comes out at once, so that each kind meets the other. A figure has calls and bytes a second; its
 //! median is of small files, since most are.
-//! Not here: files of one size (`load`), small ones in batches (`file_batches`), what the mix takes on disks.
+//! Not here: files of one size (`load`), small ones in batches (`file_batches`), what the mix takes on disks (`delta::mix`).
 
 use super::figure::Figure;
 use super::load::{self, Content};
@@ -20,7 +20,7 @@ const MIDDLE_BYTES_MIN: u64 = 256 << 10;
 const SMALL_PERCENT_MIN: f64 = 90.0;
 const LARGE_PERCENT_MIN: f64 = 80.0;
 /// Files, and large ones among them.
-const FULL: (u64, u64) = (1_000, 8);
+pub(crate) const FULL: (u64, u64) = (1_000, 8);
 const QUICK: (u64, u64) = (100, 1);
 /// Of so many files one is neither small nor large.
 const MIDDLE_EACH: u64 = 12;
@@ -44,7 +44,7 @@ pub(super) async fn run(client: &Client, watch: &ClusterWatch, quick: bool, seed
 }
 
 /// The lengths of all files, large ones spread evenly.
-fn lengths((files, large): (u64, u64)) -> Vec<u64> {
+pub(crate) fn lengths((files, large): (u64, u64)) -> Vec<u64> {
     let length = |number: u64| {
         if number.is_multiple_of(files / large) {
             LARGE_BYTES_MIN

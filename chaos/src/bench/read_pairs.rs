@@ -1,31 +1,20 @@
-//! Reads at a follower against reads at the leader, in pairs of turns: the ratio of each pair, and what all of them say together.
+//! Reads at a follower against reads at the leader, in pairs of turns: the ratio of their rates.
 //!
-//! The two turns of a pair stand side by side in time and each kind comes first as often, so that what drifts meets both. The verdict is
-//! a sign test: where both are as fast in truth, the leader wins a pair with some chance p that the order of the turns may bend,
-//! and one of the other order with 1 - p, so it wins two such pairs with at most 1/4 and six with at most 1/64, whatever the noise is
-//! made of. Medians of a few turns held against each other would fail every other run of two equal ones.
-//! That the leader wins all of them is not enough: it must win the closest one too by more than their noise, which is how far the
-//! median of the ratios is off by chance.
-//! Price: a follower that wins one pair, or all but wins it, has passed. By simulation with six pairs, turns that differ by 5 % from
-//! each other (standard deviation) hide a deficit of 20 % in one run of a hundred, turns that differ by 10 % in four of ten; the noise
-//! is told with the ratio, so that a run which could have seen nothing is known as one.
+//! Price of judging pairs: a follower that wins one of them, or all but wins it, has passed (`pairs`).
 //! Invariant: pure; the ratios are finite and at least one.
 //! Not here: how the turns are taken (`metadata`).
 
 use super::figure::Figure;
+use crate::pairs::Pairs;
 use anyhow::ensure;
 use serde::Serialize;
 
 /// What the pairs of turns showed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct ReadPairs {
-    /// Of each pair the rate at the nearest replica over the rate at the leader, in the order of the pairs.
-    ratios: Vec<f64>,
-    /// The one in the middle.
-    pub(super) median: f64,
-    /// How far from the median half of the ratios are at most (the median absolute deviation, which one outlier does not move), over
-    /// the square root of their number.
-    noise: f64,
+    /// Of each pair the rate at the nearest replica over the rate at the leader.
+    #[serde(flatten)]
+    pub(super) ratios: Pairs,
     /// Queries that followers answered in the turn in which they answered the least of them, in percent.
     pub(super) percent_at_followers_min: f64,
 }
@@ -34,137 +23,44 @@ impl ReadPairs {
     /// Of the turns of each kind in the order of their pairs; an error when there is none, one has no partner or nothing was read.
     pub(super) fn of(nearest: &[Figure], leader: &[Figure]) -> anyhow::Result<Self> {
         ensure!(
-            nearest.len() == leader.len() && !nearest.is_empty(),
+            nearest.len() == leader.len(),
             "{} turns at the nearest replica and {} at the leader are no pairs",
             nearest.len(),
             leader.len()
         );
         let turns = nearest.iter().zip(leader);
-        let ratios: Vec<f64> = turns
-            .map(|(nearest, leader)| nearest.operations_per_s / leader.operations_per_s)
-            .collect();
-        ensure!(
-            ratios.iter().all(|ratio| ratio.is_finite()),
-            "nothing was read in a turn: {ratios:?}"
-        );
+        let ratios = turns.map(|(nearest, leader)| nearest.operations_per_s / leader.operations_per_s);
         let at_followers = nearest
             .iter()
             .map(|figure| figure.groups.map_or(0.0, |groups| groups.percent_at_followers));
-        Ok(Self::new(ratios, at_followers.fold(100.0, f64::min)))
-    }
-
-    fn new(ratios: Vec<f64>, percent_at_followers_min: f64) -> Self {
-        let median = middle(&ratios);
-        let distances: Vec<f64> = ratios.iter().map(|ratio| (ratio - median).abs()).collect();
-        Self {
-            noise: middle(&distances) / (ratios.len() as f64).sqrt(),
-            ratios,
-            median,
-            percent_at_followers_min,
-        }
+        Ok(Self {
+            ratios: Pairs::of(ratios.collect())?,
+            percent_at_followers_min: at_followers.fold(100.0, f64::min),
+        })
     }
 
     /// Whether the leader won every pair, and each by more than the noise of all.
     pub(super) fn is_slower(&self) -> bool {
-        self.ratios.iter().all(|ratio| 1.0 - ratio > self.noise)
+        self.ratios.are_below(1.0)
     }
 
     /// The ratio and its spread.
     pub(super) fn text(&self) -> String {
-        let least = self.ratios.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = self.ratios.iter().copied().fold(0.0, f64::max);
-        format!(
-            "{:.3} of the leader's rate, the median of {} pairs from {least:.3} to {most:.3}, noise {:.3}",
-            self.median,
-            self.ratios.len(),
-            self.noise
-        )
+        format!("{:.3} of the leader's rate, {}", self.ratios.median, self.ratios.text())
     }
-}
-
-/// The value in the middle, of an even number the mean of the two there; `values` are not empty.
-fn middle(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ReadPairs, middle};
-
-    /// One ratio for each bit: `truth`, above it by `noise` where the bit is set, below it where it is not.
-    fn scattered(bits: u32, truth: f64, noise: f64) -> Vec<f64> {
-        let sign = |pair: u32| if bits & (1 << pair) == 0 { -1.0 } else { 1.0 };
-        (0..6).map(|pair| truth * (1.0 + sign(pair) * noise)).collect()
-    }
-
-    fn is_slower(ratios: &[f64]) -> bool {
-        ReadPairs::new(ratios.to_vec(), 100.0).is_slower()
-    }
-
-    #[test]
-    fn only_a_leader_that_wins_every_pair_beyond_their_noise_makes_a_follower_slower() {
-        for (what, ratios, expected) in [
-            ("equal", [1.0; 6], false),
-            ("faster", [1.2; 6], false),
-            ("a fifth slower", [0.8; 6], true),
-            ("a fifth slower with noise", [0.72, 0.86, 0.79, 0.81, 0.9, 0.75], true),
-            ("noisy and equal", [0.9, 1.08, 0.97, 1.02, 0.94, 1.11], false),
-            ("equal but for one bad pair", [1.0, 1.01, 0.3, 0.99, 1.02, 0.98], false),
-            (
-                "equal but for one good pair",
-                [0.99, 0.99, 0.98, 0.97, 0.99, 1.5],
-                false,
-            ),
-            (
-                "a fifth slower and one worse pair",
-                [0.8, 0.82, 0.2, 0.79, 0.78, 0.81],
-                true,
-            ),
-            (
-                "a little slower each time",
-                [0.98, 0.981, 0.979, 0.98, 0.982, 0.978],
-                true,
-            ),
-            (
-                "lost each time, once by less than the noise",
-                [0.999, 0.95, 0.92, 0.9, 0.97, 0.94],
-                false,
-            ),
-        ] {
-            assert_eq!(is_slower(&ratios), expected, "{what}: {ratios:?}");
-        }
-    }
-
-    #[test]
-    fn of_all_ways_in_which_chance_spreads_equal_ones_less_than_a_twentieth_fails() {
-        for noise in [0.001, 0.05, 0.3] {
-            let failed = (0..64).filter(|bits| is_slower(&scattered(*bits, 1.0, noise))).count();
-            assert_eq!(failed, 1, "the one in which the leader wins each: {noise}");
-        }
-    }
-
-    #[test]
-    fn a_fifth_slower_fails_in_whichever_way_chance_spreads_it() {
-        for noise in [0.0, 0.02, 0.1, 0.15] {
-            for bits in 0..64 {
-                let ratios = scattered(bits, 0.8, noise);
-                assert!(is_slower(&ratios), "{ratios:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_middle_of_an_even_number_is_between_two() {
-        assert_eq!(middle(&[3.0]), 3.0);
-        assert_eq!(middle(&[9.0, 1.0, 2.0]), 2.0);
-        assert_eq!(middle(&[9.0, 1.0, 4.0, 2.0]), 3.0);
-    }
+    use super::ReadPairs;
+    use crate::pairs::Pairs;
 
     #[test]
     fn the_text_has_the_ratio_and_its_spread() {
-        let pairs = ReadPairs::new(vec![0.5, 1.0, 0.5, 1.0], 100.0);
+        let pairs = ReadPairs {
+            ratios: Pairs::of(vec![0.5, 1.0, 0.5, 1.0]).unwrap(),
+            percent_at_followers_min: 100.0,
+        };
         let expected = "0.750 of the leader's rate, the median of 4 pairs from 0.500 to 1.000, noise 0.125";
         assert_eq!(pairs.text(), expected);
     }

@@ -64,10 +64,7 @@ pub(super) async fn measure(cluster: &DevCluster, files: usize) -> anyhow::Resul
         took,
         used_bytes: after.used_bytes - before.used_bytes,
         fragment_bytes: after.fragment_bytes - before.fragment_bytes,
-        of_replicas: OfReplicas {
-            log_bytes: replicas_after.log_bytes.saturating_sub(replicas_before.log_bytes),
-            state_bytes: replicas_after.state_bytes.saturating_sub(replicas_before.state_bytes),
-        },
+        of_replicas: replicas_after.since(replicas_before),
     };
     Ok(judge(&taken, profile))
 }

@@ -33,18 +33,23 @@ pub(super) struct Stored {
     pub(super) fragments: f64,
 }
 
+/// What every node and replica that runs tells of itself.
+pub(super) async fn pages(cluster: &DevCluster) -> anyhow::Result<Vec<String>> {
+    let mut pages = Vec::new();
+    let processes = cluster.facts_now()?.processes.into_iter();
+    for process in processes.filter(|process| process.role != "gateway" && process.pid.is_some()) {
+        let status = process
+            .status
+            .with_context(|| format!("{} has no status port", process.name()))?;
+        pages.push(Client::new(&format!("http://{status}"))?.text("/metrics").await?);
+    }
+    Ok(pages)
+}
+
 impl Stored {
     /// Asks every node and replica.
     pub(super) async fn look(cluster: &DevCluster) -> anyhow::Result<Self> {
-        let mut pages = Vec::new();
-        let processes = cluster.facts_now()?.processes.into_iter();
-        for process in processes.filter(|process| process.role != "gateway" && process.pid.is_some()) {
-            let status = process
-                .status
-                .with_context(|| format!("{} has no status port", process.name()))?;
-            pages.push(Client::new(&format!("http://{status}"))?.text("/metrics").await?);
-        }
-        Self::of(&pages)
+        Self::of(&pages(cluster).await?)
     }
 
     /// Looks until two looks are the same: fragments that an acknowledgement did not wait for come a little later.
@@ -101,6 +106,14 @@ impl OfReplicas {
         }
         ensure!(replicas > 0, "no replica keeps its data below {}", data_dir.display());
         Ok(found)
+    }
+
+    /// What has come since; nothing where it has become less.
+    pub(super) fn since(&self, before: Self) -> Self {
+        Self {
+            log_bytes: self.log_bytes.saturating_sub(before.log_bytes),
+            state_bytes: self.state_bytes.saturating_sub(before.state_bytes),
+        }
     }
 }
 

@@ -3,32 +3,54 @@
 //! Invariant: every result of every batch is looked at, so a cluster that rests because the files never came is not measured.
 //! Not here: how quickly batches go in (the bench).
 
-use super::{FIRST_PAUSE, LONGEST_PAUSE, PATIENCE};
+use super::{FIRST_PAUSE, LONGEST_PAUSE, PATIENCE, name};
 use crate::content::SeededContent;
 use anyhow::{Context, ensure};
 use api::file_batch::{BatchFile, FileResult};
 use bytes::Bytes;
 use client_sdk::client::Client;
+use std::ops::Range;
 use std::time::Instant;
 
 /// They lie in stripes, as a batch stores them.
 pub(crate) const FILE_BYTES: u64 = 4 << 10;
 pub(crate) const BATCH_FILES: usize = 1_000;
-const FOLDER: &str = "/files";
+/// All of them lie below it.
+pub(super) const FOLDER: &str = "/files";
 /// Decides the contents.
 const SEED: u64 = 12;
 
-/// Puts `count` files, a thousand in each folder.
-pub(super) async fn put(client: &Client, count: usize) -> anyhow::Result<()> {
+/// Puts the files of these numbers, a thousand in each folder.
+pub(super) async fn put(client: &Client, numbers: Range<usize>) -> anyhow::Result<()> {
     let begun = Instant::now();
-    for first in (0..count).step_by(BATCH_FILES) {
-        put_some(client, first, BATCH_FILES.min(count - first)).await?;
+    let (count, end) = (numbers.len(), numbers.end);
+    for first in numbers.step_by(BATCH_FILES) {
+        put_some(client, first, BATCH_FILES.min(end - first)).await?;
     }
     println!(
         "{count} files of {FILE_BYTES} bytes in {:.0} s",
         begun.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// An error unless the first `count` files are all listed where they were put, and nothing else.
+pub(super) async fn check(client: &Client, count: usize) -> anyhow::Result<()> {
+    for first in (0..count).step_by(BATCH_FILES) {
+        let folder = folder_of(first);
+        let listing = client.list(&folder, BATCH_FILES, None).await?;
+        let expected: Vec<String> = (first..count.min(first + BATCH_FILES)).map(name).collect();
+        ensure!(
+            listing.next_page_token.is_none() && listing.entries.iter().map(|entry| &entry.name).eq(&expected),
+            "{folder} does not list its {} files",
+            expected.len()
+        );
+    }
+    Ok(())
+}
+
+fn folder_of(number: usize) -> String {
+    format!("{FOLDER}/{:04}", number / BATCH_FILES)
 }
 
 /// Puts the files from `first` on in one batch, at most a thousand; every one is there on return.
@@ -49,7 +71,7 @@ fn batch(first: usize, count: usize) -> Vec<(BatchFile, Bytes)> {
     let file = |number: usize| {
         let content = SeededContent::new(SEED.wrapping_add(number as u64), FILE_BYTES).next_part();
         let file = BatchFile {
-            path: Some(format!("{FOLDER}/{:04}/{number:08}", first / BATCH_FILES)),
+            path: Some(format!("{}/{}", folder_of(first), name(number))),
             parents: true,
             ..BatchFile::default()
         };
@@ -58,7 +80,8 @@ fn batch(first: usize, count: usize) -> Vec<(BatchFile, Bytes)> {
     (first..first + count).map(file).collect()
 }
 
-async fn put_batch(client: &Client, batch: &[(BatchFile, Bytes)]) -> anyhow::Result<Vec<FileResult>> {
+/// Puts the files of a batch, again when the server says so; gives the result of each.
+pub(crate) async fn put_batch(client: &Client, batch: &[(BatchFile, Bytes)]) -> anyhow::Result<Vec<FileResult>> {
     let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
         match client.create_batch(batch, false).await {

@@ -29,7 +29,7 @@ struct Timed {
 /// shows: N5 side=moves, TST-4 side=in-time
 pub(super) async fn measure(client: &Client, folder: &Entry) -> anyhow::Result<Vec<Vec<String>>> {
     let root = folder.parent.as_ref().context("the folder has no parent")?;
-    let other = client.make_folder("/other").await?;
+    let other = client.make_folder(&format!("/other than {}", folder.name)).await?;
     let entry = format!("/api/v1/metadata/{}", folder.id);
     let restore = format!("{entry}/restore");
     let steps: [(&'static str, Method, &str, Option<Value>); 6] = [

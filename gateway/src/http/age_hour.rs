@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn an_hour_is_one_number_and_anything_else_is_refused() {
-        let cases: [(&[&str], Result<Option<u32>, &str>); 10] = [
+        type Read = Result<Option<u32>, &'static str>;
+        let cases: [(&[&str], Read); 10] = [
             (&[], Ok(None)),
             (&["0"], Ok(Some(0))),
             (&["4294967295"], Ok(Some(u32::MAX))),

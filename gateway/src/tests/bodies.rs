@@ -125,10 +125,9 @@ async fn a_connection_that_is_reset_in_a_session_leaves_nothing() {
     assert_eq!(world.usage().await.charged_bytes, content.len() as u64);
 }
 
-/// An upload of 20 MiB, more than is written without a session, whose body then has no end.
-async fn endless(world: &World) {
-    let core = world.core();
-    let order = UploadOrder {
+/// Of a new file `/f`, of unknown length.
+pub(super) fn order() -> UploadOrder {
+    UploadOrder {
         target: UploadTarget::Place {
             place: tree::place(Some("/f"), None, None).unwrap(),
             with_parents: false,
@@ -138,11 +137,16 @@ async fn endless(world: &World) {
         is_body_held_back: false,
         content_type: None,
         key: None,
-    };
+    }
+}
+
+/// An upload of 20 MiB, more than is written without a session, whose body then has no end.
+async fn endless(world: &World) {
+    let core = world.core();
     let content = stream::iter((0..20).map(|seed| Ok(Bytes::from(noise(seed, MIB)))));
     let body = content.chain(stream::pending()).boxed();
     let admitted = core.admit(None).unwrap();
-    drop(core.upload(&world.caller, admitted, order, body).await);
+    drop(core.upload(&world.caller, admitted, order(), body).await);
     panic!("the body has no end");
 }
 

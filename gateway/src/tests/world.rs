@@ -26,6 +26,7 @@ use model::authorize::Principal;
 use model::id::GroupId;
 use model::name::Username;
 use model::process::{ProcessId, Role};
+use model::stripe::StripeId;
 use model::time::WallTime;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::Command;
@@ -36,25 +37,77 @@ use protocol::node::{StoreAnswer, StoreFragment, Stored};
 use protocol::wire_error::Failure;
 use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
 use rpc::transport::{Handler, Peer};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::RwLockWriteGuard;
+use tokio::sync::{RwLock, RwLockWriteGuard};
 
 /// Far above what any of these tests needs; a hang ends here.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Takes every fragment and forgets it.
-struct Shelf;
+struct Shelf(Arc<Shelves>);
+
+/// What all shelves together are asked to take.
+#[derive(Default)]
+struct Shelves {
+    /// Whoever may read answers.
+    gate: RwLock<()>,
+    under_way: Mutex<UnderWay>,
+}
+
+/// Fragments that are sent and not yet answered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct UnderWay {
+    /// How many of each stripe.
+    pub(super) stripes: BTreeMap<StripeId, usize>,
+    /// Bytes of all of them.
+    pub(super) bytes: usize,
+    /// The most stripes at once so far.
+    pub(super) stripes_most: usize,
+}
+
+/// One of them; it is under way until this is dropped, whether it was answered or given up.
+struct Sent<'a> {
+    shelves: &'a Shelves,
+    stripe: StripeId,
+    bytes: usize,
+}
+
+impl<'a> Sent<'a> {
+    fn begin(shelves: &'a Shelves, stripe: StripeId, bytes: usize) -> Self {
+        let mut under_way = shelves.under_way.lock().unwrap();
+        *under_way.stripes.entry(stripe).or_default() += 1;
+        under_way.bytes += bytes;
+        under_way.stripes_most = under_way.stripes_most.max(under_way.stripes.len());
+        Self { shelves, stripe, bytes }
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.shelves.under_way.lock().unwrap();
+        under_way.bytes -= self.bytes;
+        let left = under_way.stripes.get(&self.stripe).map_or(0, |fragments| fragments - 1);
+        if left == 0 {
+            under_way.stripes.remove(&self.stripe);
+        } else {
+            under_way.stripes.insert(self.stripe, left);
+        }
+    }
+}
 
 #[async_trait]
 impl Handler for Shelf {
     async fn handle(&self, _: ProcessId, call: Call) -> Result<Answer, Failure> {
         assert_eq!(call.method, Method::StoreFragment);
         let request: StoreFragment = decode(&call.message)?;
+        let _sent = Sent::begin(&self.0, request.name.stripe, call.payload.len());
+        drop(self.0.gate.read().await);
         let stored = Stored {
             disk: request.disk,
             row_version: request.row_version,
@@ -72,6 +125,7 @@ pub(super) struct World {
     pub(super) caller: Caller,
     pub(super) token: String,
     replica: Arc<Replica>,
+    shelves: Arc<Shelves>,
     network: MemoryNetwork,
     gateway: Gateway,
     shutdown: Shutdown,
@@ -129,14 +183,15 @@ impl World {
         let metadata = process(Role::Metadata, 1);
         let (first, address) = network.attach(metadata, CLUSTER, Arc::clone(&replica) as Arc<dyn Handler>);
         let mut transports = vec![first];
-        let mut shelves = Vec::new();
+        let (shelves, mut addresses) = (Arc::new(Shelves::default()), Vec::new());
+        let shelf = || Arc::new(Shelf(Arc::clone(&shelves)));
         for number in 1..=6 {
-            let (transport, address) = network.attach(process(Role::Node, number), CLUSTER, Arc::new(Shelf));
+            let (transport, address) = network.attach(process(Role::Node, number), CLUSTER, shelf());
             transports.push(transport);
-            shelves.push(address);
+            addresses.push(address);
         }
-        furnish(&replica, address, &shelves);
-        let (own, _) = network.attach(process(Role::Gateway, 1), CLUSTER, Arc::new(Shelf));
+        furnish(&replica, address, &addresses);
+        let (own, _) = network.attach(process(Role::Gateway, 1), CLUSTER, shelf());
         let directory = TempDir::new().unwrap();
         let random = Random::seeded(7);
         let kek_file = directory.path().join("kek");
@@ -170,6 +225,7 @@ impl World {
             caller,
             token,
             replica,
+            shelves,
             network,
             gateway,
             shutdown,
@@ -210,6 +266,16 @@ impl World {
     /// Takes all cuts back.
     pub(super) fn mend(&self) {
         self.network.mend_all();
+    }
+
+    /// Lets no shelf answer until the guard is dropped.
+    pub(super) async fn hold_shelves(&self) -> RwLockWriteGuard<'_, ()> {
+        self.shelves.gate.write().await
+    }
+
+    /// What shelves have been sent and have not answered.
+    pub(super) fn under_way(&self) -> UnderWay {
+        self.shelves.under_way.lock().unwrap().clone()
     }
 
     /// Lets no session be opened until the guard is dropped.
