@@ -58,19 +58,24 @@ profile: build
 demo: build
 	$(CARGO) run --release --locked -p chaos --bin demo -- --holdfast $(HOLDFAST) $(ARGS)
 
-# How long writes stand still when the leader of a drive's group is killed (50 times) or paused (10 times), near and far. About eight minutes.
+# How long writes stand still when the leader of a drive's group is killed (50 times) or paused (10 times), by the timing of replicas
+# near each other and far, and what three gateways tell meanwhile. About eight minutes.
 kills: build
 	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) $(ARGS)
 	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) --wan $(ARGS)
 
-# A gateway, the leader of a drive's group and a node stopped for a minute each in the middle of uploads. About four minutes.
+# A gateway, the leader of a drive's group and a node stopped for a minute each in the middle of uploads' commits. About four minutes.
 pauses: build
 	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) --data-dir target/pauses --kills 0 --pauses 0 --long-pause 60 $(ARGS)
 
-# The crowd of tests/cluster at its full scale: 100,000 connections opened at a gateway and left, as many of them open as this process
-# may have descriptors (ulimit -Hn).
+# The crowd of tests/cluster at its full scale: 100,000 connections opened at a gateway and left, all of them open at this side at once,
+# in as many processes as the limit of descriptors asks for. Where root may raise it, the gateway holds more of them too.
+CROWD ?= 100000
 crowd: build
-	HOLDFAST_CROWD=100000 $(CARGO) test --release --locked --test cluster -- --nocapture a_crowd_that_opens_connections
+	@needed=$$(($(CROWD) + 2000)); allowed=$$(ulimit -Hn); \
+	[ "$$allowed" = unlimited ] || [ "$$allowed" -ge "$$needed" ] || ulimit -Hn "$$needed" 2>/dev/null || echo "limited to $$allowed descriptors a process"; \
+	[ $(CROWD) -ge 100000 ] || echo "CROWD=$(CROWD) IS LESS THAN THE FULL SCALE OF 100000"; \
+	HOLDFAST_CROWD=$(CROWD) $(CARGO) test --release --locked --test cluster -- --nocapture a_crowd_that_opens_connections
 
 # NF-scale-3: 15,000 polls by HTTP/1.1 and 200,000 by HTTP/2 that wait at one gateway, and how soon polls are told. About twelve minutes.
 polls: build
@@ -87,8 +92,8 @@ long-upload: build
 bad-line: build
 	HOLDFAST_BAD_LINE=10240x20 $(CARGO) test --release --locked --test cluster -- --nocapture an_upload_goes_through_a_slow_line
 
-# A replica that was away for a million entries is sent a snapshot under load, killed midway, and goes on. Some minutes and some
-# gigabytes of disk; ARGS=n for fewer entries.
+# A replica that was away for a million entries of four groups is sent their snapshots under load, killed midway, and goes on; so is one
+# of those that send them. Some minutes and some gigabytes of disk; ARGS=n for fewer entries.
 install-snapshot: tools
 	$(CARGO) build --release --locked --workspace --example install
 	$(EXAMPLES)/install $(ARGS)

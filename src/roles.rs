@@ -56,6 +56,9 @@ const INDEX_DIR: &str = "index";
 /// Puts something in front of a disk.
 pub type DiskFront = dyn Fn(Arc<dyn Disk>) -> Arc<dyn Disk> + Send + Sync;
 
+/// Puts something in front of a storage node's disk of this number.
+pub type NodeDiskFront = dyn Fn(DiskId, Arc<dyn Disk>) -> Arc<dyn Disk> + Send + Sync;
+
 /// What all roles of a process share and stand on.
 #[derive(Clone)]
 pub struct Base {
@@ -73,6 +76,8 @@ pub struct Base {
     pub cipher: Arc<dyn Cipher>,
     /// What stands in front of the disk of a metadata log. No configuration reaches it: only a test that shows other space sets it.
     pub log_front: Arc<DiskFront>,
+    /// The same of the disks of storage nodes, for a test whose disks fail.
+    pub node_front: Arc<NodeDiskFront>,
     /// Certificates that are refused.
     pub revocations: Revocations,
     /// Whether the network between the processes carries jumbo frames for certain.
@@ -96,6 +101,7 @@ impl Base {
             rocks: Arc::new(rocks),
             cipher: Arc::new(Aes256Gcm),
             log_front: Arc::new(|disk: Arc<dyn Disk>| disk),
+            node_front: Arc::new(|_, disk: Arc<dyn Disk>| disk),
             revocations: Revocations::default(),
             has_jumbo_frames: false,
             watching: Watching::Apart(Ports::default()),
@@ -292,14 +298,14 @@ impl NodeRole {
     ) -> anyhow::Result<Self> {
         let (base, watched) = base.of_role(&bound)?;
         let workers = Workers::new(Arc::clone(&base.clock), base.shutdown.clone());
-        let rocks = Arc::clone(&base.rocks);
+        let (rocks, front) = (Arc::clone(&base.rocks), Arc::clone(&base.node_front));
         let directory = RealDisk::open(&config.data_dir).context("open node.data_dir")?;
         let seams = NodeSeams {
             cluster: bound.identity.cluster(),
             directory: Arc::new(directory),
             open_disk: Arc::new(move |disk, opening| match refused.get(&disk.disk) {
                 Some(reason) => Err(disk::DiskError::Io(reason.clone())),
-                None => open_disk(disk, opening),
+                None => open_disk(disk, opening).map(|opened| front(disk.disk, opened)),
             }),
             open_index: Arc::new(move |disk, opening| open_index(disk, opening, &rocks)),
             rows: Arc::new(ControlRows {

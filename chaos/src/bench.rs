@@ -19,7 +19,7 @@ mod idle;
 mod limit;
 mod load;
 mod machine;
-mod metadata;
+pub(crate) mod metadata;
 pub(crate) mod mix;
 mod network;
 pub mod profile;

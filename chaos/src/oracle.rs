@@ -8,3 +8,4 @@ pub mod entries;
 pub mod linearizability;
 pub mod names;
 pub mod raft;
+pub mod set;

@@ -4,9 +4,10 @@
 //! Place in the picture: the product's own services on simulated seams: turmoil's network and time, disks and stores in memory,
 //! clocks that may be wrong. `make sim` runs many seeds, each in a process of its own, since libraries below draw from
 //! thread-locals and counters that a second run in the same process would find used.
-//! There are three sorts of worlds (`kind`): one in which operations meet on a few names, the same while the layout changes, and one of
-//! collection.
-//! Reading order: `shape`, `processes`, `network`, `storage`, `home`, `clients`, `workload`, `turnover`, `draining`, `nemesis`, then the oracles.
+//! There are three sorts of worlds (`kind`): one in which operations meet on a few names, the same beside a set that grows while the layout
+//! changes, and one of collection.
+//! Reading order: `shape`, `processes`, `network`, `storage`, `home`, `clients`, `workload`, `elements`, `turnover`, `draining`, `nemesis`,
+//! then the oracles.
 //! Not here: QUIC, RocksDB, HTTP and real disks, which level 5 runs.
 
 pub mod campaign;
@@ -14,6 +15,7 @@ pub mod census;
 pub mod clients;
 pub mod collectors;
 pub mod draining;
+pub mod elements;
 pub mod faults;
 pub mod history;
 pub mod home;
@@ -36,6 +38,7 @@ pub mod workload;
 use crate::oracle::collection::Findings;
 use crate::oracle::durability::Found;
 use crate::oracle::raft::RaftOracle;
+use crate::world::elements::Elements;
 use crate::world::faults::Faults;
 use crate::world::history::History;
 use crate::world::kind::Kind;
@@ -178,13 +181,15 @@ async fn live(
         }
         Kind::Layout => {
             let found = async {
-                let moves = Random::seeded(users.u64());
-                let workload = Workload::begin(Arc::clone(&core), records.history, users).await?;
+                let (moves, adds) = (Random::seeded(users.u64()), Random::seeded(users.u64()));
+                let workload = Workload::begin(Arc::clone(&core), records.history.clone(), users).await?;
+                let set = Elements::begin(workload.home().clone(), records.history).await?;
                 let before = draining::row_versions(&core).await?;
                 phases.enter(Phase::Faults);
                 let changes = draining::make(&core, &ground.trace, phases, &moves);
-                tokio::join!(workload.work(phases), changes);
+                tokio::join!(workload.work(phases), changes, set.work(phases, &adds));
                 let found = workload.read_back().await?;
+                set.take_stock().await?;
                 draining::require_changed(&core, &before).await.map(|()| found)
             };
             Left::Names(found.await)

@@ -5,6 +5,7 @@
 
 mod admission;
 mod aged;
+mod black_hole;
 mod bodies;
 mod caches;
 mod connections;

@@ -1,9 +1,11 @@
 //! What others notice while a folder with very many entries is removed for good: a job, worked off in bounded commands.
 //!
 //! `make purge`, with fewer than 1,000,000 entries by `ARGS=entries`. Three replicas with real disks and RocksDB, wired in memory;
-//! two users of one group. Prints the other user's commits alone, during the purge and behind it; fails when its p99 during the
-//! purge is above twice what it was, when no job was seen at work, and when the folder is there afterwards. Its files go with it.
-//! Not here: blocks and stripes (folders have none).
+//! two users of one group. One of four entries is a file with a page of blocks in a stripe, the others are folders. The purge lasts
+//! until no page holds a reference to a block any more. Prints the other user's commits alone, during the purge and behind it; fails
+//! when its p99 during the purge is above twice what it was, when no job was seen at work, and when anything is there or charged
+//! afterwards. Its files go with it.
+//! Not here: the death of the blocks, a grace later, and of their stripes (`make wide-folder`, `make collection`).
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -14,9 +16,10 @@ mod shared;
 
 use model::id::EntryId;
 use protocol::metadata::drive::DriveCommand;
-use protocol::metadata::query::{DriveAsk, DriveQuery};
+use protocol::metadata::query::{DriveAsk, DriveQuery, Usage};
 use protocol::metadata::{Command, Query, QueryAnswer};
 use shared::drive::{Drive, GROUP};
+use shared::files::{Epoch, FILE_BYTES, FILE_EVERY};
 use shared::folders::Folders;
 use shared::measure::{Load, Times, argument};
 use shared::world::{Wires, World};
@@ -32,31 +35,72 @@ const COMMITS_MIN: usize = 500;
 /// As people do: not as fast as it goes.
 const PAUSE: Duration = Duration::from_millis(5);
 const ALONE: Duration = Duration::from_secs(15);
+/// How often the epoch of new stripes is asked for; they may be born some of them ago.
+const EPOCH_EVERY: Duration = Duration::from_millis(500);
 const JOB: u64 = 77;
 const FOLDER: u64 = 1;
 
-async fn make(world: &World, drive: Drive, folder: EntryId, entries: u64) {
-    let folders = Folders::new(world, drive, folder, FOLDER + 1);
-    let load = Load::start(MAKERS, Duration::ZERO, folders.write());
-    while folders.made() < FOLDER + entries {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let made = load.end().await;
-    println!("{} entries made, {:.0} a second", made.count(), made.rate());
-    match world.query(GROUP, &drive.page(folder, None)).await.unwrap() {
-        QueryAnswer::Listing(listing) => assert!(!listing.entries.is_empty(), "nothing is there to be purged"),
+async fn refresh(world: &World, drive: Drive, epoch: &Epoch) {
+    match world.query(GROUP, &Epoch::query(&drive)).await.unwrap() {
+        QueryAnswer::Time(time) => epoch.set(time.birth_epoch),
         other => panic!("{other:?}"),
     }
 }
 
-async fn has_jobs(world: &World, drive: Drive) -> bool {
+async fn make(world: &World, drive: Drive, folder: EntryId, entries: u64) {
+    let epoch = Epoch::default();
+    refresh(world, drive, &epoch).await;
+    let folders = Folders::new(world, drive, folder, FOLDER + 1).with_files(epoch.clone());
+    let load = Load::start(MAKERS, Duration::ZERO, folders.write());
+    while folders.made() < FOLDER + entries {
+        tokio::time::sleep(EPOCH_EVERY).await;
+        refresh(world, drive, &epoch).await;
+    }
+    let made = load.end().await;
+    let held = usage(world, drive).await;
+    println!(
+        "{} entries made, {:.0} a second, {} of them files with {} bytes",
+        made.count(),
+        made.rate(),
+        held.files,
+        held.charged_bytes
+    );
+    match world.query(GROUP, &drive.page(folder, None)).await.unwrap() {
+        QueryAnswer::Listing(listing) => assert!(!listing.entries.is_empty(), "nothing is there to be purged"),
+        other => panic!("{other:?}"),
+    }
+    assert!(held.files >= entries / FILE_EVERY, "too few files: {held:?}");
+    assert_eq!(
+        held.charged_bytes,
+        held.files * FILE_BYTES,
+        "the state knows their blocks"
+    );
+}
+
+fn asked(drive: Drive, ask: DriveAsk) -> Query {
+    Query::Drive(DriveQuery {
+        drive: drive.drive,
+        principal: Some(drive.principal),
+        ask,
+    })
+}
+
+async fn usage(world: &World, drive: Drive) -> Usage {
+    match world.query(GROUP, &asked(drive, DriveAsk::Usage)).await.unwrap() {
+        QueryAnswer::Usage(usage) => usage,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether something is left to be worked off.
+async fn has_work(world: &World, drive: Drive) -> bool {
     let query = Query::Drive(DriveQuery {
         drive: drive.drive,
         principal: None,
         ask: DriveAsk::Waiting,
     });
     match world.query(GROUP, &query).await.unwrap() {
-        QueryAnswer::Waiting(waiting) => !waiting.jobs.is_empty(),
+        QueryAnswer::Waiting(waiting) => !waiting.jobs.is_empty() || waiting.has_released_pages,
         other => panic!("{other:?}"),
     }
 }
@@ -72,7 +116,7 @@ async fn purge(world: &World, drive: Drive, folder: EntryId, entries: u64) {
     world.command(GROUP, None, &purge).await.unwrap();
     let answered = begun.elapsed();
     let mut looks = 0;
-    while has_jobs(world, drive).await {
+    while has_work(world, drive).await {
         looks += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -80,6 +124,12 @@ async fn purge(world: &World, drive: Drive, folder: EntryId, entries: u64) {
     assert!(looks > 0, "no job was seen at work; try more entries");
     let gone = world.query(GROUP, &drive.page(folder, None)).await.unwrap_err();
     assert_eq!(gone.code, "not_found", "the folder that was purged");
+    let left = usage(world, drive).await;
+    assert_eq!(
+        (left.files, left.folders, left.charged_bytes),
+        (0, 0, 0),
+        "what the purge left"
+    );
     println!(
         "the purge answered after {:.1} ms and was done after {took:.1} s, {:.0} entries a second",
         answered.as_secs_f64() * 1e3,

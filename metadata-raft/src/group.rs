@@ -35,6 +35,7 @@ mod watching;
 pub use asking::{Answered, answer};
 pub use group_error::GroupError;
 pub use reading::ReadBy;
+pub(crate) use start::ENTRIES_KEPT;
 pub use start::{GroupParts, Timing};
 
 /// Applied entries since the last mark from which `mark_if_due` makes a new one. A guess: seconds of writing, little to replay.
@@ -323,7 +324,10 @@ impl Group {
         let at = usize::try_from(self.group.0).unwrap_or(0) % successors.len().max(1);
         if let Some(successor) = successors.get(at) {
             // Not handed over in time is no fault: the others elect one of them.
-            self.hand_over(*successor).await;
+            let is_done = self.hand_over(*successor).await;
+            tracing::info!(group = %self.group, %successor, is_done, "leadership handed over at the stop");
+        } else if self.leads() {
+            tracing::info!(group = %self.group, "stops as leader: no other voter answered it within an election");
         }
         self.end().await;
     }

@@ -7,7 +7,7 @@
 
 use crate::config::{Config, Timing as TimingChoice};
 use crate::feed_watch::FeedWatch;
-use crate::group::{Group, GroupError, GroupParts, Timing};
+use crate::group::{ENTRIES_KEPT, Group, GroupError, GroupParts, Timing};
 use crate::identity::{self, IdentityError};
 use crate::metrics;
 use crate::raft::address_book::AddressBook;
@@ -334,6 +334,7 @@ async fn start_group(id: GroupId, config: &Config, seams: &Seams, shared: &Share
         timing: timing_of(config),
         clock: Arc::clone(&seams.clock),
         lease_reads: config.lease_reads,
+        entries_kept: ENTRIES_KEPT,
         nonce: seams.random.u64(),
     })
     .await

@@ -1,5 +1,5 @@
-//! A dev cluster in the test's own process, on the cipher or the disks of metadata logs that the test gives, which no command line can
-//! choose.
+//! A dev cluster in the test's own process, on the cipher or the disks of metadata logs and nodes that the test gives, which no command
+//! line can choose.
 //!
 //! The same assembly as `holdfast dev` (QUIC on loopback, real files), so what is planted is that and nothing else.
 //! Not here: expectations; what a child process can show as well (`world`).
@@ -53,7 +53,8 @@ impl Inside {
         Self::begin(&[], plant).await
     }
 
-    async fn begin(options: &[&str], plant: impl FnOnce(&mut Base)) -> Self {
+    /// Starts a cluster with further arguments, on a base in which `plant` has changed something.
+    pub(crate) async fn begin(options: &[&str], plant: impl FnOnce(&mut Base)) -> Self {
         let directory = TempDir::new().unwrap();
         let data_dir = directory.path().join("data");
         let line = ["holdfast", "dev", "--listen", "127.0.0.1:0", "--disk-capacity", "4G"];

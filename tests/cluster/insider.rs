@@ -16,8 +16,9 @@ use model::authorize::Principal;
 use model::id::{EntryId, UserId};
 use model::process::{ProcessId, Role};
 use protocol::frame::{Answer, Call};
+use protocol::metadata::control::ControlCommand;
 use protocol::metadata::query::{ControlQuery, DriveAsk, DriveQuery, Manifest, StripeCounts};
-use protocol::metadata::{Query, QueryAnswer};
+use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer};
 use protocol::wire_error::Failure;
 use rpc::identity::{Identity, IdentityPem, Revocations};
 use rpc::limits::RpcLimits;
@@ -105,6 +106,12 @@ impl Insider {
             metadata,
             client,
         }
+    }
+
+    /// Tells the control group something, as the process whose identity this is.
+    pub(crate) async fn control(&self, command: ControlCommand) -> Result<CommandAnswer, Failure> {
+        let told = self.client.command(Command::Control(command), None, 1).await;
+        told.map(|(answer, _)| answer)
     }
 
     async fn ask(&self, query: &Query) -> QueryAnswer {

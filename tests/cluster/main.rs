@@ -76,6 +76,7 @@ mod search;
 mod secrecy;
 mod separate_processes;
 mod served;
+mod short_writes;
 mod stale_routes;
 mod startup;
 mod strangers;

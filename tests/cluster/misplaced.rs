@@ -1,15 +1,22 @@
-//! Directories and certificates in another process's place, and a damaged log: whoever has them says so and ends, the others go on,
-//! and once everything is back all is as it was.
+//! Directories, certificates and numbers in another process's place, and a damaged log: whoever has them says so and ends, the others go
+//! on, and once everything is back all is as it was.
 //!
 //! Not here: what is wrong before a cluster ever ran (`startup`), bytes damaged in fragments (`tamper`).
 
+use crate::insider::Insider;
 use crate::separate_processes::{Cluster, accounts, check_all, put};
-use crate::served::{Plan, eventually};
+use crate::served::{Plan, eventually, set};
 use crate::startup::{refused, says};
 use crate::world::noise;
 use client_sdk::client::Client;
+use model::cluster::{Membership, NodeInfo};
+use model::error_kind::ErrorKind;
+use model::id::{DiskId, NodeId};
+use protocol::metadata::control::{ControlCommand, NodeDisk};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+const GATEWAY: &str = "gateway-1";
 
 type Files = Vec<(String, Vec<u8>)>;
 
@@ -108,29 +115,89 @@ async fn directories_of_two_replicas(cluster: &mut Cluster, user: &Client, files
     cluster.check_running();
 }
 
-/// The certificates of two nodes, and those of a replica and a node. What was written while two nodes were away survives one more.
+/// The certificates of two nodes, of a replica and a node, and those of the gateway with a node's and with a replica's. What was written
+/// while two nodes were away survives one more; without the one gateway nobody is served until it is back.
 async fn certificates_of_two_processes(cluster: &mut Cluster, user: &Client, files: &mut Files) {
-    for (one, other) in [("node-1", "node-3"), ("metadata-3", "node-5")] {
+    for (one, other) in [
+        ("node-1", "node-3"),
+        ("metadata-3", "node-5"),
+        (GATEWAY, "node-2"),
+        (GATEWAY, "metadata-1"),
+    ] {
         let places = [one, other].map(|name| cluster.plan.identity(name));
         cluster.kill(one);
         cluster.kill(other);
         swap(&places[0], &places[1]);
         for (name, holds) in [(one, other), (other, one)] {
+            // Which of them it is, a gateway takes from its certificate alone.
+            let section = if name == GATEWAY { "a gateway" } else { name };
             let words = [
                 format!("holds the identity of {holds}"),
-                format!("the section is of {name}"),
+                format!("the section is of {section}"),
                 "correct identity_dir".to_owned(),
             ];
             let words = words.each_ref().map(String::as_str);
             says(name, &refusal(&cluster.plan, name).await, &words);
         }
-        serves(user, files).await;
+        if one != GATEWAY {
+            serves(user, files).await;
+        }
         swap(&places[0], &places[1]);
         cluster.start(one);
         cluster.start(other);
         serves(user, files).await;
         cluster.check_running();
     }
+}
+
+/// A disk's number in another node's configuration, over an empty directory: the disk is left out. Told to the control group without
+/// that look at the directory, it is refused, and nothing of it happens.
+async fn number_of_another_nodes_disk(cluster: &mut Cluster, user: &Client, files: &mut Files) {
+    let name = "node-6";
+    cluster.kill(name);
+    let sound = fs::read(cluster.plan.config(name)).unwrap();
+    let empty = cluster.plan.path("disks/again");
+    fs::create_dir(&empty).unwrap();
+    cluster.plan.edit(name, |table| {
+        let disk = table["node"]["disks"][1].as_table_mut().unwrap();
+        set(disk, "id", 1_i64);
+        set(disk, "path", empty.to_str().unwrap());
+    });
+    let log = cluster.plan.path(&format!("{name}.log"));
+    fs::remove_file(&log).unwrap();
+    cluster.start(name);
+    let serves = eventually("the node serves with the other disk", async || {
+        let text = fs::read_to_string(&log).map_err(|error| error.to_string())?;
+        text.contains("serving").then(|| text.clone()).ok_or(text)
+    });
+    says(name, &serves.await, &["the cluster has had disk 1", "under a new id"]);
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0, "its directory is left alone");
+
+    let insider = Insider::of_plan(&cluster.plan, "node-2");
+    let register = ControlCommand::RegisterNode {
+        node: NodeId(2),
+        info: NodeInfo {
+            region: "r1".to_owned(),
+            zone: "z1".to_owned(),
+            address: ([127, 0, 0, 1], 1).into(),
+            membership: Membership::Active,
+        },
+        disks: vec![NodeDisk {
+            disk: DiskId(1),
+            weight_bytes: 1 << 30,
+        }],
+    };
+    let refused = insider.control(register).await.unwrap_err();
+    assert_eq!(
+        (refused.kind, refused.code.as_str()),
+        (ErrorKind::Exists, "number_taken")
+    );
+
+    cluster.kill(name);
+    fs::write(cluster.plan.config(name), sound).unwrap();
+    cluster.start(name);
+    serves(user, files).await;
+    cluster.check_running();
 }
 
 /// The first segment of a replica's log.
@@ -208,6 +275,7 @@ async fn what_lies_in_another_process_s_place_or_is_damaged_is_refused_by_name_a
     }
     disks_of_two_nodes(&mut cluster, &user, &mut files).await;
     certificates_of_two_processes(&mut cluster, &user, &mut files).await;
+    number_of_another_nodes_disk(&mut cluster, &user, &mut files).await;
     damaged_log(&mut cluster, &user, &mut files).await;
     directories_of_two_replicas(&mut cluster, &user, &mut files).await;
 }

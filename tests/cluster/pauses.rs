@@ -18,5 +18,8 @@ async fn processes_paused_in_the_middle_of_commits_leave_nothing_half_and_lose_n
     let leader = process_attack::leader(&world.cluster).await.unwrap();
     let shown = long_pause::strike(&world.cluster, &["gateway-1", &leader, "node-3"], SPAN, "/pause").await;
     let shown = shown.unwrap();
-    assert!(shown.meanwhile > 0 && shown.caught > 0, "{shown:?}");
+    assert!(
+        shown.meanwhile > 0 && shown.caught > 0 && shown.in_commit > 0,
+        "{shown:?}"
+    );
 }

@@ -1,4 +1,5 @@
-//! Many writers of one file at two gateways: the first wins, the others learn what is there, and no version is lost.
+//! Many writers of one file at two gateways, each a process of its own: the first wins, the others learn what is there, and no version
+//! is lost.
 //!
 //! Not here: one gateway (`conflicts`, `refusals`).
 
@@ -7,17 +8,20 @@ use crate::entries::{UPLOAD, by_id, entry_of};
 use crate::served::eventually;
 use crate::world::{Answer, World, answer, noise};
 use api::entry::Entry;
+use chaos::process_attack::process;
 use client_sdk::client::Client;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-const GATEWAYS: [&str; 4] = ["--gateways", "2", "--groups", "1"];
+const GATEWAYS: [&str; 5] = ["--processes", "--gateways", "2", "--groups", "1"];
 const FILE: &str = "/f";
 
-/// The demo user at both gateways.
+/// The demo user at both gateways, which share no memory.
 fn at_both(world: &World) -> [Client; 2] {
+    let pid = |name| process(&world.cluster, name).unwrap().pid.unwrap();
+    assert_ne!(pid("gateway-1"), pid("gateway-2"));
     let token = crate::wire::token_of(&world.client);
     [1, 2].map(|number| Client::new(&url(world, number)).unwrap().with_token(&token))
 }

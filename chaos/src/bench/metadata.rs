@@ -23,8 +23,8 @@ pub(super) const COMMIT_ALONE: &str = "commit, 1 writer";
 /// Reads by many at a replica that follows, and at the leader in turns with them.
 pub(super) const READS_AT_NEAREST: &str = "linearizable read, 64 readers, nearest replica";
 pub(super) const READS_IN_TURN: &str = "linearizable read, 64 readers, leader in turn";
-/// Each order of the two as often as the other; `pairs` says what six can tell.
-const PAIRS: usize = 6;
+/// Each order of the two as often as the other; `pairs` says what sixteen can tell.
+pub(crate) const PAIRS: usize = 16;
 /// One turn; with the gateway's new start some one and a half seconds on two cores. Guess.
 const TURN_READS: usize = 3_000;
 /// Before the clock of a turn starts, so that no connection and no session is first made within it.

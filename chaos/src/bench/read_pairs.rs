@@ -1,6 +1,6 @@
 //! Reads at a follower against reads at the leader, in pairs of turns: the ratio of their rates.
 //!
-//! Price of judging pairs: a follower that wins one of them, or all but wins it, has passed (`pairs`).
+//! What so many pairs can tell, and what they hide: `pairs`.
 //! Invariant: pure; the ratios are finite and at least one.
 //! Not here: how the turns are taken (`metadata`).
 
@@ -39,7 +39,7 @@ impl ReadPairs {
         })
     }
 
-    /// Whether the leader won every pair, and each by more than the noise of all.
+    /// Whether the leader won more pairs than chance explains, and each of them by more than the noise of all.
     pub(super) fn is_slower(&self) -> bool {
         self.ratios.are_below(1.0)
     }

@@ -38,13 +38,7 @@ pub(super) fn report(
         },
     };
     judged.violations.extend(ground.raft.violations());
-    let asked = orders.operations.unwrap_or(0);
-    if judged.operations < asked {
-        judged.violations.push(format!(
-            "{} operations were answered in all the time, {asked} were asked for",
-            judged.operations
-        ));
-    }
+    judged.violations.extend(too_few(judged.operations, orders.operations));
     let (trace_hash, counts) = ground.trace.read();
     let (terms, compared) = ground.raft.seen();
     Report {
@@ -63,6 +57,15 @@ pub(super) fn report(
         collected: judged.collected,
         violations: judged.violations,
     }
+}
+
+/// What is said of a world that came to the end of its longest time before so many operations had returned as were asked for: it
+/// proved less than it was to, so its seed fails.
+fn too_few(operations: usize, asked: Option<usize>) -> Option<String> {
+    let asked = asked.filter(|asked| operations < *asked)?;
+    Some(format!(
+        "{operations} operations were answered in all the time, {asked} were asked for"
+    ))
 }
 
 fn of_names(records: &Records, found: super::ReadBack) -> Judged {
@@ -109,5 +112,22 @@ fn of_collection(records: &Records, found: Result<collection::Findings, String>)
         acknowledged: promised.values().map(|file| file.versions.len()).sum(),
         violations,
         collected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::too_few;
+
+    #[test]
+    fn a_world_that_ends_with_fewer_operations_than_were_asked_for_says_both_numbers() {
+        assert_eq!(too_few(0, None), None, "a world that ends by its time");
+        assert_eq!(too_few(2_000, Some(2_000)), None);
+        assert_eq!(too_few(2_007, Some(2_000)), None, "those under way returned as well");
+        let said = too_few(1_999, Some(2_000)).unwrap();
+        assert!(
+            said.contains("1999 operations") && said.contains("2000 were asked for"),
+            "{said}"
+        );
     }
 }

@@ -72,6 +72,12 @@ impl Workload {
         })
     }
 
+    /// The account of its users.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// Runs all clients until the phase of faults ends and each has its last answer.
     pub async fn work(&self, phases: &Phases) {
         let own = self.clone();

@@ -1,4 +1,5 @@
-//! A disk over another one: a judge sees every I/O first, and lets it pass, refuses it, or has it answered without being done.
+//! A disk over another one: a judge sees every I/O first, and lets it pass, refuses it, breaks it off midway, or has it answered without
+//! being done.
 //!
 //! Place in the picture: the one double for tests of whatever stands on the seam: disks that fail for a while, that answer before
 //! they synced, or that let other threads run between two I/Os.
@@ -38,6 +39,8 @@ pub enum Verdict {
     Pass,
     /// It is answered with this error and not done.
     Refuse(DiskError),
+    /// Of a write the first so many bytes are done, and it is answered with this error; whatever is no write is not done.
+    Cut(usize, DiskError),
     /// It is answered as done and is not: a lie. Only syncs, removals and renames can be lied about; others pass.
     Pretend,
 }
@@ -92,7 +95,7 @@ impl JudgedDisk {
 fn ask(judge: &Judge, io: Io<'_>) -> Result<bool, DiskError> {
     match judge(io) {
         Verdict::Pass => Ok(true),
-        Verdict::Refuse(error) => Err(error),
+        Verdict::Refuse(error) | Verdict::Cut(_, error) => Err(error),
         Verdict::Pretend => Ok(false),
     }
 }
@@ -150,8 +153,15 @@ impl Disk for JudgedDisk {
 
 impl DiskFile for JudgedFile {
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> Result<(), DiskError> {
-        ask(&self.judge, Io::Write(&self.name, offset, parts))?;
-        self.inner.write_at(offset, parts)
+        match (self.judge)(Io::Write(&self.name, offset, parts)) {
+            Verdict::Pass | Verdict::Pretend => self.inner.write_at(offset, parts),
+            Verdict::Refuse(error) => Err(error),
+            Verdict::Cut(len_bytes, error) => {
+                let bytes = parts.concat();
+                self.inner.write_at(offset, &[&bytes[..len_bytes.min(bytes.len())]])?;
+                Err(error)
+            }
+        }
     }
 
     fn read_at(&self, offset: u64, len_bytes: usize) -> Result<Bytes, DiskError> {
@@ -208,5 +218,27 @@ mod tests {
         assert_eq!(disk.open("synced").err(), Some(refusal));
         let left = |name| inner.crash(Survivors::None).open(name).unwrap().len_bytes().unwrap();
         assert_eq!((left("lied"), left("synced")), (0, 5));
+    }
+
+    #[test]
+    fn a_write_that_is_cut_leaves_its_first_bytes_and_answers_the_error() {
+        let inner = Arc::new(SimDisk::new(1 << 30));
+        let error = DiskError::Io("no more".to_owned());
+        let told = error.clone();
+        let disk = JudgedDisk::new(
+            inner,
+            Arc::new(move |io| match io {
+                Io::Write(_, 10, _) => Verdict::Cut(5, told.clone()),
+                Io::Write(_, 20, _) => Verdict::Cut(100, told.clone()),
+                _ => Verdict::Pass,
+            }),
+        );
+        let file = disk.create("f").unwrap();
+        file.write_at(0, &[b"0123456789"]).unwrap();
+        assert_eq!(file.write_at(10, &[b"abc", b"defg"]), Err(error.clone()));
+        assert_eq!(file.read_at(0, 15).unwrap(), "0123456789abcde");
+        assert_eq!(file.len_bytes(), Ok(15));
+        assert_eq!(file.write_at(20, &[b"whole"]), Err(error));
+        assert_eq!(file.read_at(20, 5).unwrap(), "whole");
     }
 }

@@ -1,4 +1,5 @@
-//! One gateway on a loopback port over a cluster in memory: one metadata process without Raft, six shelves instead of nodes.
+//! One gateway on a loopback port over a cluster in memory: one metadata process without Raft, six shelves instead of nodes. Where one of
+//! these is to be a hole, all of them are reached by QUIC on sockets instead.
 //!
 //! Not here: what stands for the metadata (`replica`), disks, other gateways.
 
@@ -35,12 +36,16 @@ use protocol::metadata::upload::UploadCommand;
 use protocol::metadata::user::{NewToken, UserCommand};
 use protocol::node::{StoreAnswer, StoreFragment, Stored};
 use protocol::wire_error::Failure;
-use rpc::memory::{Fault, MemoryNetwork, MemoryTransport};
-use rpc::transport::{Handler, Peer};
+use rpc::authority::ClusterAuthority;
+use rpc::identity::{Identity, Revocations};
+use rpc::limits::RpcLimits;
+use rpc::memory::{Fault, MemoryNetwork};
+use rpc::quic::{QuicOptions, QuicTransport};
+use rpc::transport::{Handler, Peer, Transport};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -48,6 +53,8 @@ use tokio::sync::{RwLock, RwLockWriteGuard};
 
 /// Far above what any of these tests needs; a hang ends here.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+/// Of certificates.
+const LIFETIME: Duration = Duration::from_secs(86_400);
 
 /// Takes every fragment and forgets it.
 struct Shelf(Arc<Shelves>);
@@ -119,6 +126,60 @@ impl Handler for Shelf {
     }
 }
 
+/// Accepts every call and never answers.
+#[derive(Default)]
+pub(super) struct Hole(AtomicUsize);
+
+impl Hole {
+    /// Calls that it has taken.
+    pub(super) fn taken(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Handler for Hole {
+    async fn handle(&self, _: ProcessId, _: Call) -> Result<Answer, Failure> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+/// How the processes reach each other.
+enum Wires {
+    Memory(MemoryNetwork),
+    Sockets(Box<ClusterAuthority>),
+}
+
+impl Wires {
+    fn attach(
+        &self,
+        process: ProcessId,
+        handler: Arc<dyn Handler>,
+        clock: &ManualClock,
+    ) -> (Arc<dyn Transport>, SocketAddr) {
+        match self {
+            Self::Memory(network) => {
+                let (transport, address) = network.attach(process, CLUSTER, handler);
+                (transport, address)
+            }
+            Self::Sockets(authority) => {
+                let pem = authority.issue(process, NOW, LIFETIME).unwrap();
+                let options = QuicOptions {
+                    identity: Identity::from_pem(&pem).unwrap(),
+                    listen: ([127, 0, 0, 1], 0).into(),
+                    clock: Arc::new(clock.clone()),
+                    limits: RpcLimits::default(),
+                    revocations: Revocations::default(),
+                    has_jumbo_frames: false,
+                };
+                let (transport, address) = QuicTransport::bind(options, handler).unwrap();
+                (transport, address)
+            }
+        }
+    }
+}
+
 /// A gateway with one user, `ada`.
 pub(super) struct World {
     pub(super) clock: ManualClock,
@@ -126,10 +187,10 @@ pub(super) struct World {
     pub(super) token: String,
     replica: Arc<Replica>,
     shelves: Arc<Shelves>,
-    network: MemoryNetwork,
+    wires: Wires,
     gateway: Gateway,
     shutdown: Shutdown,
-    _transports: Vec<Arc<MemoryTransport>>,
+    _transports: Vec<Arc<dyn Transport>>,
     _directory: TempDir,
 }
 
@@ -139,6 +200,8 @@ pub(super) struct Wishes {
     pub(super) admission: AdmissionLimits,
     pub(super) upload_budget_bytes: u64,
     pub(super) quota_bytes: u64,
+    /// Stands in the place of the third node.
+    pub(super) hole: Option<Arc<Hole>>,
 }
 
 impl Default for Wishes {
@@ -148,6 +211,7 @@ impl Default for Wishes {
             admission: AdmissionLimits::default(),
             upload_budget_bytes: 256 << 20,
             quota_bytes: 1 << 40,
+            hole: None,
         }
     }
 }
@@ -178,20 +242,27 @@ impl World {
 
     pub(super) async fn start_with(wishes: Wishes) -> Self {
         let clock = ManualClock::new(NOW);
-        let network = MemoryNetwork::new(Arc::new(clock.clone()));
+        let wires = match &wishes.hole {
+            None => Wires::Memory(MemoryNetwork::new(Arc::new(clock.clone()))),
+            Some(_) => Wires::Sockets(Box::new(ClusterAuthority::create(CLUSTER, NOW, LIFETIME).unwrap())),
+        };
         let replica = Arc::new(Replica::new(clock.clone()));
         let metadata = process(Role::Metadata, 1);
-        let (first, address) = network.attach(metadata, CLUSTER, Arc::clone(&replica) as Arc<dyn Handler>);
+        let (first, address) = wires.attach(metadata, Arc::clone(&replica) as Arc<dyn Handler>, &clock);
         let mut transports = vec![first];
         let (shelves, mut addresses) = (Arc::new(Shelves::default()), Vec::new());
         let shelf = || Arc::new(Shelf(Arc::clone(&shelves)));
         for number in 1..=6 {
-            let (transport, address) = network.attach(process(Role::Node, number), CLUSTER, shelf());
+            let handler: Arc<dyn Handler> = match &wishes.hole {
+                Some(hole) if number == 3 => Arc::clone(hole) as Arc<dyn Handler>,
+                _ => shelf(),
+            };
+            let (transport, address) = wires.attach(process(Role::Node, number), handler, &clock);
             transports.push(transport);
             addresses.push(address);
         }
         furnish(&replica, address, &addresses);
-        let (own, _) = network.attach(process(Role::Gateway, 1), CLUSTER, shelf());
+        let (own, _) = wires.attach(process(Role::Gateway, 1), shelf(), &clock);
         let directory = TempDir::new().unwrap();
         let random = Random::seeded(7);
         let kek_file = directory.path().join("kek");
@@ -226,7 +297,7 @@ impl World {
             token,
             replica,
             shelves,
-            network,
+            wires,
             gateway,
             shutdown,
             _transports: transports,
@@ -260,12 +331,17 @@ impl World {
     /// Cuts the gateway off from the metadata replica.
     pub(super) fn cut_metadata(&self) {
         let (own, metadata) = (process(Role::Gateway, 1), process(Role::Metadata, 1));
-        self.network.break_way(own, metadata, Fault::Cut);
+        let Wires::Memory(network) = &self.wires else {
+            panic!("only wires in memory can be cut")
+        };
+        network.break_way(own, metadata, Fault::Cut);
     }
 
     /// Takes all cuts back.
     pub(super) fn mend(&self) {
-        self.network.mend_all();
+        if let Wires::Memory(network) = &self.wires {
+            network.mend_all();
+        }
     }
 
     /// Lets no shelf answer until the guard is dropped.

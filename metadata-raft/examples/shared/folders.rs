@@ -1,6 +1,7 @@
-//! Clients that make folders at replicas of this process, for the measurements of this package.
+//! Clients that make folders, perhaps with files among them, at replicas of this process, for the measurements of this package.
 
 use super::drive::Drive;
+use super::files::{self, Epoch};
 use super::world::{World, propose_anywhere};
 use metadata_raft::service::MetadataService;
 use model::id::EntryId;
@@ -17,6 +18,8 @@ pub(crate) struct Folders {
     parent: EntryId,
     next: Arc<AtomicU64>,
     led_at: Arc<AtomicUsize>,
+    /// Where some of them are files, the epoch in which their stripes are born.
+    files: Option<Epoch>,
 }
 
 impl Folders {
@@ -28,6 +31,15 @@ impl Folders {
             parent,
             next: Arc::new(AtomicU64::new(first)),
             led_at: Arc::default(),
+            files: None,
+        }
+    }
+
+    /// With a file in the place of a folder each so often (`files`); `epoch` is kept up to date by somebody else.
+    pub(crate) fn with_files(self, epoch: Epoch) -> Self {
+        Self {
+            files: Some(epoch),
+            ..self
         }
     }
 
@@ -43,7 +55,10 @@ impl Folders {
             let folders = folders.clone();
             Box::pin(async move {
                 let number = folders.next.fetch_add(1, Ordering::Relaxed);
-                let command = folders.drive.folder_in(folders.parent, number);
+                let command = match &folders.files {
+                    Some(epoch) => files::entry_in(&folders.drive, folders.parent, number, epoch),
+                    None => folders.drive.folder_in(folders.parent, number),
+                };
                 let mut at = folders.led_at.load(Ordering::Relaxed);
                 propose_anywhere(&folders.services, &mut at, folders.drive.group, &command).await;
                 folders.led_at.store(at, Ordering::Relaxed);

@@ -11,6 +11,7 @@
 
 #[path = "../../tests/replicas/drive.rs"]
 pub(crate) mod drive;
+pub(crate) mod files;
 pub(crate) mod folders;
 pub(crate) mod measure;
 #[path = "../../tests/replicas/parts.rs"]

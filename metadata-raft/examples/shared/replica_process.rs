@@ -15,6 +15,7 @@ use kv::rocks::{RocksBudget, RocksKv};
 use metadata_raft::raft::incoming::PartAnswer;
 use metadata_raft::raft::receiver::group_of;
 use metadata_raft::serve::{Seams, start};
+use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, GroupId};
 use model::process::{ProcessId, Role};
 use protocol::frame::{Answer, Call, Method, decode, encode};
@@ -42,8 +43,10 @@ pub(crate) const REPLICA: &str = "replica";
 /// What a small production replica has; both bounds hold whatever is sent or received.
 const CACHE_BYTES: usize = 32 << 20;
 const WRITE_BUFFER_BYTES: usize = 32 << 20;
+/// Drive groups of each replica.
+pub(crate) const GROUPS: u32 = 4;
 
-/// Where a replica writes down the parts of snapshots that it has taken, for whoever measures it: a line each.
+/// Where a replica writes down the parts of snapshots that it has taken, for whoever measures it: a line each, the group first.
 const PARTS: &str = "parts";
 
 /// What a replica answered to a part of a drive group's snapshot.
@@ -84,12 +87,15 @@ struct Noting {
 #[async_trait]
 impl Handler for Noting {
     async fn handle(&self, caller: ProcessId, call: Call) -> Result<Answer, Failure> {
-        let is_part = call.method == Method::RaftSnapshot && group_of(&call)? != CONTROL_GROUP;
+        let group = match call.method {
+            Method::RaftSnapshot => Some(group_of(&call)?).filter(|group| *group != CONTROL_GROUP),
+            _ => None,
+        };
         let answer = self.replica.handle(caller, call).await?;
-        if is_part {
+        if let Some(group) = group {
             let line = PartTaken::line(&decode(&answer.payload)?);
             let mut parts = OpenOptions::new().create(true).append(true).open(&self.parts).unwrap();
-            parts.write_all(format!("{line}\n").as_bytes()).unwrap();
+            parts.write_all(format!("{group} {line}\n").as_bytes()).unwrap();
         }
         Ok(answer)
     }
@@ -131,7 +137,7 @@ pub(crate) async fn run(arguments: &[String]) {
         metrics: Metrics::new(),
         workers: workers.clone(),
     };
-    let config = config(number, dir, &addresses, 1);
+    let config = config(number, dir, &addresses, GROUPS);
     let process = start(&config, &seams, number == 1 && is_first).await.unwrap();
     handler.serve(process.service());
     drop(tokio::io::stdin().read_to_end(&mut Vec::new()).await);
@@ -191,11 +197,17 @@ impl Processes {
         self.dir.path().join(number.to_string())
     }
 
-    /// What a replica took of snapshots of the drive group, in order.
-    pub(crate) fn parts_taken(&self, number: u64) -> Vec<PartTaken> {
+    /// What a replica took of snapshots of each drive group, in order.
+    pub(crate) fn parts_taken(&self, number: u64) -> Vec<(GroupId, PartTaken)> {
         // Not there before the first.
         let text = fs::read_to_string(self.directory(number).join(PARTS)).unwrap_or_default();
-        text.lines().map(PartTaken::of).collect()
+        // A line may still be written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let part = |line: &str| {
+            let (group, taken) = line.split_once(' ').unwrap();
+            (GroupId(group.parse().unwrap()), PartTaken::of(taken))
+        };
+        whole.lines().map(part).collect()
     }
 
     pub(crate) fn start(&mut self, number: u64) {
@@ -313,7 +325,13 @@ impl Client {
                     Ok(_) => return at,
                     // Without a request id a repeat after an unknown outcome meets itself.
                     Err(failure) if failure.code == "name_taken" || failure.code == "user_exists" => return at,
-                    Err(failure) => assert!(failure.kind.is_retryable() || failure.code == "not_mine", "{failure}"),
+                    // A leader that is killed, or follows now, leaves it open whether the command was done.
+                    Err(failure) => assert!(
+                        failure.kind.is_retryable()
+                            || failure.kind == ErrorKind::Ambiguous
+                            || failure.code == "not_mine",
+                        "{failure}"
+                    ),
                 }
             }
             at = at % self.addresses.len() as u64 + 1;

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 /// Entries of one append to a follower; a byte limit cuts earlier.
 const APPEND_ENTRIES_MAX: u64 = 512;
 /// Entries kept behind a mark, so that a follower that was away shortly needs no snapshot. A guess.
-const ENTRIES_KEPT: u64 = 2_000;
+pub(crate) const ENTRIES_KEPT: u64 = 2_000;
 
 /// How a group's replicas find that one of them is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub struct GroupParts {
     pub clock: Arc<dyn Clock>,
     /// Whether queries are answered under a leader's lease.
     pub lease_reads: bool,
+    /// Entries that the log keeps behind a mark.
+    pub entries_kept: u64,
     /// A random number, for telling snapshot transfers apart.
     pub nonce: u64,
 }
@@ -136,6 +138,7 @@ impl Group {
             timing,
             clock,
             lease_reads,
+            entries_kept,
             nonce,
         } = parts;
         if let Some(fault) = log.fault() {
@@ -145,7 +148,7 @@ impl Group {
         let state = GroupState::open(kv, group, apply)?;
         reconcile(&log, &state, group).await?;
         let bug = |detail: String| GroupError::Bug { group, detail };
-        let config = config_of(group, timing)
+        let config = config_of(group, timing, entries_kept)
             .validate()
             .map_err(|error| bug(error.to_string()))?;
         let last_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
@@ -224,7 +227,7 @@ fn tick_base(timing: Timing) -> Duration {
     timing.election_min * 3 / 4
 }
 
-fn config_of(group: GroupId, timing: Timing) -> Config {
+fn config_of(group: GroupId, timing: Timing, entries_kept: u64) -> Config {
     let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: format!("group-{group}"),
@@ -232,7 +235,7 @@ fn config_of(group: GroupId, timing: Timing) -> Config {
         election_timeout_min: ms(timing.election_min),
         election_timeout_max: ms(timing.election_max),
         max_payload_entries: APPEND_ENTRIES_MAX,
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        max_in_snapshot_log_to_keep: entries_kept,
         snapshot_policy: SnapshotPolicy::Never,
         enable_pre_vote: Some(true),
         // A restored leader could answer a read below an acknowledged commit, since the state is written without sync.

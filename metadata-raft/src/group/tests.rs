@@ -13,10 +13,11 @@ mod reads;
 mod recovery;
 mod sweeps;
 
-use super::{Group, GroupError, GroupParts, ReadBy, Timing, answer};
+use super::{ENTRIES_KEPT, Group, GroupError, GroupParts, ReadBy, Timing, answer};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::{Heartbeats, answer_beats};
 use crate::raft::journal_stream::JournalStream;
+use crate::raft::state_machine::Apply;
 use crate::raft::tests::{Recorder, options};
 use crate::raft::types::ReplicaInfo;
 use crate::room::Room;
@@ -173,6 +174,9 @@ struct World {
     clock: Arc<dyn Clock>,
     lease_reads: bool,
     timing: Timing,
+    /// What commands mean, for each replica anew.
+    apply: fn() -> Arc<dyn Apply>,
+    entries_kept: u64,
 }
 
 /// For what is not about elections: so patient that none is held because the machine is busy.
@@ -201,6 +205,8 @@ impl World {
             clock: Arc::new(SystemClock::new()),
             lease_reads: false,
             timing: Timing::LAN,
+            apply: || Arc::new(Recorder),
+            entries_kept: ENTRIES_KEPT,
         }
     }
 
@@ -227,7 +233,7 @@ impl World {
             replica: RaftId(id),
             log,
             kv: machine.kv.clone(),
-            apply: Arc::new(Recorder),
+            apply: (self.apply)(),
             heartbeats: Heartbeats::start(&transport, info().address, RaftId(id), self.clock.clone(), heartbeat),
             transport,
             addresses: Arc::new(AddressBook::new(info().address, [])),
@@ -235,6 +241,7 @@ impl World {
             timing: self.timing,
             clock: self.clock.clone(),
             lease_reads: self.lease_reads,
+            entries_kept: self.entries_kept,
             nonce: id << 32,
         })
     }

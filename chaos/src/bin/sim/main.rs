@@ -76,7 +76,8 @@ fn one(seed: u64, arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Run by `make chaos` with a hundred seeds of 10,000 operations each; `make test` runs twenty of 2,000.
+/// Run by `make chaos` with a hundred seeds of 10,000 operations each; `make test` runs twenty of 2,000. A world that ended with fewer
+/// says so as a violation.
 ///
 /// shows: C-3 side=chaos scale=2000/10000
 fn many(arguments: &Arguments) -> anyhow::Result<()> {

@@ -1,15 +1,23 @@
 //! Snapshots: sent when the log is gone, broken off midway and continued, and what the log may forget meanwhile.
 
 use super::{GROUP, Group, Machine, PATIENCE, World, bootstrap, info, linearized};
+use crate::founding::{founding, user};
+use crate::group::ENTRIES_BETWEEN_MARKS;
 use crate::raft::journal_stream::JournalStream;
 use crate::raft::tests::{entry, log_id, options};
+use crate::serve::StateApply;
+use crate::state::check::check;
 use bytes::Bytes;
 use disk::sim::Survivors;
 use futures_util::future::join_all;
 use kv::seam::{KvRead, Scan};
+use model::name::EntryName;
+use model::time::WallTime;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
-use protocol::frame::Method;
+use protocol::frame::{Method, encode};
+use protocol::metadata::drive::{DriveCommand, Place};
+use protocol::metadata::{Command, CommandAnswer, Envelope, Reply};
 use std::sync::Arc;
 
 /// Entries and their bytes: about twenty parts of a megabyte.
@@ -158,22 +166,72 @@ async fn a_receiver_that_loses_power_midway_ends_with_the_whole_state() {
     );
 }
 
-/// The learner is known to the group before it exists, so that nothing is written when it comes.
+/// A command of a drive group, which is done.
+async fn command_one(leader: &Group, command: Command) {
+    let envelope = Envelope {
+        request_id: None,
+        wall: WallTime(1_700_000_000_000),
+        command,
+    };
+    let reply = leader.propose(encode(&envelope).unwrap()).await.unwrap();
+    Reply::<CommandAnswer>::from_bytes(&reply).unwrap().result.unwrap();
+}
+
+/// Everything that the state holds, and that it is sound.
+fn drives(group: &Group) -> Vec<(Bytes, Bytes)> {
+    group.read(|state: &dyn KvRead| {
+        assert_eq!(check(state).unwrap(), Vec::<String>::new());
+        state.scan(&Scan::prefix(b"", usize::MAX)).unwrap()
+    })
+}
+
+/// Of drives, and purged by the product's own rule when a mark is due, which keeps nothing behind the mark here. The learner is known
+/// to the group before it exists, so that nothing is written when it comes.
 ///
 /// shows: F4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_empty_replica_of_an_idle_fully_purged_group_converges() {
-    let mut world = bootstrap(World::calm(3)).await;
-    world.put("first").await;
+    let mut world = bootstrap(World {
+        apply: || Arc::new(StateApply::new(GROUP, Arc::default())),
+        entries_kept: 0,
+        ..World::calm(3)
+    })
+    .await;
     let leader = linearized(&world).await;
-    put_many(&leader, 0..50).await;
+    let (principal, drive) = user("ada");
+    let folder = |number: u64| {
+        Command::Drive(DriveCommand::CreateFolder {
+            principal,
+            drive,
+            place: Place::In {
+                parent: drive.root(),
+                name: EntryName::new(&format!("folder {number}")).unwrap(),
+            },
+            with_parents: false,
+            fresh: vec![number + 1_000],
+        })
+    };
+    for command in founding("ada") {
+        command_one(&leader, command).await;
+    }
+    let numbers: Vec<u64> = (0..ENTRIES_BETWEEN_MARKS).collect();
+    for run in numbers.chunks(500) {
+        join_all(run.iter().map(|number| command_one(&leader, folder(*number)))).await;
+    }
     leader.raft.add_learner(4, info(), false).await.unwrap();
-    let last = purge_all(&leader).await;
+    let last = leader.status().last_index.unwrap();
+    applied(&leader, last).await;
+    leader.mark_if_due(false).await.unwrap();
+    let wait = leader.raft.wait(Some(PATIENCE));
+    let is_purged = |metrics: &openraft::RaftMetrics<_>| metrics.purged.is_some_and(|at| at.index >= last);
+    wait.metrics(is_purged, "purged by the rule").await.unwrap();
     assert_eq!(leader.status().purged_index, Some(last));
     world.machines.insert(4, Machine::empty());
     let fresh = world.start(4).await.unwrap();
     applied(&fresh, last).await;
-    assert!(rows(&fresh) == rows(&leader), "the states differ");
+    let whole = drives(&leader);
+    assert!(whole.len() as u64 > ENTRIES_BETWEEN_MARKS, "{} rows", whole.len());
+    assert!(drives(&fresh) == whole, "the states differ");
     assert_eq!(leader.status().last_index, Some(last), "nothing was written meanwhile");
     assert!(
         world.network.calls(4, Method::RaftSnapshot) >= 3,

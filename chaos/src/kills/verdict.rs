@@ -1,0 +1,218 @@
+//! What a run of kills and pauses must come to: as many rounds as were asked for, writes that stood still for no longer than is allowed,
+//! reads at every gateway of which none was stale, and pauses that caught uploads.
+//!
+//! Pure. Not here: how the rounds are run (`kills`).
+
+use super::register::Reads;
+use super::{Arguments, Blow, Ran, Round, sorted};
+use anyhow::ensure;
+use std::time::Duration;
+
+/// How long writes may stand still.
+#[derive(Clone, Copy)]
+struct Allowed {
+    /// After 19 of 20 kills.
+    kill_mostly: Duration,
+    kill: Duration,
+    pause: Duration,
+}
+
+/// QAS-005, by the timing of the replicas. What a pause may cost far away is not asked there: as much as a kill.
+const LAN: Allowed = Allowed {
+    kill_mostly: Duration::from_secs(2),
+    kill: Duration::from_secs(4),
+    pause: Duration::from_secs(5),
+};
+const WAN: Allowed = Allowed {
+    kill_mostly: Duration::from_secs(5),
+    kill: Duration::from_secs(9),
+    pause: Duration::from_secs(9),
+};
+
+/// A gateway, the leader, a node.
+const LONG_PAUSES: usize = 3;
+
+/// Holds what was run against what was asked and against the limits; an error says what is missing or too much.
+///
+/// shows: QAS-005, CMP-replica side=failover
+pub(super) fn judge(ran: &Ran, arguments: &Arguments) -> anyhow::Result<()> {
+    ensure!(
+        arguments.rounds() > 0 || arguments.long_pause > 0,
+        "nothing was asked for: give --kills, --pauses or --long-pause"
+    );
+    for (blow, asked) in [(Blow::Kill, arguments.kills), (Blow::Pause, arguments.pauses)] {
+        let made = sorted(&ran.rounds, blow).len();
+        ensure!(made == asked, "{made} rounds of {} of {asked} were run", blow.word());
+    }
+    if arguments.rounds() > 0 {
+        judge_rounds(&ran.rounds, if arguments.wan { WAN } else { LAN })?;
+        judge_reads(&ran.reads)?;
+    }
+    let asked = if arguments.long_pause > 0 { LONG_PAUSES } else { 0 };
+    ensure!(
+        ran.long.len() == asked,
+        "{} of {asked} long pauses were run",
+        ran.long.len()
+    );
+    for (victim, shown) in &ran.long {
+        ensure!(
+            shown.caught > 0 && shown.in_commit > 0 && shown.meanwhile > 0,
+            "the pause of {victim} proved nothing: {shown:?}"
+        );
+    }
+    Ok(())
+}
+
+fn judge_rounds(rounds: &[Round], allowed: Allowed) -> anyhow::Result<()> {
+    ensure!(!rounds.is_empty(), "no round was run");
+    let (kills, pauses) = (sorted(rounds, Blow::Kill), sorted(rounds, Blow::Pause));
+    let slow = kills.iter().filter(|time| **time > allowed.kill_mostly).count();
+    ensure!(
+        slow * 20 <= kills.len(),
+        "{slow} of {} kills stopped writes for longer than {:?}; one of 20 may",
+        kills.len(),
+        allowed.kill_mostly
+    );
+    for (times, most) in [(kills, allowed.kill), (pauses, allowed.pause)] {
+        let longest = times.last().copied().unwrap_or_default();
+        ensure!(
+            longest <= most,
+            "writes stood still for {longest:?}, {most:?} are allowed"
+        );
+    }
+    Ok(())
+}
+
+fn judge_reads(reads: &Reads) -> anyhow::Result<()> {
+    ensure!(reads.faults.is_empty(), "{}", reads.faults.join("\n"));
+    ensure!(reads.by_gateway.len() > 1, "only one gateway was read at: {reads:?}");
+    for (gateway, answers) in &reads.by_gateway {
+        ensure!(*answers > 0, "nothing was read at {gateway}");
+    }
+    ensure!(reads.at_followers > 0.0, "no follower answered: {reads:?}");
+    Ok(())
+}
+
+/// What a run that was judged has shown, in a line.
+pub(super) fn passed(ran: &Ran, arguments: &Arguments) -> String {
+    let mut parts = Vec::new();
+    for (blow, count) in [(Blow::Kill, arguments.kills), (Blow::Pause, arguments.pauses)] {
+        if count > 0 {
+            parts.push(format!("{count} times {}", blow.word()));
+        }
+    }
+    if !ran.rounds.is_empty() {
+        let (answers, version) = (ran.reads.count(), ran.reads.version);
+        parts.push(format!("{answers} reads of {version} versions, none of them stale"));
+    }
+    if !ran.long.is_empty() {
+        let (count, span) = (ran.long.len(), arguments.long_pause);
+        parts.push(format!("{count} processes stopped for {span} s each"));
+    }
+    format!("passed: {}", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Allowed, LAN, judge, judge_reads, judge_rounds, passed};
+    use crate::kills::register::Reads;
+    use crate::kills::{Arguments, Blow, Ran, Round};
+    use crate::long_pause::Shown;
+    use clap::Parser as _;
+    use std::time::Duration;
+
+    fn round(blow: Blow, first_ms: u64) -> Round {
+        Round {
+            blow,
+            victim: "metadata-1".to_owned(),
+            successor: "metadata-2".to_owned(),
+            first: Duration::from_millis(first_ms),
+            last: Duration::from_millis(first_ms),
+            waited: 1,
+            names: Vec::new(),
+        }
+    }
+
+    fn reads() -> Reads {
+        Reads {
+            by_gateway: vec![("gateway-1".to_owned(), 7), ("gateway-2".to_owned(), 8)],
+            version: 5,
+            at_followers: 1.0,
+            faults: Vec::new(),
+        }
+    }
+
+    fn arguments(text: &str) -> Arguments {
+        Arguments::parse_from(std::iter::once("kills").chain(text.split_whitespace()))
+    }
+
+    fn said(judged: anyhow::Result<()>) -> String {
+        judged.map_or_else(|error| error.to_string(), |()| "passed".to_owned())
+    }
+
+    #[test]
+    fn of_twenty_kills_one_may_take_longer_and_none_longer_than_the_most() {
+        let kills = |times: &[u64]| {
+            let quick = std::iter::repeat_n(500, 20 - times.len()).chain(times.iter().copied());
+            quick.map(|time| round(Blow::Kill, time)).collect::<Vec<Round>>()
+        };
+        let judged = |rounds: &[Round], allowed: Allowed| said(judge_rounds(rounds, allowed));
+        assert_eq!(judged(&kills(&[]), LAN), "passed");
+        assert_eq!(judged(&kills(&[3_999]), LAN), "passed");
+        assert!(judged(&kills(&[2_001, 2_001]), LAN).contains("2 of 20 kills"));
+        assert!(judged(&kills(&[4_001]), LAN).contains("stood still"));
+        assert_eq!(judged(&[round(Blow::Pause, 5_000)], LAN), "passed");
+        assert!(judged(&[round(Blow::Pause, 5_001)], LAN).contains("stood still"));
+        assert_eq!(judged(&[], LAN), "no round was run");
+    }
+
+    #[test]
+    fn reads_that_were_stale_or_are_missing_fail() {
+        assert_eq!(said(judge_reads(&reads())), "passed");
+        let change = |change: fn(&mut Reads)| {
+            let mut reads = reads();
+            change(&mut reads);
+            said(judge_reads(&reads))
+        };
+        assert_eq!(
+            change(|reads| reads.faults.push("told of before".to_owned())),
+            "told of before"
+        );
+        assert!(change(|reads| reads.by_gateway[1].1 = 0).contains("nothing was read at gateway-2"));
+        assert!(change(|reads| drop(reads.by_gateway.pop())).contains("only one gateway"));
+        assert!(change(|reads| reads.at_followers = 0.0).contains("no follower"));
+        assert!(said(judge_reads(&Reads::default())).contains("only one gateway"));
+    }
+
+    #[test]
+    fn a_run_that_did_less_than_was_asked_fails() {
+        let mut ran = Ran {
+            rounds: vec![round(Blow::Kill, 500), round(Blow::Pause, 500)],
+            reads: reads(),
+            long: Vec::new(),
+        };
+        assert_eq!(said(judge(&ran, &arguments("--kills 1 --pauses 1"))), "passed");
+        assert!(said(judge(&ran, &arguments("--kills 2 --pauses 1"))).contains("1 rounds of kill -9 of 2"));
+        assert!(said(judge(&ran, &arguments("--kills 1 --pauses 1 --long-pause 60"))).contains("0 of 3 long"));
+        assert!(said(judge(&Ran::default(), &arguments(""))).contains("0 rounds of kill -9 of 50"));
+        let nothing = arguments("--kills 0 --pauses 0");
+        assert!(said(judge(&Ran::default(), &nothing)).contains("nothing was asked for"));
+
+        let shown = Shown {
+            caught: 1,
+            in_commit: 1,
+            meanwhile: 1,
+            acknowledged: 1,
+            unanswered: 0,
+        };
+        ran.rounds.clear();
+        ran.long = ["gateway-1", "metadata-1", "node-3"]
+            .map(|victim| (victim.to_owned(), shown))
+            .into();
+        let pauses = arguments("--kills 0 --pauses 0 --long-pause 60");
+        assert_eq!(said(judge(&ran, &pauses)), "passed");
+        assert_eq!(passed(&ran, &pauses), "passed: 3 processes stopped for 60 s each");
+        ran.long[1].1.in_commit = 0;
+        assert!(said(judge(&ran, &pauses)).contains("the pause of metadata-1 proved nothing"));
+    }
+}
