@@ -7,6 +7,7 @@ use crate::cli::{AdminArguments, AdminCommand, NodeCommand, ProcessCommand, User
 use crate::dev::directory::DevDirectory;
 use crate::dev::facts::DevFacts;
 use crate::dev::{control, process_switch, shape};
+use crate::start_again::{self, StartAgain};
 use anyhow::{Context, bail, ensure};
 use client_sdk::client::Client;
 use client_sdk::error::ClientError;
@@ -37,11 +38,13 @@ impl fmt::Display for NobodyAnswers {
 
 impl Error for NobodyAnswers {}
 
-/// The exit code of a process that ends with `error`: 2 for `NobodyAnswers`, else 1.
+/// The exit code of a process that ends with `error`: 2 for `NobodyAnswers`, 75 for `StartAgain`, else 1.
 #[must_use]
 pub fn exit_code_of(error: &anyhow::Error) -> u8 {
     if error.is::<NobodyAnswers>() {
         NOBODY_ANSWERS
+    } else if error.is::<StartAgain>() {
+        start_again::EXIT_CODE
     } else {
         FAILED
     }

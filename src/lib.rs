@@ -20,4 +20,5 @@ mod revocation_file;
 pub mod roles;
 mod row_source;
 pub mod serve;
+pub mod start_again;
 pub mod watching;

@@ -252,6 +252,11 @@ impl MetadataRole {
         self.process.caught_up().await;
     }
 
+    /// Returns with the reason once the replica's log or store cannot be written any more. May be dropped midway.
+    pub(crate) fn failed(&self, clock: Arc<dyn Clock>) -> impl Future<Output = String> + Send + use<> {
+        self.process.failed(clock)
+    }
+
     /// Hands leadership over and stops.
     pub(crate) async fn stop(self) {
         self.stop_workers_and(self.process.stop()).await;

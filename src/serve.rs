@@ -4,7 +4,8 @@
 //! 5. metadata, node, gateway, in this order, since each may need the one before it; 6. nodes and gateways register in the
 //! background, as often as it takes. Stopping goes backwards.
 //! Invariants: a process that must not run ends with a line that says why and what to do, and changes no data before it; the same
-//! for what it learns of the cluster later: that it is another one, that a disk or the KEK is not its own.
+//! for what it learns of the cluster later: that it is another one, that a disk or the KEK is not its own. One whose metadata cannot be
+//! written any more ends so that it is started again (`start_again`).
 //! Not here: what registering says (`registration`), how a role starts (`roles`).
 
 use crate::cli::ServeArguments;
@@ -15,6 +16,7 @@ use crate::moved_clock::MovedClock;
 use crate::registration::{self, Registration, Site};
 use crate::revocation_file;
 use crate::roles::{self, Base, Bound, GatewayRole, MetadataRole, NodeRole};
+use crate::start_again::StartAgain;
 use crate::watching::Watching;
 use anyhow::{Context, bail, ensure};
 use daemon::log::{self, LogFormat};
@@ -250,7 +252,7 @@ impl Server {
             gateway,
         } = found;
         let metadata = match metadata {
-            Some((part, begin)) => Some(start_metadata(part, begin, base).await?),
+            Some((part, begin)) => Some(start_metadata(part, begin, base, ended.clone()).await?),
             None => None,
         };
         let node = match node {
@@ -281,9 +283,23 @@ impl Server {
     }
 }
 
-async fn start_metadata(part: Part<MetadataConfig>, begin: Begin, base: &Base) -> anyhow::Result<MetadataRole> {
+async fn start_metadata(
+    part: Part<MetadataConfig>,
+    begin: Begin,
+    base: &Base,
+    ended: Ended,
+) -> anyhow::Result<MetadataRole> {
     let bound = roles::bind(part.identity, part.endpoint.listen, base)?;
-    MetadataRole::start(bound, &part.section, base, begin, &part.endpoint.identity_dir).await
+    let role = MetadataRole::start(bound, &part.section, base, begin, &part.endpoint.identity_dir).await?;
+    let (failed, shutdown) = (role.failed(Arc::clone(&base.clock)), base.shutdown.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            // Another role may have ended the process already; then nobody hears this.
+            reason = failed => drop(ended.send(StartAgain(reason).into()).await),
+            () = shutdown.requested() => {}
+        }
+    });
+    Ok(role)
 }
 
 /// Where the others reach a role: as the file says, or where it listens.

@@ -6,8 +6,8 @@
 //! thread-locals and counters that a second run in the same process would find used.
 //! There are three sorts of worlds (`kind`): one in which operations meet on a few names, the same beside a set that grows while the layout
 //! changes, and one of collection.
-//! Reading order: `shape`, `processes`, `network`, `storage`, `home`, `clients`, `workload`, `elements`, `turnover`, `draining`, `nemesis`,
-//! then the oracles.
+//! Reading order: `shape`, `processes`, `network`, `storage`, `hatch`, `home`, `clients`, `workload`, `elements`, `turnover`, `draining`,
+//! `nemesis`, `wear`, then the oracles.
 //! Not here: QUIC, RocksDB, HTTP and real disks, which level 5 runs.
 
 pub mod campaign;
@@ -17,6 +17,7 @@ pub mod collectors;
 pub mod draining;
 pub mod elements;
 pub mod faults;
+pub mod hatch;
 pub mod history;
 pub mod home;
 pub mod kind;
@@ -33,6 +34,7 @@ pub mod storage;
 pub mod trace;
 pub mod turnover;
 mod verdict;
+pub mod wear;
 pub mod workload;
 
 use crate::oracle::collection::Findings;
@@ -40,6 +42,7 @@ use crate::oracle::durability::Found;
 use crate::oracle::raft::RaftOracle;
 use crate::world::elements::Elements;
 use crate::world::faults::Faults;
+use crate::world::hatch::Hatch;
 use crate::world::history::History;
 use crate::world::kind::Kind;
 use crate::world::ledger::Ledger;
@@ -48,18 +51,19 @@ use crate::world::phase::{Phase, Phases};
 use crate::world::plant::Plant;
 use crate::world::processes::Ground;
 use crate::world::report::Report;
-use crate::world::shape::{GATEWAY, host};
+use crate::world::shape::{GATEWAY, USERS, host};
 use crate::world::storage::Storage;
 use crate::world::trace::Trace;
 use crate::world::turnover::Turnover;
+use crate::world::wear::Wear;
 use crate::world::workload::Workload;
+use daemon::metrics::Metrics;
 use daemon::random::Random;
 use gateway::config::MetadataReads;
 use model::id::{EntryId, GroupId, RaftId};
 use model::process::ProcessId;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use turmoil::{Builder, Sim};
@@ -143,36 +147,36 @@ pub fn run(orders: &Orders) -> anyhow::Result<Report> {
         .build();
     settle(&mut sim, &ground);
     let directory = tempfile::tempdir()?;
-    let (path, users) = (directory.path().to_owned(), Random::seeded(seed.u64()));
+    let (hatch, users) = (Hatch::default(), Random::seeded(seed.u64()));
+    let (own, own_phases, own_hatch) = (ground.clone(), phases.clone(), hatch.clone());
+    let path = directory.path().to_owned();
+    sim.host(host(GATEWAY), move || {
+        processes::gateway(own.clone(), path.clone(), own_phases.clone(), own_hatch.clone())
+    });
     let (own, own_records, own_phases) = (ground.clone(), records.clone(), phases.clone());
     let end = Arc::clone(&left);
-    sim.client(host(GATEWAY), async move {
-        let found = live(&own, &path, own_records, &own_phases, users).await?;
+    sim.client(USERS, async move {
+        let found = live(&own, &hatch, own_records, &own_phases, users).await;
         own_phases.enter(Phase::Peace);
         *end.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         Ok(())
     });
     let nemesis = Nemesis::new(ground.clone(), Random::seeded(seed.u64()));
-    drive(&mut sim, &ground, &phases, nemesis, (orders, &records))?;
+    let wear = Wear::new(ground.clone(), Random::seeded(seed.u64()));
+    drive(&mut sim, &ground, &phases, (nemesis, wear), (orders, &records))?;
     let found = left.lock().unwrap_or_else(PoisonError::into_inner).take();
     let simulated = sim.elapsed();
     drop(sim);
     Ok(verdict::report(orders, &ground, &records, found, simulated))
 }
 
-/// What happens on the gateway's host, from the beginning to the end of a world.
-async fn live(
-    ground: &Ground,
-    directory: &Path,
-    records: Records,
-    phases: &Phases,
-    users: Random,
-) -> Result<Left, Box<dyn std::error::Error>> {
-    let core = processes::gateway(ground, directory).await?;
-    Ok(match ground.kind {
+/// What users do from the beginning to the end of a world.
+async fn live(ground: &Ground, hatch: &Hatch, records: Records, phases: &Phases, users: Random) -> Left {
+    let hatch = hatch.clone();
+    match ground.kind {
         Kind::Names => {
             let found = async {
-                let workload = Workload::begin(core, records.history, users).await?;
+                let workload = Workload::begin(hatch, records.history, users).await?;
                 phases.enter(Phase::Faults);
                 workload.work(phases).await;
                 workload.read_back().await
@@ -182,30 +186,28 @@ async fn live(
         Kind::Layout => {
             let found = async {
                 let (moves, adds) = (Random::seeded(users.u64()), Random::seeded(users.u64()));
-                let workload = Workload::begin(Arc::clone(&core), records.history.clone(), users).await?;
-                let set = Elements::begin(workload.home().clone(), records.history).await?;
-                let before = draining::row_versions(&core).await?;
+                let workload = Workload::begin(hatch.clone(), records.history.clone(), users).await?;
+                let set = Elements::begin(hatch.clone(), workload.account().clone(), records.history).await?;
+                let before = draining::row_versions(&hatch).await?;
                 phases.enter(Phase::Faults);
-                let changes = draining::make(&core, &ground.trace, phases, &moves);
+                let changes = draining::make(&hatch, &ground.trace, phases, &moves);
                 tokio::join!(workload.work(phases), changes, set.work(phases, &adds));
                 let found = workload.read_back().await?;
                 set.take_stock().await?;
-                draining::require_changed(&core, &before).await.map(|()| found)
+                draining::require_changed(&hatch, &before).await.map(|()| found)
             };
             Left::Names(found.await)
         }
         Kind::Collection => {
             let found = async {
-                let lives = Random::seeded(users.u64());
-                tokio::spawn(collectors::keep(Arc::clone(&core), phases.clone(), lives));
-                let turnover = Turnover::begin(core, records.ledger, users).await?;
+                let turnover = Turnover::begin(hatch, records.ledger, users).await?;
                 phases.enter(Phase::Faults);
                 turnover.work(phases).await;
                 turnover.take_stock(ground).await
             };
             Left::Collection(found.await)
         }
-    })
+    }
 }
 
 fn ground(orders: &Orders, seed: &Random, trace: Trace) -> Ground {
@@ -230,6 +232,8 @@ fn ground(orders: &Orders, seed: &Random, trace: Trace) -> Ground {
         // Of every three worlds one; not drawn, so that what a seed draws stays as it was.
         lease_reads: orders.seed % 3 == 2,
         lives: Arc::new(Mutex::new(Random::seeded(seed.u64()))),
+        counted: Metrics::new(),
+        worn: Arc::default(),
         running: Arc::default(),
     }
 }
@@ -249,7 +253,7 @@ fn drive(
     sim: &mut Sim<'_>,
     ground: &Ground,
     phases: &Phases,
-    mut nemesis: Nemesis,
+    (mut nemesis, mut wear): (Nemesis, Wear),
     (orders, records): (&Orders, &Records),
 ) -> anyhow::Result<()> {
     let mut faults_began = None;
@@ -266,9 +270,11 @@ fn drive(
             };
             if is_enough {
                 nemesis.end_all(sim);
+                wear.end_all(sim);
                 phases.enter(Phase::Peace);
             } else if !orders.is_calm {
                 nemesis.step(sim, &elected);
+                wear.step(sim);
             }
         }
         if is_over {

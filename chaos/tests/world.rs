@@ -10,6 +10,7 @@ use chaos::world::campaign::{Campaign, replay, run_one};
 use chaos::world::kind::Kind;
 use chaos::world::plant::Plant;
 use chaos::world::report::Report;
+use chaos::world::wear::Worn;
 use std::path::Path;
 
 const SEEDS: u64 = 20;
@@ -94,7 +95,7 @@ fn held(orders: &Orders, report: anyhow::Result<Report>) -> Report {
     report
 }
 
-/// Commits behind a base version, reads, moves and deletions under partitions, deaths and power cuts.
+/// Commits behind a base version, reads, moves and deletions under partitions, deaths of every process, power cuts, rot and full disks.
 ///
 /// shows: F9
 /// shows: C-3 side=ci
@@ -128,6 +129,18 @@ fn twenty_seeds_hold_every_promise() {
     );
     // Three groups are led from the start: more terms are elections that faults made.
     assert!(sum(|report| report.terms) > 3 * reports.len());
+    let worn = |of: fn(&Worn) -> u64| reports.iter().map(|report| of(&report.worn)).sum::<u64>();
+    for (what, count) in [
+        ("the gateway died", worn(|worn| worn.gateway_deaths)),
+        ("bits rotted", worn(|worn| worn.flipped_bits)),
+        ("a disk refused reads", worn(|worn| worn.unreadable)),
+        ("damage was met by a read", worn(|worn| worn.corrupt_reads)),
+        ("a node's disk was full", worn(|worn| worn.full_disks)),
+        ("a replica's disk was full", worn(|worn| worn.full_replicas)),
+    ] {
+        println!("{what}: {count}");
+        assert!(count > 0, "{what}");
+    }
 }
 
 /// The same, beside a set to which others add, while disks are emptied and taken back, so that rows change under writers and readers,

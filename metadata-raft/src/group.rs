@@ -13,6 +13,7 @@ use crate::raft::read_rounds::ReadRounds;
 use crate::raft::receiver::Receiver;
 use crate::raft::state_machine::GroupState;
 use crate::raft::types::{CommandBytes, ReplicaInfo, TypeConfig};
+use crate::raft::unsynced::Unsynced;
 use crate::room::Room;
 use bytes::Bytes;
 use kv::seam::{KvError, KvRead};
@@ -78,6 +79,8 @@ pub struct Group {
     heartbeats: Arc<Heartbeats>,
     timing: Timing,
     room: Arc<Room>,
+    /// What the process's log has not synced. Not the log itself, which ends with its process.
+    unsynced: Arc<Unsynced>,
     feed: Option<Arc<FeedWatch>>,
     /// Whether the state holds everything that was committed when the replica started.
     recovered: watch::Receiver<bool>,
@@ -172,7 +175,7 @@ impl Group {
     /// `NotLeader` with a hint; `Recovering`; `Overloaded`; `Ambiguous` when leadership was lost after the command was appended.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, GroupError> {
         self.require_serving()?;
-        let place = self.room.enter_command(command.len());
+        let place = self.room.enter_command(command.len(), &self.unsynced);
         let place = place.ok_or(GroupError::Overloaded { group: self.group })?;
         let raft = self.raft.clone();
         // Its own task: a command that nobody waits for any more still takes its place until it is done.
@@ -254,8 +257,14 @@ impl Group {
         self.leads() && self.require_serving().is_ok()
     }
 
+    /// Whether the replica waits until a vote is on its disk. It does nothing else meanwhile, and does not see who leads by now.
+    #[must_use]
+    pub fn saves_vote(&self) -> bool {
+        self.unsynced.saves_vote(self.group)
+    }
+
     fn leads(&self) -> bool {
-        self.raft.metrics().borrow_watched().current_leader == Some(self.replica.0)
+        self.raft.metrics().borrow_watched().current_leader == Some(self.replica.0) && !self.saves_vote()
     }
 
     /// Syncs the state and lets the log be purged up to it, when enough was applied since the last time or `is_forced`.

@@ -60,7 +60,7 @@ pub const SWEPT: Definition = Definition::counter(
 /// What the disk under the log has left.
 pub const DISK_FREE_BYTES: Definition = Definition::gauge(
     "metadata_disk_free_bytes",
-    "Space left on the disk under the log; with little left the replica gives up leading.",
+    "Space left on the disk under the log or on the one under the state, the smaller; with little left the replica gives up leading.",
     &[],
 );
 

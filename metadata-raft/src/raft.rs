@@ -1,8 +1,8 @@
 //! Raft: the only door to openraft. The log of all groups in one stream, the replicated state, the network between replicas.
 //!
 //! Reading order: `types` (what openraft is told), `record` (what we persist), `group_log` (one group in memory), `stream` and
-//! `journal_stream` (the ordered stream below), `log_store`, `stored_state` (what the store holds besides the state), `threads`,
-//! `state_machine`, `snapshot`, `append_order`, `address_book`, `network`, `receiver`, `read_rounds`, `lease`.
+//! `journal_stream` (the ordered stream below), `unsynced`, `log_store`, `stored_state` (what the store holds besides the state),
+//! `threads`, `state_machine`, `snapshot`, `append_order`, `address_book`, `network`, `receiver`, `read_rounds`, `lease`.
 //! Invariants: what openraft is answered as durable is synced; commands and answers are opaque bytes here.
 //! Not here: what a command means (`state`), starting and stopping a replica (`group`).
 
@@ -26,6 +26,7 @@ pub mod stored_state;
 pub mod stream;
 mod threads;
 pub mod types;
+pub mod unsynced;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -52,6 +52,8 @@ use thiserror::Error;
 
 /// Where the Raft log lies on its disk.
 pub const LOG_DIR: &str = "raft";
+/// How often a process looks whether its log and its store can still be written.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a group may take to catch up before that is said in the log; it goes on trying.
 const CATCH_UP_SAID_AFTER: Duration = Duration::from_secs(10);
 
@@ -210,6 +212,26 @@ impl MetadataProcess {
         }
     }
 
+    /// Returns, with the reason, once the log or the store has failed to write: then none of the groups takes anything in any more, and
+    /// both must be opened anew, which a start of the process does. A full disk under the log is no such failure: that is waited for.
+    /// Never of a process that was stopped and dropped. May be dropped midway.
+    pub fn failed(&self, clock: Arc<dyn Clock>) -> impl Future<Output = String> + Send + use<> {
+        let (log, kv) = (Arc::downgrade(&self.log), Arc::downgrade(&self.kv));
+        async move {
+            loop {
+                let (Some(log), Some(kv)) = (log.upgrade(), kv.upgrade()) else {
+                    return std::future::pending().await;
+                };
+                let failure = log.fault().map(|fault| fault.to_string()).or_else(|| kv.failure());
+                drop((log, kv));
+                match failure {
+                    Some(failure) => return failure,
+                    None => clock.sleep(LOOK_EVERY).await,
+                }
+            }
+        }
+    }
+
     /// Returns once every group has a leader and this replica serves.
     pub async fn caught_up(&self) {
         for (id, group) in &self.groups {
@@ -235,6 +257,7 @@ pub async fn start(config: &Config, seams: &Seams, makes_groups: bool) -> Result
     let mut options = JournalOptions::new(TailPolicy::StopAtFirstBad, Arc::new(move || random.u64()));
     options.segment_bytes = config.segment_bytes;
     let (log, stream) = JournalStream::open(Arc::clone(&seams.disk), LOG_DIR, options)?;
+    stream.space().watch(&seams.kv);
     let mut groups = BTreeMap::new();
     let shared = Shared::new(config, seams, &log);
     for id in std::iter::once(CONTROL_GROUP).chain(config.groups.iter().copied()) {

@@ -174,13 +174,23 @@ impl MetadataService {
             .ok_or_else(|| codes::NOT_MINE.because(format!("no replica of group {group} runs here; fetch the routes")))
     }
 
+    /// As `group`, unless the replica cannot answer: it waits for a full disk to take a vote, so another one leads or soon does.
+    fn working_group(&self, id: GroupId) -> Result<&Arc<Group>, Failure> {
+        let group = self.group(id)?;
+        if self.space.is_held() && group.saves_vote() {
+            let leader = None;
+            return Err(refusal(&GroupError::NotLeader { group: id, leader }));
+        }
+        Ok(group)
+    }
+
     async fn propose(&self, caller: ProcessId, call: &Call) -> Result<Answer, Failure> {
         let request: ProposeRequest = decode(&call.message)?;
         // A storage node asks and says where it is; only whoever acts for users or operators commands.
         if caller.role == Role::Node && !is_own_registration(caller, &request)? {
             return Err(codes::DENIED.because("a storage node proposes nothing but its own registration"));
         }
-        let group = self.group(request.group)?;
+        let group = self.working_group(request.group)?;
         // A follower names the leader, which may have room.
         if self.space.refuses() && group.is_leader() {
             let refused = self.metrics.counter(&metrics::REFUSED);
@@ -205,7 +215,7 @@ impl MetadataService {
         if matches!(caller.role, Role::Node | Role::Metadata) && request.group != CONTROL_GROUP {
             return Err(codes::DENIED.because("nodes and replicas ask the control group alone"));
         }
-        let group = self.group(request.group)?;
+        let group = self.working_group(request.group)?;
         let timer = self
             .metrics
             .histogram(&metrics::QUERY_SECONDS)

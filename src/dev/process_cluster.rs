@@ -2,7 +2,8 @@
 //!
 //! Steps: 1. ground; 2. addresses; 3. identities and configuration files; 4. all children at once, since each waits for those that it
 //! needs; 5. accounts, over the transport like any operator's command; 6. `dev.json` and the table. Then it watches: an end is logged
-//! and written down, and nobody is started again unless `holdfast admin` asks. Stopping: gateways, nodes, replicas.
+//! and written down, and nobody is started again unless `holdfast admin` asks, or the process ended saying that it is to be
+//! (`start_again`); that one is tried again until it stays. Stopping: gateways, nodes, replicas.
 //! Invariant: no child outlives this process.
 //! Not here: running children (`children`), what they are told (`plan`, `config_file`).
 
@@ -19,6 +20,7 @@ use super::{accounts, print_table};
 use crate::cli::DevArguments;
 use crate::one_line::one_line;
 use crate::roles::Base;
+use crate::start_again;
 use anyhow::{Context, bail};
 use client_sdk::client::Client;
 use gateway::auth::password::{COST, Passwords};
@@ -27,11 +29,13 @@ use kv::rocks::RocksBudget;
 use model::id::RaftId;
 use model::process::{ProcessId, Role};
 use rpc::transport::Peer;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::process::ExitStatus;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Where the generated files lie in the data directory, and where the logs.
 const CONFIG_DIR: &str = "config";
@@ -41,6 +45,8 @@ const NO_ROCKS_BYTES: usize = 1 << 20;
 /// How long a start may take until every process is ready. A guess with room for a loaded machine.
 const READY_PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Pause before a process that asked for it is started again; as systemd's (deploy/systemd).
+const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Runs the cluster until it is asked to stop.
 pub(crate) async fn run(arguments: &DevArguments) -> anyhow::Result<()> {
@@ -88,14 +94,18 @@ impl ProcessCluster {
     /// Notes ends and carries out requests until a signal.
     async fn watch(&mut self, mut control: Control, base: &Base) -> anyhow::Result<()> {
         let mut signals = pin!(base.shutdown.request_on_signals());
+        let mut again = Again::default();
         loop {
             tokio::select! {
                 signalled = &mut signals => return signalled.context("listen to signals"),
                 (name, status) = self.children.next_end() => {
                     tracing::warn!(process = %name, %status, "ended");
+                    again.ended(&name, status);
                     self.tell()?;
                 }
+                name = again.next_due() => self.start_again(&name)?,
                 Asked { request, answer } = control.next() => {
+                    again.forget(&request);
                     let done = self.carry_out(&request).map_err(|error| one_line(&error));
                     // Whoever asked may have gone.
                     let _ = answer.send(done);
@@ -119,12 +129,58 @@ impl ProcessCluster {
         }
     }
 
+    fn start_again(&mut self, name: &str) -> anyhow::Result<()> {
+        let pid = self.children.start(name)?;
+        tracing::info!(process = %name, pid, "started again");
+        self.tell()
+    }
+
     /// Writes `dev.json` as things stand.
     fn tell(&mut self) -> anyhow::Result<()> {
         for process in &mut self.facts.processes {
             process.pid = self.children.pid(&process.name());
         }
         self.facts.write(&self.data_dir)
+    }
+}
+
+/// Children that are started again by themselves.
+#[derive(Default)]
+struct Again {
+    /// Those that ended so and wait for their turn.
+    due: BTreeMap<String, Instant>,
+    /// Those that were started so at least once.
+    started: BTreeSet<String>,
+}
+
+impl Again {
+    /// A child ended: by a signal for good, since whoever killed it wants it dead; asking to be started again, or failing at such a
+    /// start, as while its disk is still full, for a while.
+    fn ended(&mut self, name: &str, status: ExitStatus) {
+        let is_asked = status.code() == Some(i32::from(start_again::EXIT_CODE));
+        let has_failed_again = self.started.contains(name) && status.code().is_some_and(|code| code != 0);
+        if is_asked || has_failed_again {
+            self.due.insert(name.to_owned(), Instant::now() + START_AGAIN_AFTER);
+        }
+    }
+
+    /// From now on somebody else decides about a child.
+    fn forget(&mut self, request: &Request) {
+        let (Request::Start(name) | Request::Stop(name)) = request;
+        self.due.remove(name);
+        self.started.remove(name);
+    }
+
+    /// The next one whose time has come; never while none waits. May be dropped midway.
+    async fn next_due(&mut self) -> String {
+        let first = self.due.iter().min_by_key(|(_, at)| **at);
+        let Some((name, at)) = first.map(|(name, at)| (name.clone(), *at)) else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep_until(at).await;
+        self.due.remove(&name);
+        self.started.insert(name.clone());
+        name
     }
 }
 
@@ -256,4 +312,45 @@ fn facts(
         .and_then(|(_, address)| address.clients)
         .context("a gateway has an address")?;
     Ok(DevFacts::of(plan, secrets, front, admin_token, processes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Again, Request};
+    use crate::admin::exit_code_of;
+    use crate::start_again::{EXIT_CODE, StartAgain};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    const NAME: &str = "metadata-1";
+
+    fn exited(code: u8) -> ExitStatus {
+        ExitStatus::from_raw(i32::from(code) << 8)
+    }
+
+    fn is_due_after(again: &mut Again, status: ExitStatus) -> bool {
+        again.due.clear();
+        again.ended(NAME, status);
+        again.due.contains_key(NAME)
+    }
+
+    #[test]
+    fn a_child_is_started_again_when_it_asks_for_it_and_until_that_succeeds() {
+        assert_eq!(exit_code_of(&StartAgain("no room".to_owned()).into()), EXIT_CODE);
+        let mut again = Again::default();
+        for status in [exited(0), exited(1), ExitStatus::from_raw(9)] {
+            assert!(!is_due_after(&mut again, status), "{status}");
+        }
+        assert!(is_due_after(&mut again, exited(EXIT_CODE)));
+        again.started.insert(NAME.to_owned());
+        assert!(is_due_after(&mut again, exited(1)), "its disk may still be full");
+        assert!(
+            !is_due_after(&mut again, ExitStatus::from_raw(9)),
+            "whoever killed it wants it dead"
+        );
+        assert!(!is_due_after(&mut again, exited(0)));
+        assert!(is_due_after(&mut again, exited(EXIT_CODE)));
+        again.forget(&Request::Stop(NAME.to_owned()));
+        assert!(again.due.is_empty() && !is_due_after(&mut again, exited(1)));
+    }
 }

@@ -166,11 +166,11 @@ async fn number_of_another_nodes_disk(cluster: &mut Cluster, user: &Client, file
     let log = cluster.plan.path(&format!("{name}.log"));
     fs::remove_file(&log).unwrap();
     cluster.start(name);
-    let serves = eventually("the node serves with the other disk", async || {
+    let started = eventually("the node serves with the other disk", async || {
         let text = fs::read_to_string(&log).map_err(|error| error.to_string())?;
         text.contains("serving").then(|| text.clone()).ok_or(text)
     });
-    says(name, &serves.await, &["the cluster has had disk 1", "under a new id"]);
+    says(name, &started.await, &["the cluster has had disk 1", "under a new id"]);
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 0, "its directory is left alone");
 
     let insider = Insider::of_plan(&cluster.plan, "node-2");

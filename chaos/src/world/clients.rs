@@ -26,16 +26,16 @@ impl Clients {
         self,
         phases: &Phases,
         random: &Random,
-        act: impl Fn(Random) -> A + Clone + Send + Sync + 'static,
+        act: impl Fn(Random) -> A + Clone + 'static,
         accuse: impl Fn(String),
     ) where
-        A: Future<Output = ()> + Send + 'static,
+        A: Future<Output = ()> + 'static,
     {
         let Self { count, pause_max } = self;
         let client = |number: u64| {
             let (act, phases) = (act.clone(), phases.clone());
             let own = Random::seeded(random.u64().wrapping_add(number));
-            tokio::spawn(async move {
+            tokio::task::spawn_local(async move {
                 while phases.now() == Phase::Faults {
                     act(own.clone()).await;
                     sleep(own.up_to(pause_max)).await;

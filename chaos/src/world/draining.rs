@@ -5,6 +5,7 @@
 //! Invariant: one disk at a time is being emptied, so that a row always finds its disks.
 //! Not here: moving fragments to their new rows, which is repair's.
 
+use crate::world::hatch::Hatch;
 use crate::world::home::patiently;
 use crate::world::phase::{Phase, Phases};
 use crate::world::shape::{self, GATEWAY};
@@ -29,12 +30,20 @@ const TRY_AGAIN: Duration = Duration::from_millis(250);
 pub type RowVersions = BTreeMap<ProfileId, Vec<RowVersion>>;
 
 /// Changes the layout until faults end.
-pub async fn make(core: &Core, trace: &Trace, phases: &Phases, random: &Random) {
+pub async fn make(hatch: &Hatch, trace: &Trace, phases: &Phases, random: &Random) {
     let disks: Vec<DiskId> = shape::nodes().flat_map(shape::disks).collect();
     while phases.now() == Phase::Faults {
         let at = usize::try_from(random.below(disks.len() as u64)).expect("an index of a short list");
         for membership in [Membership::Draining, Membership::Active] {
-            tell(core, trace, phases, disks[at], membership).await;
+            let disk = disks[at];
+            // What died with its gateway is said once more: what is said twice is the same.
+            while phases.now() == Phase::Faults {
+                let (trace, phases) = (trace.clone(), phases.clone());
+                let told = hatch.ask(move |core| async move { tell(&core, &trace, &phases, disk, membership).await });
+                if told.await.is_ok() {
+                    break;
+                }
+            }
             sleep(PAUSE_MIN + random.up_to(PAUSE_MAX - PAUSE_MIN)).await;
         }
     }
@@ -55,8 +64,9 @@ async fn tell(core: &Core, trace: &Trace, phases: &Phases, disk: DiskId, members
 /// How often each row was changed by now.
 ///
 /// Errors: the control group does not answer.
-pub async fn row_versions(core: &Core) -> Result<RowVersions, String> {
-    let known = patiently(async || core.directory.refresh(0).await).await?;
+pub async fn row_versions(hatch: &Hatch) -> Result<RowVersions, String> {
+    let known = hatch.ask_in_peace(|core| async move { patiently(async || core.directory.refresh(0).await).await });
+    let known = known.await?;
     let tables = known.layout.tables.iter();
     let versions = tables.map(|(profile, table)| (*profile, table.rows.iter().map(|row| row.version).collect()));
     Ok(versions.collect())
@@ -65,8 +75,8 @@ pub async fn row_versions(core: &Core) -> Result<RowVersions, String> {
 /// Says whether a row is another one than `before`: else nothing was shown.
 ///
 /// Errors: none is, or the control group does not answer.
-pub async fn require_changed(core: &Core, before: &RowVersions) -> Result<(), String> {
-    match row_versions(core).await? == *before {
+pub async fn require_changed(hatch: &Hatch, before: &RowVersions) -> Result<(), String> {
+    match row_versions(hatch).await? == *before {
         true => Err("no row has changed in a world of changes".to_owned()),
         false => Ok(()),
     }

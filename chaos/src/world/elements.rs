@@ -6,8 +6,9 @@
 use crate::oracle::linearizability::Event;
 use crate::oracle::set::{Act, violations};
 use crate::world::clients::Clients;
+use crate::world::hatch::Hatch;
 use crate::world::history::History;
-use crate::world::home::{Home, patiently};
+use crate::world::home::{Account, Home, patiently};
 use crate::world::phase::Phases;
 use daemon::random::Random;
 use model::error_kind::ErrorKind;
@@ -38,7 +39,8 @@ struct Inner {
 /// The set; clones are the same.
 #[derive(Clone)]
 pub struct Elements {
-    home: Home,
+    hatch: Hatch,
+    account: Account,
     folder: EntryId,
     history: History,
     inner: Arc<Mutex<Inner>>,
@@ -48,22 +50,13 @@ impl Elements {
     /// Makes the folder. What must never be is told to `history`.
     ///
     /// Errors: it cannot be made.
-    pub async fn begin(home: Home, history: History) -> Result<Self, String> {
-        let path = DrivePath::parse("/set").expect("a short word is a path");
-        let made = patiently(async || {
-            let place = Place::Path(path.clone());
-            match home.core.create_folder(&home.caller, place, false, None).await {
-                // An earlier try was done, and its answer was lost.
-                Err(failure) if codes::NAME_TAKEN.is(&failure) => {
-                    home.core.entry(&home.caller, EntryRef::Path(path.clone())).await
-                }
-                made => made,
-            }
-        });
+    pub async fn begin(hatch: Hatch, account: Account, history: History) -> Result<Self, String> {
+        let own = account.clone();
+        let made = hatch.ask_in_peace(move |core| async move { make(&own.at(core)).await });
         let folder = made.await.map_err(|why| format!("no set could be made: {why}"))?;
-        let folder = folder.entry.id;
         Ok(Self {
-            home,
+            hatch,
+            account,
             folder,
             history,
             inner: Arc::default(),
@@ -82,7 +75,7 @@ impl Elements {
             let own = own.clone();
             async move {
                 match random.below(3) {
-                    0 => drop(own.read().await),
+                    0 => own.read().await,
                     _ => own.add().await,
                 }
             }
@@ -127,20 +120,36 @@ impl Elements {
             },
             with_parents: false,
         };
-        let added = self.home.upload(target, None, self.history.fresh_tag()).await;
-        if let Err(failure) = &added {
-            self.judge(&format!("add element {element}"), failure);
-        }
-        self.returned(called, Act::Add(element), added.is_ok());
+        let (account, tag) = (self.account.clone(), self.history.fresh_tag());
+        let added = self
+            .hatch
+            .ask(move |core| async move { account.at(core).upload(target, None, tag).await });
+        // Of what died with its gateway nobody knows whether it happened.
+        let is_known = match added.await {
+            Ok(Err(failure)) => {
+                self.judge(&format!("add element {element}"), &failure);
+                false
+            }
+            added => added.is_ok(),
+        };
+        self.returned(called, Act::Add(element), is_known);
     }
 
-    async fn read(&self) -> Result<(), Failure> {
+    async fn read(&self) {
+        let own = self.clone();
+        let read = self
+            .hatch
+            .ask(move |core| async move { own.read_at(&own.account.at(core)).await });
+        // A read without an answer says nothing; a failure was judged.
+        drop(read.await);
+    }
+
+    async fn read_at(&self, home: &Home) -> Result<(), Failure> {
         let called = self.called();
         let listed = EntryRef::Id(self.folder);
-        let listing = self
-            .home
+        let listing = home
             .core
-            .list(&self.home.caller, listed, ELEMENTS_MAX, None)
+            .list(&home.caller, listed, ELEMENTS_MAX, None)
             .await
             .inspect_err(|failure| self.judge("read the set", failure))?;
         let number = |name: &str| name.strip_prefix("element-")?.parse::<u64>().ok();
@@ -168,7 +177,11 @@ impl Elements {
     ///
     /// Errors: it cannot be read; nothing was added or read before.
     pub async fn take_stock(&self) -> Result<(), String> {
-        let read = patiently(async || self.read().await);
+        let own = self.clone();
+        let read = self.hatch.ask_in_peace(move |core| async move {
+            let home = own.account.at(core);
+            patiently(async || own.read_at(&home).await).await
+        });
         read.await.map_err(|why| format!("the set cannot be read: {why}"))?;
         let inner = self.inner();
         let is_read = |event: &&Event<Act>| matches!(event.operation, Act::Read(_));
@@ -185,4 +198,19 @@ impl Elements {
         }
         Ok(())
     }
+}
+
+/// Makes the folder, or finds that an earlier try without an answer did.
+async fn make(home: &Home) -> Result<EntryId, String> {
+    let path = DrivePath::parse("/set").expect("a short word is a path");
+    let made = patiently(async || {
+        let place = Place::Path(path.clone());
+        match home.core.create_folder(&home.caller, place, false, None).await {
+            Err(failure) if codes::NAME_TAKEN.is(&failure) => {
+                home.core.entry(&home.caller, EntryRef::Path(path.clone())).await
+            }
+            made => made,
+        }
+    });
+    Ok(made.await?.entry.id)
 }

@@ -1,13 +1,14 @@
-//! What the nemesis changes and processes feel: lost datagrams, slow disks, clocks that are wrong.
+//! What the nemesis and wear change and processes feel: lost datagrams, slow disks, disks that refuse reads, clocks that are wrong.
 //!
 //! Not here: cuts and deaths, which turmoil does; when anything happens (`nemesis`).
 
 use async_trait::async_trait;
 use daemon::clock::Clock;
 use daemon::random::Random;
+use model::id::DiskId;
 use model::process::ProcessId;
 use model::time::WallTime;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,6 +29,9 @@ struct Inner {
     lost_permille: u64,
     slow: BTreeMap<ProcessId, Duration>,
     wrong_ms: BTreeMap<ProcessId, i64>,
+    /// Nodes that have opened their disks.
+    serving: BTreeSet<ProcessId>,
+    unreadable: BTreeSet<(ProcessId, u32)>,
 }
 
 impl Faults {
@@ -60,6 +64,33 @@ impl Faults {
         random.up_to(SYNC_MAX) + random.up_to(slow)
     }
 
+    /// `process` has opened its disks: a device that fails at a start is replaced, and what fails later is found by who reads.
+    pub fn serves(&self, process: ProcessId) {
+        self.inner().serving.insert(process);
+    }
+
+    /// A disk of `process` refuses reads from now on, while its process serves.
+    pub fn refuse_reads(&self, process: ProcessId, disk: DiskId) {
+        self.inner().unreadable.insert((process, disk.0));
+    }
+
+    /// The disks of `process` give what they hold again.
+    pub fn read_again(&self, process: ProcessId) {
+        self.inner().unreadable.retain(|(of, _)| *of != process);
+    }
+
+    /// `process` ended.
+    pub fn ended(&self, process: ProcessId) {
+        self.inner().serving.remove(&process);
+    }
+
+    /// Whether a disk of `process` refuses reads now.
+    #[must_use]
+    pub fn refuses_reads(&self, process: ProcessId, disk: u32) -> bool {
+        let inner = self.inner();
+        inner.serving.contains(&process) && inner.unreadable.contains(&(process, disk))
+    }
+
     /// The clock of `process` shows so much more, or less, than it should.
     pub fn set_wrong(&self, process: ProcessId, wrong_ms: i64) {
         self.inner().wrong_ms.insert(process, wrong_ms);
@@ -70,6 +101,7 @@ impl Faults {
         let mut inner = self.inner();
         inner.lost_permille = 0;
         inner.slow.clear();
+        inner.unreadable.clear();
     }
 }
 

@@ -55,7 +55,26 @@ pub fn order(target: UploadTarget, base_version: Option<u64>, length: u64) -> Up
     }
 }
 
-/// Where they all are; clones are the same.
+/// What users know of where they are, in whichever life of the gateway. It holds nothing of one, whose port is free once it has died.
+#[derive(Clone)]
+pub struct Account {
+    caller: Caller,
+    folders: Vec<EntryId>,
+}
+
+impl Account {
+    /// The same in a life of the gateway.
+    #[must_use]
+    pub fn at(&self, core: Arc<Core>) -> Home {
+        Home {
+            core,
+            caller: self.caller,
+            folders: self.folders.clone(),
+        }
+    }
+}
+
+/// Where they all are, in a life of the gateway; clones are the same.
 #[derive(Clone)]
 pub struct Home {
     /// The gateway's use cases.
@@ -94,6 +113,15 @@ impl Home {
         let probe = patiently(async || home.store("before", BEFORE).await);
         probe.await.map_err(|why| format!("nothing could be stored: {why}"))?;
         Ok(home)
+    }
+
+    /// What outlives the gateway.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        Account {
+            caller: self.caller,
+            folders: self.folders.clone(),
+        }
     }
 
     /// Stores a file beside the folders, or finds that an earlier try without an answer did.

@@ -4,13 +4,17 @@
 //! Not here: the binary's wiring (configuration files, certificates, status ports), which level 5 runs.
 
 use crate::oracle::raft::RaftOracle;
+use crate::world::collectors;
 use crate::world::faults::{Faults, SimClock};
+use crate::world::hatch::Hatch;
 use crate::world::kind::Kind;
 use crate::world::network::{Service, SimTransport};
+use crate::world::phase::Phases;
 use crate::world::plant::{CountingFailed, Plant, PlantedReplica, collection};
 use crate::world::shape::{self, CLUSTER, DISK_BYTES, GATEWAY};
 use crate::world::storage::Storage;
 use crate::world::trace::Trace;
+use crate::world::wear::Worn;
 use async_trait::async_trait;
 use codec::cipher::Aes256Gcm;
 use daemon::clock::Clock;
@@ -45,7 +49,7 @@ use protocol::node::RowsUpdate;
 use protocol::wire_error::Failure;
 use rpc::transport::{Handler, Transport};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -74,11 +78,21 @@ pub struct Ground {
     pub lease_reads: bool,
     /// Gives every life a generator of its own.
     pub lives: Arc<Mutex<Random>>,
+    /// What the gateway counts, over all of its lives.
+    pub counted: Metrics,
+    /// What was worn out.
+    pub worn: Arc<Mutex<Worn>>,
     /// The replicas that run.
     pub running: Arc<Mutex<BTreeMap<ProcessId, Arc<MetadataService>>>>,
 }
 
 impl Ground {
+    /// What was worn out so far.
+    pub fn worn(&self) -> MutexGuard<'_, Worn> {
+        // Single counters.
+        self.worn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The replicas that run, by process.
     pub fn running(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Arc<MetadataService>>> {
         // Whole entries are put and taken.
@@ -113,7 +127,10 @@ impl Life {
             workers: Workers::new(Arc::clone(&clock), shutdown.clone()),
             clock,
             random,
-            metrics: Metrics::new(),
+            metrics: match own == GATEWAY {
+                true => ground.counted.clone(),
+                false => Metrics::new(),
+            },
             transport,
             service,
             _shutdown: shutdown,
@@ -209,6 +226,7 @@ pub async fn node(ground: Ground, own: ProcessId) -> turmoil::Result {
             for (disk, reason) in node.service().missing() {
                 ground.raft.accuse(format!("{own} misses disk {disk}: {reason}"));
             }
+            ground.faults.serves(own);
             life.serve(Arc::new(node.service()));
             register(&client, own, life.clock.as_ref()).await;
             let _kept = (node, life);
@@ -264,13 +282,26 @@ impl RowSource for Rows {
     }
 }
 
-/// The gateway's use cases, kept fresh as its `serve` does; `directory` takes the KEK.
+/// One life of the gateway, which does what is asked for at `hatch`; its first one leaves the KEK in `directory`.
 ///
-/// Errors: the host's port is taken, or the KEK cannot be written there.
-pub async fn gateway(ground: &Ground, directory: &Path) -> Result<Arc<Core>, Box<dyn std::error::Error>> {
-    let life = Life::begin(ground, GATEWAY).await?;
+/// Errors: the host's port is taken, or the KEK cannot be written or read.
+pub async fn gateway(ground: Ground, directory: PathBuf, phases: Phases, hatch: Hatch) -> turmoil::Result {
+    let life = Life::begin(&ground, GATEWAY).await?;
     let kek_file = directory.join("kek");
-    create_kek(&kek_file, &life.random)?;
+    if !kek_file.try_exists()? {
+        create_kek(&kek_file, &life.random)?;
+    }
+    let lives = Random::seeded(life.random.u64());
+    let core = core(&ground, kek_file, life)?;
+    if ground.kind == Kind::Collection {
+        tokio::spawn(collectors::keep(Arc::clone(&core), phases, lives));
+    }
+    hatch.serve(core).await;
+    Ok(())
+}
+
+/// The gateway's use cases, kept fresh as its `serve` does.
+fn core(ground: &Ground, kek_file: PathBuf, life: Life) -> Result<Arc<Core>, Box<dyn std::error::Error>> {
     let config = GatewayConfig {
         listen: shape::address(GATEWAY),
         kek_file,

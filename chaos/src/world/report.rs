@@ -1,6 +1,7 @@
 //! What a run says of itself: a line of a table for people, one of JSON for the campaign that started it.
 
 use crate::world::trace::Counts;
+use crate::world::wear::Worn;
 use serde::{Deserialize, Serialize};
 
 /// What collection came to in a world of it.
@@ -33,6 +34,8 @@ pub struct Report {
     pub trace_hash: String,
     /// How many of each.
     pub counts: Counts,
+    /// What was worn out.
+    pub worn: Worn,
     /// What users asked.
     pub operations: usize,
     /// Of these, whose outcome nobody knows.

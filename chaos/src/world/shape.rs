@@ -27,7 +27,8 @@ const NODES: u64 = 6;
 const DISKS_PER_NODE: u32 = 2;
 const GROUPS: u32 = 2;
 const PORT: u16 = 7000;
-const SEGMENT_BYTES: u64 = 8 << 20;
+/// Bytes of a segment, of nodes and replicas.
+pub const SEGMENT_BYTES: u64 = 8 << 20;
 const NEVER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The one gateway.
@@ -35,6 +36,9 @@ pub const GATEWAY: ProcessId = ProcessId {
     role: Role::Gateway,
     number: 1,
 };
+
+/// Where the users are: on no process's host, so that none of them ends with it.
+pub const USERS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 4, 1));
 
 fn numbered(role: Role, count: u64) -> impl Iterator<Item = ProcessId> {
     (1..=count).map(move |number| ProcessId { role, number })

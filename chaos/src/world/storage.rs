@@ -2,7 +2,7 @@
 //!
 //! Invariants: a disk keeps what was synced and, after a power cut, what the seed lets survive of the rest (`disk::sim`); a store
 //! keeps a prefix of its batches after any end of its process; every sync goes into the trace.
-//! Not here: when power is cut (`nemesis`).
+//! Not here: when power is cut (`nemesis`), when a disk rots, refuses reads or is full (`wear`).
 
 use crate::oracle::raft::RaftOracle;
 use crate::world::faults::Faults;
@@ -12,15 +12,19 @@ use crate::world::plant::{Plant, VoteLiar};
 use crate::world::shape::{self, DISK_BYTES};
 use crate::world::trace::{Kind, Trace};
 use daemon::random::Random;
+use disk::journal::SEGMENT_HEADER_BYTES;
 use disk::judged::{Io, Verdict};
 use disk::sim::Survivors;
-use disk::{Disk, JudgedDisk, SimDisk};
+use disk::{Disk, DiskError, JudgedDisk, SimDisk};
 use kv::memory::MemoryKv;
 use kv::seam::Kv;
 use model::id::DiskId;
 use model::process::{ProcessId, Role};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Where a node's disk keeps its fragments.
+const JOURNAL_DIR: &str = "journal";
 
 /// Disk number 0 of a process is the directory of its own; the others are a node's disks.
 type Key = (ProcessId, u32);
@@ -96,7 +100,13 @@ impl Storage {
         let (trace, faults) = (self.trace.clone(), self.faults.clone());
         let random = Random::seeded(self.inner().random.u64());
         let liar = (self.plant == Some(Plant::VoteUnsynced) && process.role == Role::Metadata).then(VoteLiar::default);
+        let reading = self.faults.clone();
         let judge = move |io: Io<'_>| {
+            if let Io::Read(name) = io
+                && reading.refuses_reads(process, number)
+            {
+                return Verdict::Refuse(DiskError::Io(format!("read {name}: the disk refuses")));
+            }
             let verdict = liar.as_ref().map_or(Verdict::Pass, |liar| liar.judge(io));
             if let Io::Sync(name) = io {
                 trace.note(Kind::Sync, process, format_args!("disk {number} {name} {verdict:?}"));
@@ -129,8 +139,38 @@ impl Storage {
         Arc::clone(store) as Arc<dyn Kv>
     }
 
+    /// Flips a bit of what lies in the journal of a node's disk, behind a segment's header; which one, or none where nothing lies.
+    pub fn rot(&self, process: ProcessId, disk: DiskId, random: &Random) -> Option<String> {
+        let below = |bound: u64| random.below(bound.max(1));
+        let disk = self.inner().disks[&(process, disk.0)].clone();
+        let segments = disk.list(JOURNAL_DIR).ok()?;
+        let at = usize::try_from(below(segments.len() as u64)).ok()?;
+        let name = format!("{JOURNAL_DIR}/{}", segments.get(at)?);
+        let len_bytes = disk.open(&name).ok()?.len_bytes().ok()?;
+        let records_bytes = len_bytes.checked_sub(SEGMENT_HEADER_BYTES).filter(|bytes| *bytes > 0)?;
+        let offset = SEGMENT_HEADER_BYTES + below(records_bytes);
+        let bit = u8::try_from(below(8)).ok()?;
+        disk.flip_bit(&name, offset, bit).ok()?;
+        Some(format!("{name} at byte {offset}, bit {bit}"))
+    }
+
+    /// A disk holds so much from now on, in bytes.
+    pub fn set_capacity(&self, process: ProcessId, disk: DiskId, capacity_bytes: u64) {
+        self.inner().disks[&(process, disk.0)].set_capacity_bytes(capacity_bytes);
+    }
+
+    /// A disk has at most so much left from now on, in bytes, as if somebody else had filled it.
+    pub fn leave(&self, process: ProcessId, disk: DiskId, left_bytes: u64) {
+        let filled = self.inner().disks[&(process, disk.0)].clone();
+        if let Ok(space) = filled.space() {
+            let used_bytes = space.total_bytes - space.free_bytes;
+            filled.set_capacity_bytes(space.total_bytes.min(used_bytes + left_bytes));
+        }
+    }
+
     /// What the end of `process` leaves: of its stores a prefix, of its disks everything unless the power was cut.
     pub fn ended(&self, process: ProcessId, is_power_cut: bool) {
+        self.faults.ended(process);
         let mut guard = self.inner();
         let inner = &mut *guard;
         for (key, store) in &inner.stores {

@@ -8,8 +8,9 @@
 use crate::oracle::collection::{Findings, Found};
 use crate::world::census;
 use crate::world::clients::Clients;
+use crate::world::hatch::{Died, Hatch};
 use crate::world::history::{Tag, content};
-use crate::world::home::{Home, order, patiently};
+use crate::world::home::{Account, Home, order, patiently};
 use crate::world::ledger::Ledger;
 use crate::world::phase::Phases;
 use crate::world::processes::Ground;
@@ -62,9 +63,16 @@ const READ_AT_ONCE: usize = 8;
 /// The users of one world.
 #[derive(Clone)]
 pub struct Turnover {
-    home: Home,
+    hatch: Hatch,
+    account: Account,
     ledger: Ledger,
     random: Random,
+}
+
+/// What users ask for, inside of a life of the gateway.
+struct Visit {
+    home: Home,
+    ledger: Ledger,
 }
 
 /// Whether it happened; why not, or that nobody knows.
@@ -82,17 +90,33 @@ impl Turnover {
     /// Waits until the cluster is up, and makes the user with its folders.
     ///
     /// Errors: the cluster does not come up.
-    pub async fn begin(core: Arc<Core>, ledger: Ledger, random: Random) -> Result<Self, String> {
-        let home = Home::make(core, FOLDERS).await?;
-        let drive = home.caller.home;
-        let told = patiently(async || {
-            home.core
-                .set_retention(&home.caller, drive, Some(VERSIONS_MAX), None)
-                .await
+    pub async fn begin(hatch: Hatch, ledger: Ledger, random: Random) -> Result<Self, String> {
+        let made = hatch.ask_in_peace(|core| async move {
+            let home = Home::make(core, FOLDERS).await?;
+            let drive = home.caller.home;
+            let told = patiently(async || {
+                home.core
+                    .set_retention(&home.caller, drive, Some(VERSIONS_MAX), None)
+                    .await
+            });
+            told.await
+                .map_err(|why| format!("the drive could not be told what to keep: {why}"))?;
+            Ok(home.account())
         });
-        told.await
-            .map_err(|why| format!("the drive could not be told what to keep: {why}"))?;
-        Ok(Self { home, ledger, random })
+        Ok(Self {
+            account: made.await?,
+            hatch,
+            ledger,
+            random,
+        })
+    }
+
+    fn visit(&self) -> impl FnOnce(Arc<Core>) -> Visit + use<> {
+        let (account, ledger) = (self.account.clone(), self.ledger.clone());
+        move |core| Visit {
+            home: account.at(core),
+            ledger,
+        }
     }
 
     /// Runs all clients until the phase of faults ends and each has its last answer.
@@ -108,10 +132,13 @@ impl Turnover {
 
     async fn act(&self, random: &Random) {
         self.ledger.called();
-        let (what, outcome) = self.one(random).await;
-        let is_unknown = match outcome {
-            Ok(()) => false,
-            Err(failure) => match failure.kind {
+        let (visit, draws) = (self.visit(), random.clone());
+        let done = self.hatch.ask(move |core| async move { visit(core).one(&draws).await });
+        let is_unknown = match done.await {
+            // Of what died with its gateway nobody knows whether it happened.
+            Err(Died) => true,
+            Ok((_, Ok(()))) => false,
+            Ok((what, Err(failure))) => match failure.kind {
                 ErrorKind::Bug | ErrorKind::Corrupt => {
                     self.ledger
                         .accuse(format!("{what} is answered {}: {}", failure.code, failure.detail));
@@ -124,6 +151,18 @@ impl Turnover {
         self.ledger.returned(is_unknown);
     }
 
+    /// Waits until the cluster serves again and two graces have passed, then takes stock of everything.
+    ///
+    /// Errors: it does not serve again.
+    pub async fn take_stock(&self, ground: &Ground) -> Result<Findings, String> {
+        let (visit, ground) = (self.visit(), ground.clone());
+        self.hatch
+            .ask_in_peace(move |core| async move { visit(core).find(&ground).await })
+            .await
+    }
+}
+
+impl Visit {
     async fn one(&self, random: &Random) -> (&'static str, Outcome) {
         if self.ledger.crowd() > CROWD && random.below(2) == 0 {
             return ("purge", self.purge(random).await);
@@ -409,10 +448,7 @@ impl Turnover {
         outcome
     }
 
-    /// Waits until the cluster serves again and two graces have passed, then takes stock of everything.
-    ///
-    /// Errors: it does not serve again.
-    pub async fn take_stock(&self, ground: &Ground) -> Result<Findings, String> {
+    async fn find(&self, ground: &Ground) -> Result<Findings, String> {
         self.home.serves_again().await?;
         sleep(ground.kind.quiet()).await;
         let census = census::take(&self.home.core, ground).await?;

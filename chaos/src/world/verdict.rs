@@ -6,7 +6,9 @@ use crate::oracle::{collection, durability, entries, names};
 use crate::world::processes::Ground;
 use crate::world::report::{Collected, Report};
 use crate::world::turnover::VERSIONS_MAX;
+use crate::world::wear::Worn;
 use crate::world::{Left, Orders, Records, workload};
+use gateway::metrics;
 use std::time::Duration;
 
 /// What the users' side shows.
@@ -41,12 +43,18 @@ pub(super) fn report(
     judged.violations.extend(too_few(judged.operations, orders.operations));
     let (trace_hash, counts) = ground.trace.read();
     let (terms, compared) = ground.raft.seen();
+    let corrupt_reads = ground.counted.counter(&metrics::CORRUPT_READS);
+    let worn = Worn {
+        corrupt_reads: corrupt_reads.with_label_values::<&str>(&[]).get(),
+        ..*ground.worn()
+    };
     Report {
         seed: orders.seed,
         kind: orders.kind.as_str().to_owned(),
         plant: orders.plant.map(|plant| plant.as_str().to_owned()),
         trace_hash,
         counts,
+        worn,
         operations: judged.operations,
         unknown: judged.unknown,
         concurrency: judged.concurrency,

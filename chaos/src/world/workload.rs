@@ -1,4 +1,4 @@
-//! What users do in a world: a few of them on a few names, all of it through the gateway's use cases.
+//! What users do in a world: a few of them on a few names, all of it through the gateway's use cases, at its hatch.
 //!
 //! Phases: 1. the cluster comes up and a user is made; 2. clients work while the nemesis does; 3. faults have ended: the cluster
 //! must serve again, and everything that was acknowledged is read back.
@@ -6,8 +6,9 @@
 
 use crate::oracle::durability::{self, Found};
 use crate::world::clients::Clients;
+use crate::world::hatch::Hatch;
 use crate::world::history::{Answer, Ask, History, NameNumber, Refusal, Tag};
-use crate::world::home::Home;
+use crate::world::home::{Account, Home};
 use crate::world::phase::Phases;
 use daemon::random::Random;
 use gateway::drive::Core;
@@ -33,11 +34,18 @@ const NAMES_PER_FOLDER: usize = 3;
 /// The users of one world.
 #[derive(Clone)]
 pub struct Workload {
-    home: Home,
+    hatch: Hatch,
+    account: Account,
     history: History,
     /// Entries that were met, which clients choose from.
     met: Arc<Mutex<Vec<(EntryId, u64)>>>,
     random: Random,
+}
+
+/// What users ask for, inside of a life of the gateway.
+struct Visit {
+    home: Home,
+    history: History,
 }
 
 /// The numbers of the names of each folder.
@@ -63,9 +71,11 @@ impl Workload {
     /// Waits until the cluster is up, and makes the user with its folders.
     ///
     /// Errors: the cluster does not come up.
-    pub async fn begin(core: Arc<Core>, history: History, random: Random) -> Result<Self, String> {
+    pub async fn begin(hatch: Hatch, history: History, random: Random) -> Result<Self, String> {
+        let made = hatch.ask_in_peace(|core| async move { Home::make(core, FOLDERS).await.map(|home| home.account()) });
         Ok(Self {
-            home: Home::make(core, FOLDERS).await?,
+            account: made.await?,
+            hatch,
             history,
             met: Arc::default(),
             random,
@@ -74,8 +84,8 @@ impl Workload {
 
     /// The account of its users.
     #[must_use]
-    pub fn home(&self) -> &Home {
-        &self.home
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Runs all clients until the phase of faults ends and each has its last answer.
@@ -92,7 +102,12 @@ impl Workload {
     async fn act(&self, random: &Random) {
         let ask = self.choose(random);
         let called = self.history.called();
-        let answer = self.answered(&ask).await;
+        let (visit, asked) = (self.visit(), ask.clone());
+        let answer = self
+            .hatch
+            .ask(move |core| async move { visit(core).answered(&asked).await });
+        // Of what died with its gateway nobody knows whether it happened.
+        let answer = answer.await.unwrap_or(Answer::Unknown);
         self.note(&ask, &answer);
         self.history.returned(called, ask, answer);
     }
@@ -134,6 +149,26 @@ impl Workload {
         }
     }
 
+    fn visit(&self) -> impl FnOnce(Arc<Core>) -> Visit + use<> {
+        let (account, history) = (self.account.clone(), self.history.clone());
+        move |core| Visit {
+            home: account.at(core),
+            history,
+        }
+    }
+
+    /// Waits until the cluster serves again and reads back everything that was acknowledged.
+    ///
+    /// Errors: it does not serve again.
+    pub async fn read_back(&self) -> Result<BTreeMap<(EntryId, u64), Found>, String> {
+        let visit = self.visit();
+        self.hatch
+            .ask_in_peace(move |core| async move { visit(core).read_all().await })
+            .await
+    }
+}
+
+impl Visit {
     async fn answered(&self, ask: &Ask) -> Answer {
         let result = match ask {
             Ask::Create(name, tag) => {
@@ -223,10 +258,7 @@ impl Workload {
         Ok(Answer::Names(names.collect()))
     }
 
-    /// Waits until the cluster serves again and reads back everything that was acknowledged.
-    ///
-    /// Errors: it does not serve again.
-    pub async fn read_back(&self) -> Result<BTreeMap<(EntryId, u64), Found>, String> {
+    async fn read_all(&self) -> Result<BTreeMap<(EntryId, u64), Found>, String> {
         self.home.serves_again().await?;
         let acknowledged = durability::acknowledged(&self.history.read().0);
         let mut found = BTreeMap::new();

@@ -15,7 +15,7 @@ pub mod sim;
 
 pub use capped::CappedDisk;
 pub use journal::{
-    Completion, Damage, Draft, DrivenCommit, GroupCommit, Journal, JournalError, JournalHealth, JournalOptions,
+    Completion, Damage, Draft, DrivenCommit, GroupCommit, Held, Journal, JournalError, JournalHealth, JournalOptions,
     JournalReader, LimboScope, Place, Position, Purpose, Record, Recovery, SegmentInfo, SegmentNumber, Submission,
     TailCheck, TailPolicy,
 };

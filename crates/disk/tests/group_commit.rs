@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use disk::sim::{Faults, Survivors};
 use disk::{
-    Completion, Disk, Draft, GroupCommit, Journal, JournalError, JournalHealth, JournalOptions, LimboScope, Purpose,
-    SimDisk, Submission, TailPolicy,
+    Completion, Disk, Draft, DrivenCommit, GroupCommit, Held, Journal, JournalError, JournalHealth, JournalOptions,
+    LimboScope, Purpose, SimDisk, Submission, TailPolicy,
 };
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -254,4 +254,132 @@ fn a_full_queue_is_busy_and_drains() {
         accepted,
         "a stop drains the queue"
     );
+}
+
+/// A held journal on `disk`, what it was told so far, and whether it is to try again.
+struct Holding {
+    journal: GroupCommit,
+    driven: DrivenCommit,
+    told: Arc<Mutex<Vec<bool>>>,
+    tries_again: Arc<Mutex<bool>>,
+}
+
+fn holding(disk: &SimDisk) -> Holding {
+    let (told, tries_again) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(true)));
+    let (telling, asking) = (Arc::clone(&told), Arc::clone(&tries_again));
+    let held: Held = Arc::new(move |is_full| {
+        telling.lock().unwrap().push(is_full);
+        *asking.lock().unwrap()
+    });
+    let (journal, driven) = GroupCommit::driven_holding(open(disk), held);
+    Holding {
+        journal,
+        driven,
+        told,
+        tries_again,
+    }
+}
+
+/// Leaves `disk` so many bytes.
+fn leave(disk: &SimDisk, free_bytes: u64) {
+    let space = disk.space().unwrap();
+    disk.set_capacity_bytes(space.total_bytes - space.free_bytes + free_bytes);
+}
+
+#[tokio::test]
+async fn what_a_full_disk_refuses_is_held_with_all_behind_it_and_written_in_order_once_it_fits() {
+    const CAPACITY: u64 = 1 << 30;
+    let disk = SimDisk::new(CAPACITY);
+    let Holding {
+        journal,
+        mut driven,
+        told,
+        ..
+    } = holding(&disk);
+    let large = "x".repeat(40_000);
+    // Not for the foreground, so that the reserve does not refuse it first: a part of it is written.
+    let append = |text: &str| Box::pin(journal.append(vec![draft(text)], Purpose::Compaction));
+    let mut before = append("before");
+    assert!(poll_once(before.as_mut()).await.is_none());
+    assert!(driven.work_off() && !driven.is_held());
+    before.await.unwrap();
+    leave(&disk, 10_000);
+    let (mut first, mut behind) = (append(&large), append("behind"));
+    assert!(poll_once(first.as_mut()).await.is_none());
+    assert!(driven.work_off() && driven.is_held());
+    // It would fit, and must not come first; a closure may run, since it may be what makes room.
+    assert!(poll_once(behind.as_mut()).await.is_none());
+    let mut task = Box::pin(journal.with(|journal| journal.next_sequence()));
+    assert!(poll_once(task.as_mut()).await.is_none());
+    assert!(driven.work_off() && driven.is_held());
+    task.await.unwrap();
+    assert!(poll_once(first.as_mut()).await.is_none() && poll_once(behind.as_mut()).await.is_none());
+    assert!(!told.lock().unwrap().is_empty() && told.lock().unwrap().iter().all(|is_full| *is_full));
+    assert_eq!(contents(&open(&disk.crash(Survivors::None))), ["before"]);
+
+    disk.set_capacity_bytes(CAPACITY);
+    assert!(driven.work_off() && !driven.is_held());
+    first.await.unwrap();
+    behind.await.unwrap();
+    assert_eq!(told.lock().unwrap().last(), Some(&false));
+    assert_eq!(
+        contents(&open(&disk.crash(Survivors::None))),
+        ["before", large.as_str(), "behind"]
+    );
+    assert_eq!(disk.overwritten_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_held_batch_is_given_up_where_nobody_wants_it_any_more_and_nothing_behind_it_is_written() {
+    for is_stop in [false, true] {
+        let disk = SimDisk::new(1 << 30);
+        let Holding {
+            journal,
+            mut driven,
+            tries_again,
+            ..
+        } = holding(&disk);
+        leave(&disk, 0);
+        let append = |text: &str| Box::pin(journal.append(vec![draft(text)], Purpose::Foreground));
+        let (mut first, mut behind) = (append("first"), append("behind"));
+        assert!(poll_once(first.as_mut()).await.is_none());
+        assert!(driven.work_off() && driven.is_held());
+        assert!(poll_once(behind.as_mut()).await.is_none());
+        match is_stop {
+            true => journal.stop().unwrap(),
+            false => *tries_again.lock().unwrap() = false,
+        }
+        assert!(!driven.work_off());
+        drop(driven);
+        assert_eq!(first.await, Err(JournalError::Full));
+        assert_eq!(behind.await, Err(JournalError::Stopped));
+        let late = journal.append(vec![draft("late")], Purpose::Foreground);
+        assert_eq!(late.await, Err(JournalError::Stopped));
+        disk.set_capacity_bytes(1 << 30);
+        assert!(contents(&open(&disk.crash(Survivors::All))).is_empty());
+    }
+}
+
+#[test]
+fn the_journals_own_thread_tries_a_full_disk_again_by_itself() {
+    let disk = SimDisk::new(1 << 30);
+    let (sender, receiver) = channel();
+    let held: Held = Arc::new(move |is_full| sender.send(is_full).is_ok());
+    let journal = GroupCommit::start_holding(open(&disk), "test-journal", held).unwrap();
+    leave(&disk, 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut appends: Vec<_> = (0..3)
+        .map(|number| Box::pin(journal.append(vec![draft(&number.to_string())], Purpose::Foreground)))
+        .collect();
+    for append in &mut appends {
+        assert!(runtime.block_on(poll_once(append.as_mut())).is_none());
+    }
+    assert_eq!(receiver.recv(), Ok(true));
+    disk.set_capacity_bytes(1 << 30);
+    for append in appends {
+        assert_eq!(runtime.block_on(append).unwrap().len(), 1);
+    }
+    assert!(receiver.try_iter().any(|is_full| !is_full));
+    journal.stop().unwrap();
+    assert_eq!(contents(&open(&disk.crash(Survivors::None))), ["0", "1", "2"]);
 }

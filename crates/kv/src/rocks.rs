@@ -11,7 +11,8 @@ use rocksdb::{
     Options, ReadOptions, Snapshot, WriteBatch, WriteBufferManager,
 };
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Bits of Bloom filter a key: one false positive in a hundred, RocksDB's own recommendation.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
@@ -55,6 +56,9 @@ impl RocksBudget {
 /// A store in a directory of its own.
 pub struct RocksKv {
     db: DB,
+    dir: PathBuf,
+    /// What the first write or sync that failed said, unless it was about damage.
+    failure: OnceLock<String>,
 }
 
 impl RocksKv {
@@ -71,7 +75,21 @@ impl RocksKv {
                 typed(error)
             }
         })?;
-        Ok(Self { db })
+        Ok(Self {
+            db,
+            dir: dir.to_owned(),
+            failure: OnceLock::new(),
+        })
+    }
+
+    /// Notes a failure to write: from then on the store has less than it was given, until it is opened anew.
+    fn noted(&self, done: Result<(), Error>) -> Result<(), KvError> {
+        done.map_err(typed).inspect_err(|error| {
+            // Damage is not mended by opening it again.
+            if !matches!(error, KvError::Corrupt(_)) {
+                drop(self.failure.set(error.to_string()));
+            }
+        })
     }
 }
 
@@ -189,17 +207,27 @@ impl Kv for RocksKv {
                 Change::DeleteRange(..) => {}
             }
         }
-        self.db.write(writes).map_err(typed)
+        self.noted(self.db.write(writes))
     }
 
     fn sync(&self) -> Result<(), KvError> {
-        self.db.flush_wal(true).map_err(typed)
+        self.noted(self.db.flush_wal(true))
     }
 
     fn snapshot(&self) -> Box<dyn KvRead + '_> {
         Box::new(RocksSnapshot {
             snapshot: self.db.snapshot(),
         })
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>, KvError> {
+        let found = rustix::fs::statvfs(&self.dir);
+        let found = found.map_err(|error| KvError::Io(format!("{}: {error}", self.dir.display())))?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
     }
 }
 
@@ -247,6 +275,16 @@ mod tests {
         assert!(matches!(RocksKv::open(dir.path(), &budget), Err(KvError::Locked(_))));
         drop(first);
         RocksKv::open(dir.path(), &budget).unwrap();
+    }
+
+    #[test]
+    fn a_store_tells_what_its_disk_has_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = RocksKv::open(dir.path(), &budget()).unwrap();
+        let whole = rustix::fs::statvfs(dir.path()).unwrap();
+        let free_bytes = store.free_bytes().unwrap().unwrap();
+        assert!(free_bytes > 0 && free_bytes <= whole.f_blocks * whole.f_frsize);
+        assert_eq!(store.failure(), None);
     }
 
     #[test]

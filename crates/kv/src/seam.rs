@@ -148,4 +148,12 @@ pub trait Kv: KvRead + 'static {
     fn sync(&self) -> Result<(), KvError>;
     /// The state at this instant, unchanged by later writes.
     fn snapshot(&self) -> Box<dyn KvRead + '_>;
+    /// Bytes that are left on the disk under the store; `None` where there is no disk that could fill up.
+    fn free_bytes(&self) -> Result<Option<u64>, KvError> {
+        Ok(None)
+    }
+    /// Why the store takes no more writes until it is opened anew; `None` while it does.
+    fn failure(&self) -> Option<String> {
+        None
+    }
 }

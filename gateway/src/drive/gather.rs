@@ -135,6 +135,8 @@ struct Lane {
     is_avoided: bool,
     flights: Vec<Flight>,
     piece: Option<Piece>,
+    /// A disk that may hold it did not answer.
+    is_away: bool,
 }
 
 impl Lane {
@@ -218,6 +220,14 @@ impl Gather {
         self.corrupt
     }
 
+    /// Whether the stripe may still be read when whoever is away answers again: k of what is here, away or not asked yet may be right.
+    pub fn may_return(&self) -> bool {
+        let may_be_there =
+            |lane: &&Lane| lane.piece.is_some() || lane.is_away || !lane.flights.is_empty() || lane.may_be_asked();
+        // Of the fragments here as many are wrong as more than k are needed.
+        self.lanes.iter().filter(may_be_there).count() >= self.needed
+    }
+
     /// Whether more than the fragments that hold the bytes had to be asked.
     pub fn is_rebuilding(&self) -> bool {
         self.is_rebuilding
@@ -228,7 +238,7 @@ impl Gather {
         match event {
             Event::Tick => {}
             Event::Read { request, form, bytes } => self.take(request, form, bytes),
-            Event::Failed { request, fault } => self.fail(request, fault == ReadFault::Corrupt),
+            Event::Failed { request, fault } => self.fail(request, fault),
             Event::DirectWrong => {
                 self.lanes.iter_mut().for_each(|lane| lane.flights.clear());
                 self.trust_only_stripes();
@@ -322,9 +332,10 @@ impl Gather {
     }
 
     /// A disk that failed a request is not asked again for this fragment; the next one of the lane takes its turn.
-    fn fail(&mut self, request: u32, is_corrupt: bool) {
+    fn fail(&mut self, request: u32, fault: ReadFault) {
         if let Some((index, flight)) = self.land(request) {
-            self.corrupt += u32::from(is_corrupt);
+            self.corrupt += u32::from(fault == ReadFault::Corrupt);
+            self.lanes[index].is_away |= fault == ReadFault::Away;
             self.lanes[index].disks.retain(|disk| *disk != flight.disk);
         }
     }
@@ -334,7 +345,7 @@ impl Gather {
             return;
         };
         if form != self.form || bytes.len() != window.len_bytes() as usize {
-            return self.fail(request, true);
+            return self.fail(request, ReadFault::Corrupt);
         }
         self.land(request);
         let lane = &mut self.lanes[index];

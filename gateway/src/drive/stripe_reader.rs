@@ -76,7 +76,8 @@ impl<'a> StripeReading<'a> {
 
     /// The bytes of the run.
     ///
-    /// Errors: `content_unreadable` when fewer than k fragments can be read, `content_corrupt` when they do not give the stripe.
+    /// Errors: `content_unreadable` when fewer than k fragments can be read at present, `content_corrupt` when some fail their checks and
+    /// those that are away could not make up for them.
     pub async fn next(&mut self) -> Result<Found, Failure> {
         let mut event = if mem::take(&mut self.is_direct_refused) {
             Event::DirectWrong
@@ -153,7 +154,8 @@ impl<'a> StripeReading<'a> {
     }
 
     fn short(&self) -> Failure {
-        let code = if self.gather.corrupt() > 0 {
+        // As long as those that are away may have what is missing, nobody has to look.
+        let code = if self.gather.corrupt() > 0 && !self.gather.may_return() {
             codes::CONTENT_CORRUPT
         } else {
             codes::CONTENT_UNREADABLE

@@ -7,6 +7,7 @@
 use super::{ANSWER_WITHIN, Group, GroupError, asking};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::Heartbeats;
+use crate::raft::incoming::Incoming;
 use crate::raft::lease::{self, Lease, OldPromise};
 use crate::raft::log_store::RaftLog;
 use crate::raft::network::{GroupNetwork, GroupRaft};
@@ -29,6 +30,14 @@ use tokio::sync::watch;
 
 /// Entries of one append to a follower; a byte limit cuts earlier.
 const APPEND_ENTRIES_MAX: u64 = 512;
+/// What may wait for openraft's core of one group: commands and queries as many as the room lets in, and calls of the other replicas,
+/// which QUIC bounds. One that is full makes its caller wait.
+const CORE_CALLS_MAX: u64 = 16_384;
+/// What openraft's own tasks may tell that core: ends of I/O and progress of followers. The core tells itself some of it, so this must
+/// never fill up: openraft's own size.
+const CORE_NOTES_MAX: u64 = 65_536;
+/// Batches that wait to be applied; then the core waits. openraft's own size.
+const APPLIES_MAX: u64 = 1_024;
 /// Entries kept behind a mark, so that a follower that was away shortly needs no snapshot. A guess.
 pub(crate) const ENTRIES_KEPT: u64 = 2_000;
 
@@ -169,9 +178,9 @@ impl Group {
             .map_err(|error| bug(error.to_string()))?;
         heartbeats.join(group, raft.clone());
         let reads = ReadRounds::new(raft.clone(), network, ANSWER_WITHIN);
-        let longest = lease::longest(timing.election_min);
-        let lease = lease_reads.then(|| Arc::new(Lease::new(raft.clone(), clock, longest)));
-        let receiver = Receiver::new(raft.clone(), state.clone(), group, addresses, promise, lease.clone());
+        let lease = lease_reads.then(|| Arc::new(Lease::new(raft.clone(), clock, lease::longest(timing.election_min))));
+        let (incoming, leased) = (Incoming::new(raft.clone(), state.clone(), group), lease.clone());
+        let receiver = Receiver::new(raft.clone(), incoming, addresses, promise, leased, Arc::clone(&room));
         let recovered = watch_recovery(raft.clone(), last_at_start);
         Ok(Self {
             group,
@@ -186,6 +195,7 @@ impl Group {
             heartbeats,
             timing,
             room,
+            unsynced: Arc::clone(log.unsynced()),
             feed,
             recovered,
             fault: OnceLock::new(),
@@ -235,6 +245,9 @@ fn config_of(group: GroupId, timing: Timing, entries_kept: u64) -> Config {
         election_timeout_min: ms(timing.election_min),
         election_timeout_max: ms(timing.election_max),
         max_payload_entries: APPEND_ENTRIES_MAX,
+        api_channel_size: Some(CORE_CALLS_MAX),
+        notification_channel_size: Some(CORE_NOTES_MAX),
+        state_machine_channel_size: Some(APPLIES_MAX),
         max_in_snapshot_log_to_keep: entries_kept,
         snapshot_policy: SnapshotPolicy::Never,
         enable_pre_vote: Some(true),

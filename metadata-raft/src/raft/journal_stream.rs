@@ -2,9 +2,10 @@
 //!
 //! Invariants: everything reaches the group commit in the order of `submit`: at once while its queue has room, through one relay from
 //! the first that had to wait until the relay is empty again; damage below the durable mark, or in any segment that is replayed,
-//! stops the process's replicas before one of them votes.
-//! What waits in the relay is bounded by what is submitted at all: the commands that the process lets in (`room`) and the appends
-//! that its leaders have in flight (`network`).
+//! stops the process's replicas before one of them votes. What a full disk refuses waits, with everything behind it, and is written
+//! once the disk takes it: nothing that comes later may be on disk before it.
+//! The relay's queue has no bound of its own, since whoever submits holds the log's lock and cannot wait. What it holds is bounded by
+//! what may be submitted and not synced at all, which is counted and refused before anybody has the lock (`log_store`, `room`).
 //! Not here: what records mean (`log_store`); batching and syncing (the journal).
 
 use crate::raft::log_store::{LogError, RaftLog, Replay};
@@ -13,17 +14,20 @@ use crate::raft::stream::{Completed, LogStream, StreamError};
 use crate::space::Space;
 use bytes::Bytes;
 use disk::{
-    Disk, Draft, GroupCommit, Journal, JournalError, JournalOptions, JournalReader, LimboScope, Place, Position,
+    Disk, Draft, GroupCommit, Held, Journal, JournalError, JournalOptions, JournalReader, LimboScope, Place, Position,
     Purpose, SegmentNumber, Submission, TailPolicy,
 };
 use futures_util::future::BoxFuture;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Records that go to the journal together, in bytes: below its batch of 8 MiB with room for headers.
 const SUBMISSION_BYTES_MAX: usize = 6 << 20;
+/// How often a full disk is tried again where the world is simulated. As the journal's own thread does.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// What became of one `submit`, which may be several submissions of the journal.
 struct Progress {
@@ -121,7 +125,7 @@ impl JournalStream {
             return Err(damaged_at(dir, damage.position).into());
         }
         let replay = replay_of(dir, &journal.reader())?;
-        let commit = Arc::new(start_commit(journal, disk)?);
+        let commit = Arc::new(start_commit(journal, disk, &space)?);
         let (relay, handovers) = mpsc::unbounded_channel();
         let relayed = Arc::new(AtomicUsize::new(0));
         tokio::spawn(hand_over(
@@ -173,14 +177,20 @@ impl JournalStream {
 }
 
 /// A thread of its own, or a task where the world is simulated; there a batch takes what the disk says.
-fn start_commit(journal: Journal, disk: Arc<dyn Disk>) -> Result<GroupCommit, StreamError> {
+fn start_commit(journal: Journal, disk: Arc<dyn Disk>, space: &Arc<Space>) -> Result<GroupCommit, StreamError> {
+    let met = Arc::clone(space);
+    let held: Held = Arc::new(move |is_full| met.met_full(is_full));
     if !daemon::blocking::is_inline() {
-        return GroupCommit::start(journal, "raft-log").map_err(damaged);
+        return GroupCommit::start_holding(journal, "raft-log", held).map_err(damaged);
     }
-    let (commit, mut driven) = GroupCommit::driven(journal);
+    let (commit, mut driven) = GroupCommit::driven_holding(journal, held);
     tokio::spawn(async move {
         loop {
-            driven.arrived().await;
+            if driven.is_held() {
+                daemon::clock::simulated_wait(AGAIN_AFTER).await;
+            } else {
+                driven.arrived().await;
+            }
             daemon::clock::simulated_wait(disk.latency()).await;
             if !driven.work_off() {
                 return;

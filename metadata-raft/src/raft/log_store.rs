@@ -10,8 +10,9 @@ use crate::raft::group_log::{GroupLog, LogFault, Submitted};
 use crate::raft::record::{LogChange, LogRecord, RecordError, StoredEntry, StoredLogId, StoredVote};
 use crate::raft::stream::{LogStream, StreamError};
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+use crate::raft::unsynced::Unsynced;
 use bytes::Bytes;
-use disk::Place;
+use disk::{Place, SegmentNumber};
 use model::id::GroupId;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
@@ -68,6 +69,7 @@ struct Groups {
 pub struct RaftLog {
     stream: Arc<dyn LogStream>,
     groups: Mutex<Groups>,
+    unsynced: Arc<Unsynced>,
 }
 
 /// Reads a log back from its records.
@@ -101,6 +103,7 @@ impl Replay {
         Ok(Arc::new(RaftLog {
             stream,
             groups: Mutex::new(self.groups),
+            unsynced: Arc::default(),
         }))
     }
 }
@@ -184,6 +187,12 @@ impl RaftLog {
         self.lock().fault.clone()
     }
 
+    /// What was submitted and is not synced.
+    #[must_use]
+    pub fn unsynced(&self) -> &Arc<Unsynced> {
+        &self.unsynced
+    }
+
     /// Makes changes in memory and submits them; `done` comes once they are synced.
     fn submit(self: &Arc<Self>, group: GroupId, mut changes: Vec<LogChange>, done: Done) -> Result<(), LogError> {
         let mut groups = self.lock();
@@ -210,8 +219,11 @@ impl RaftLog {
     /// Hands records to the stream. The caller holds the lock, which keeps the orders of memory and stream equal.
     fn send(self: &Arc<Self>, group: GroupId, records: Vec<Bytes>, submitted: Vec<Submitted>, done: Done) {
         let log = Arc::clone(self);
+        let bytes: usize = records.iter().map(Bytes::len).sum();
+        self.unsynced.add(bytes);
         let completed = move |places: Result<Vec<Place>, StreamError>| {
             log.lock().completed(group, &submitted, places.as_deref());
+            log.unsynced.take(bytes);
             done(places.map(drop).map_err(|error| LogError::from(error).into()));
         };
         self.stream.submit(records, Box::new(completed));
@@ -246,6 +258,8 @@ impl RaftLog {
         let Some(newest) = closed.last().copied() else {
             return Ok(0);
         };
+        // Before anything is written: where the disk is full this may be what makes room.
+        let mut released = self.release_unneeded(&closed).await?;
         let behind: Vec<GroupId> = {
             let groups = self.lock();
             let needs = |log: &GroupLog| log.oldest_segment().is_some_and(|oldest| oldest <= newest);
@@ -259,14 +273,20 @@ impl RaftLog {
         for group in behind {
             self.carry_forward(group).await?;
         }
+        released += self.release_unneeded(&closed[released..]).await?;
+        Ok(released)
+    }
+
+    /// Lets go of the first of `closed` that no group needs; returns how many went.
+    async fn release_unneeded(&self, closed: &[SegmentNumber]) -> io::Result<usize> {
         let oldest_needed = self.lock().logs.values().filter_map(GroupLog::oldest_segment).min();
         let mut released = 0;
         // Oldest first: a crash in between leaves a stream that begins later, never one with a gap.
         for segment in closed
-            .into_iter()
-            .take_while(|segment| oldest_needed.is_none_or(|oldest| *segment < oldest))
+            .iter()
+            .take_while(|segment| oldest_needed.is_none_or(|oldest| **segment < oldest))
         {
-            self.stream.release(segment).await.map_err(LogError::from)?;
+            self.stream.release(*segment).await.map_err(LogError::from)?;
             released += 1;
         }
         Ok(released)
@@ -462,6 +482,7 @@ impl RaftLogStorage<TypeConfig> for GroupLogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let _saved = self.log.unsynced.save_vote(self.group);
         self.log
             .submit_and_wait(self.group, vec![LogChange::Vote(StoredVote::from(vote))])
             .await

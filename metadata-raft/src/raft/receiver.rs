@@ -1,29 +1,37 @@
 //! The calls of other replicas: handed to openraft, the appends of a leader in its order.
 //!
 //! Invariants: a pipeline's appends come to openraft in their order, and none behind one that is missing (`append_order`); whoever
-//! calls is known by its certificate, and where it listens is noted.
+//! calls is known by its certificate, and where it listens is noted; entries have a place in the room until they are synced.
 //! Not here: openraft's rules; how calls are made (`network`); what becomes of a snapshot's parts (`incoming`).
 
 use crate::raft::address_book::AddressBook;
-use crate::raft::append_order::{AppendOrder, Turn};
+use crate::raft::append_order::{AppendOrder, Pass, Turn};
 use crate::raft::incoming::Incoming;
 use crate::raft::lease::{Lease, OldPromise};
 use crate::raft::network::{Append, Envelope, GroupRaft};
-use crate::raft::state_machine::GroupState;
-use crate::raft::types::TypeConfig;
+use crate::raft::types::{Entry, TypeConfig};
+use crate::room::Room;
 use bytes::Bytes;
 use futures_util::poll;
 use model::error_kind::ErrorKind;
 use model::id::{GroupId, RaftId};
-use openraft::ReadPolicy;
-use openraft::raft::{AppendEntriesResponse, VoteRequest};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use openraft::{EntryPayload, ReadPolicy};
+use protocol::codes;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::wire_error::Failure;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long entries wait for their place before they are refused: longer than their leader waits for the answer.
+const PLACE_WITHIN: Duration = Duration::from_secs(3);
+/// What an entry takes beside its command, in bytes: more than it takes in a record.
+const ENTRY_BYTES: usize = 64;
 
 /// The receiving side of one group.
 pub struct Receiver {
@@ -33,6 +41,17 @@ pub struct Receiver {
     incoming: Incoming,
     promise: OldPromise,
     lease: Option<Arc<Lease>>,
+    room: Arc<Room>,
+}
+
+/// What entries take in the log, in bytes, about and not less.
+fn bytes_of(entries: &[Entry]) -> usize {
+    let of_payload = |entry: &Entry| match &entry.payload {
+        EntryPayload::Blank => 0,
+        EntryPayload::Normal(command) => command.0.len(),
+        EntryPayload::Membership(members) => members.nodes().count() * ENTRY_BYTES,
+    };
+    entries.iter().map(|entry| ENTRY_BYTES + of_payload(entry)).sum()
 }
 
 /// The group that a call between replicas means.
@@ -83,19 +102,20 @@ impl Receiver {
     #[must_use]
     pub fn new(
         raft: GroupRaft,
-        state: GroupState,
-        group: GroupId,
+        incoming: Incoming,
         addresses: Arc<AddressBook>,
         promise: OldPromise,
         lease: Option<Arc<Lease>>,
+        room: Arc<Room>,
     ) -> Self {
         Self {
-            incoming: Incoming::new(raft.clone(), state, group),
             raft,
             addresses,
             order: AppendOrder::default(),
+            incoming,
             promise,
             lease,
+            room,
         }
     }
 
@@ -148,7 +168,7 @@ impl Receiver {
 
     async fn take_append(&self, append: Append) -> Result<AppendEntriesResponse<TypeConfig>, Failure> {
         let (connection, stream, number, request) = match append {
-            Append::Alone(request) => return self.raft.append_entries(request).await.map_err(refused),
+            Append::Alone(request) => return self.hand_over(request, None).await,
             Append::InOrder {
                 connection,
                 stream,
@@ -163,15 +183,46 @@ impl Receiver {
             number,
         };
         let pass = self.order.wait(turn).await.ok_or_else(stale)?;
-        let mut appended = pin!(self.raft.append_entries(request));
+        self.hand_over(request, Some(pass)).await
+    }
+
+    /// Gives an append to openraft once its entries have a place. Dropped before that nothing was done; dropped later openraft acts on
+    /// it, and the place is kept until it has.
+    async fn hand_over(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+        pass: Option<Pass>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Failure> {
+        // Signs of life take no place: they must not wait behind entries that a slow disk holds up.
+        let place = match bytes_of(&request.entries) {
+            0 => None,
+            bytes => {
+                let entered = timeout(PLACE_WITHIN, self.room.enter_append(bytes)).await;
+                Some(entered.map_err(|_| codes::OVERLOADED.failure())?)
+            }
+        };
+        let raft = self.raft.clone();
+        let mut appended = Box::pin(async move { raft.append_entries(request).await });
         // The first poll hands the request over to openraft; from then on the next one comes behind it. Where openraft's queue were
         // full it could overtake, which a follower refuses and its leader repeats.
         let first = poll!(appended.as_mut());
-        pass.passed();
-        match first {
-            std::task::Poll::Ready(answer) => answer.map_err(refused),
-            std::task::Poll::Pending => appended.await.map_err(refused),
+        if let Some(pass) = pass {
+            pass.passed();
         }
+        let answer = match (first, place) {
+            (Poll::Ready(answer), _) => answer,
+            (Poll::Pending, None) => appended.await,
+            (Poll::Pending, Some(place)) => {
+                // Its own task: entries that nobody waits for any more still take their place until they are synced.
+                let synced = tokio::spawn(async move {
+                    let answer = appended.await;
+                    drop(place);
+                    answer
+                });
+                synced.await.map_err(refused)?
+            }
+        };
+        answer.map_err(refused)
     }
 
     /// Answers one sign of life of many; its sender's address was noted with the message.

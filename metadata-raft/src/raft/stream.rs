@@ -35,7 +35,7 @@ pub trait LogStream: Send + Sync + 'static {
     fn read(&self, place: &Place) -> Result<Bytes, StreamError>;
     /// The segments that are full, oldest first.
     fn closed_segments(&self) -> Vec<SegmentNumber>;
-    /// Lets a closed segment go, behind what was submitted before; the caller has everything it needs of it elsewhere, synced.
-    /// Dropped midway it may go all the same.
+    /// Lets a closed segment go, behind what was submitted before unless that waits for a full disk; the caller has everything it needs
+    /// of it elsewhere, synced. Dropped midway it may go all the same.
     fn release(&self, segment: SegmentNumber) -> BoxFuture<'_, Result<(), StreamError>>;
 }

@@ -21,7 +21,7 @@ mod threads;
 mod types;
 
 pub use append::Journal;
-pub use group_commit::{Completion, DrivenCommit, GroupCommit, Submission};
+pub use group_commit::{Completion, DrivenCommit, GroupCommit, Held, Submission};
 pub use read::JournalReader;
 pub use record::RECORD_HEADER_BYTES;
 pub use segment::{BLOCK_BYTES, SEGMENT_HEADER_BYTES};

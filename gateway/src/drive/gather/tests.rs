@@ -27,7 +27,9 @@ enum Fate {
 }
 
 /// Runs the machine to its end; every request to a silent disk fails once everything else has been answered.
-fn run(fates: &[Fate], start: u32, len: u32, avoid: &BTreeSet<DiskId>) -> (Progress, usize) {
+///
+/// How it ended, what was asked, and whether the stripe may still be read once silent disks answer again.
+fn run(fates: &[Fate], start: u32, len: u32, avoid: &BTreeSet<DiskId>) -> (Progress, usize, bool) {
     let places = (0..6).map(|index| vec![DiskId(index)]).collect();
     let mut gather = Gather::new(FORM, places, (start, len), avoid, HEDGE);
     let (mut now, mut asked) = (Duration::ZERO, 0);
@@ -36,7 +38,7 @@ fn run(fates: &[Fate], start: u32, len: u32, avoid: &BTreeSet<DiskId>) -> (Progr
     loop {
         match gather.progress() {
             Progress::Reading => {}
-            ended => return (ended, asked),
+            ended => return (ended, asked, gather.may_return()),
         }
         let Some(read) = waiting.pop() else {
             now += HEDGE;
@@ -124,6 +126,22 @@ proptest! {
             Progress::Reading => unreachable!("run ends only at an end"),
         }
     }
+}
+
+#[test]
+fn what_is_away_may_make_up_for_damage_and_what_is_gone_may_not() {
+    let check = |fates: [Fate; 6], expected: bool| {
+        let (ended, _, may_return) = run(&fates, 0, 4000, &BTreeSet::new());
+        assert_eq!(ended, Progress::Short, "{fates:?}");
+        assert_eq!(may_return, expected, "{fates:?}");
+    };
+    let (good, corrupt, missing, silent) = (Fate::Good, Fate::Corrupt, Fate::Missing, Fate::Silent);
+    check([good, good, good, corrupt, silent, silent], true);
+    check([good, good, good, corrupt, corrupt, silent], true);
+    check([silent, silent, silent, corrupt, corrupt, silent], true);
+    check([good, good, good, corrupt, corrupt, corrupt], false);
+    check([good, good, good, corrupt, missing, missing], false);
+    check([good, good, silent, corrupt, corrupt, missing], false);
 }
 
 /// A range read asks for nothing but the fragments that hold it.
