@@ -81,16 +81,22 @@ crowd: build
 polls: build
 	$(CARGO) run --release --locked -p chaos --bin polls -- --holdfast $(HOLDFAST) $(ARGS)
 
+# Where tests of tests/cluster keep clusters of many gigabytes: /tmp may lie in memory, and what a test that was broken off leaves there is
+# found by nobody.
+LARGE_DIR := $(CURDIR)/target/large
+
 .PHONY: install-snapshot purge long-upload bad-line notify-stopped singly devices links
 
 # US-1.2 at its full scale: one upload of 10 GiB, cut at twenty places while three gateways die. Some minutes and twenty gigabytes of disk.
 long-upload: build
-	HOLDFAST_UPLOAD=10240x20x3 $(CARGO) test --release --locked --test cluster -- --nocapture an_upload_goes_on_after_every_cut
+	@mkdir -p "$(LARGE_DIR)"
+	TMPDIR="$(LARGE_DIR)" HOLDFAST_UPLOAD=10240x20x3 $(CARGO) test --release --locked --test cluster -- --nocapture an_upload_goes_on_after_every_cut
 
 # QAS-003 at its full scale: one upload of 10 GiB through a line with rounds of 300 ms that loses one segment of twenty and is reset
 # twenty times. Half an hour and twenty gigabytes of disk.
 bad-line: build
-	HOLDFAST_BAD_LINE=10240x20 $(CARGO) test --release --locked --test cluster -- --nocapture an_upload_goes_through_a_slow_line
+	@mkdir -p "$(LARGE_DIR)"
+	TMPDIR="$(LARGE_DIR)" HOLDFAST_BAD_LINE=10240x20 $(CARGO) test --release --locked --test cluster -- --nocapture an_upload_goes_through_a_slow_line
 
 # A replica that was away for a million entries of four groups is sent their snapshots under load, killed midway, and goes on; so is one
 # of those that send them. Some minutes and some gigabytes of disk; ARGS=n for fewer entries.

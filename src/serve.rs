@@ -79,6 +79,8 @@ pub async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let (ended, mut endings) = mpsc::channel(1);
     let server = tokio::select! {
         started = Server::start(identified, &base, ended.clone()) => started?,
+        // A role that has started may end the process while another one still waits for the cluster, which may wait for this process.
+        Some(error) = endings.recv() => return Err(error),
         () = base.shutdown.requested() => return Ok(()),
     };
     tracing::info!("serving");

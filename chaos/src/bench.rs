@@ -29,7 +29,6 @@ mod storage;
 mod watch;
 
 use crate::dev_cluster::{DevCluster, wipe};
-use anyhow::Context;
 use bound::Bounds;
 use clap::Parser;
 use figure::Figure;
@@ -130,8 +129,7 @@ async fn at_cluster(arguments: &Arguments, form: &'static str) -> anyhow::Result
     println!("starting {}, {form}", arguments.holdfast.display());
     let options: &[&str] = if form == PROCESSES { &["--processes"] } else { &[] };
     let mut cluster = DevCluster::start(&arguments.holdfast, &arguments.data_dir, options).await?;
-    let profile = ProfileId::parse(&cluster.facts.profile)
-        .with_context(|| format!("unknown profile {}", cluster.facts.profile))?;
+    let profile = cluster.facts.profile_id()?;
     let outcome = under_load(arguments, form, &cluster).await;
     let stopped = cluster.stop();
     // What the load met comes first: a cluster that failed under it may also not stop.

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, bail};
 use client_sdk::client::Client;
+use model::profile::ProfileId;
 use serde::Deserialize;
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -55,6 +56,15 @@ pub struct DevProcess {
     /// Where it answers `/metrics`, `/healthz` and `/readyz`.
     #[serde(default)]
     pub status: Option<SocketAddr>,
+}
+
+impl DevFacts {
+    /// Which profile new drives have.
+    ///
+    /// Errors: the cluster names one that is not known here.
+    pub fn profile_id(&self) -> anyhow::Result<ProfileId> {
+        ProfileId::parse(&self.profile).with_context(|| format!("unknown profile {}", self.profile))
+    }
 }
 
 impl DevProcess {

@@ -42,7 +42,7 @@ const OPTIONS: [&str; 13] = [
 ];
 const NOTIFIERS: [&str; 3] = ["gateway-2", "gateway-3", "gateway-4"];
 const FOLDER: &str = "/told";
-/// Each order of the two as often as the other; `pairs` says what six can tell.
+/// Each order of the two as often as the other.
 const PAIRS: usize = 6;
 /// At the beginning of each turn; they do not count.
 const WARM_UP: usize = 50;
@@ -50,6 +50,10 @@ const WARM_UP: usize = 50;
 const COMMIT_EVERY: Duration = Duration::from_millis(15);
 /// What is unchanged.
 const CHANGE_MAX: f64 = 0.10;
+/// With more noise a run says nothing of a change of that size. By simulation of normal ratios that differ by 10 % from each other
+/// (standard deviation), one run of fifty of an unchanged p99 is noisier and one of a hundred is called changed; a p99 that is longer
+/// by a quarter passes in one run of fifty, and with 15 % in one of fifteen.
+const NOISE_MAX: f64 = 0.05;
 /// Of each poll; a follower whose gateway died comes again sooner.
 const WAIT: Duration = Duration::from_secs(60);
 /// A follower is back ten seconds after its gateway; who is not told by then has lost something.
@@ -124,7 +128,12 @@ async fn measure(cluster: &DevCluster, arguments: &Arguments) -> anyhow::Result<
             if now == Notifiers::Running {
                 followers.reach(made).await?;
             }
+            let told = followers.told();
             let turn = turn(&client, &folder.id, notifiers, made, commits).await?;
+            ensure!(
+                now == Notifiers::Dead || followers.told() > told,
+                "nobody was told of anything during a turn with notifiers: it says nothing of them"
+            );
             made += WARM_UP + commits;
             println!("{}", row(&turn).join(", "));
             turns.push(turn);
@@ -220,6 +229,14 @@ impl Followers {
         Ok(Self((0..count).map(follower).collect()))
     }
 
+    /// Of how many commits all of them together were told.
+    fn told(&self) -> usize {
+        self.0
+            .iter()
+            .map(|follower| follower.told.load(Ordering::Acquire))
+            .sum()
+    }
+
     /// Returns once every one was told of so many commits; an error when one has ended before, or is not told for too long.
     async fn reach(&mut self, commits: usize) -> anyhow::Result<()> {
         let begun = Instant::now();
@@ -308,17 +325,24 @@ fn pairs(turns: &[Turn]) -> anyhow::Result<Pairs> {
     )
 }
 
-/// Run by `make notify-stopped`.
+/// Run by `make notify-stopped`. The median is judged and not each pair: a tenth more or less is allowed already, and of pairs that
+/// must all be over it one that is not would let pass whatever the others say.
 ///
 /// shows: D-2.4 side=unchanged
 fn judge(pairs: &Pairs) -> anyhow::Result<()> {
+    let most = CHANGE_MAX + pairs.noise;
     ensure!(
-        !pairs.are_above(1.0 + CHANGE_MAX),
-        "commits take longer while nobody notifies: in every pair by more than {CHANGE_MAX} and the noise"
+        pairs.median <= 1.0 + most,
+        "commits take longer while nobody notifies: by more than {CHANGE_MAX} and the noise"
     );
     ensure!(
-        !pairs.are_below(1.0 - CHANGE_MAX),
-        "commits wait for those who notify: in every pair by more than {CHANGE_MAX} and the noise"
+        pairs.median >= 1.0 - most,
+        "commits wait for those who notify: by more than {CHANGE_MAX} and the noise"
+    );
+    ensure!(
+        pairs.noise <= NOISE_MAX,
+        "the pairs differ too much from each other to say anything: {}; measure again on a machine without other work",
+        pairs.text()
     );
     Ok(())
 }
@@ -355,14 +379,23 @@ mod tests {
     }
 
     #[test]
-    fn less_than_a_tenth_more_or_less_is_unchanged_and_over_it_in_every_pair_is_not() {
+    fn less_than_a_tenth_more_or_less_is_unchanged_and_over_it_in_most_pairs_is_not() {
         check([20; PAIRS], [20; PAIRS], true);
         check([20; PAIRS], [21; PAIRS], true);
         check([20; PAIRS], [19; PAIRS], true);
         check([20; PAIRS], [25; PAIRS], false);
         check([20; PAIRS], [15; PAIRS], false);
-        check([20, 20, 20, 20, 20, 30], [25; PAIRS], true);
+        // One pair that is not over it saves nothing, and one that is spoils nothing.
+        check([20, 20, 20, 20, 20, 30], [25; PAIRS], false);
+        check([20, 20, 20, 20, 20, 30], [20; PAIRS], true);
+        check([200, 220, 190, 210, 200, 195], [205, 210, 200, 200, 198, 200], true);
         check([20, 22, 18, 21, 20, 19], [40, 41, 39, 44, 42, 40], false);
+    }
+
+    #[test]
+    fn pairs_that_differ_too_much_say_nothing() {
+        check([20; PAIRS], [15, 26, 20, 14, 27, 20], false);
+        check([20; PAIRS], [18, 22, 20, 18, 22, 20], true);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use crate::bench::calls::repeated;
 use crate::content::SeededContent;
 use crate::dev_cluster::DevCluster;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use api::entry::Entry;
 use api::rewind::{CreatedSince, JobQuery, JobState, Rewind, RewindJob};
 use api::timestamp::Timestamp;
@@ -26,6 +26,8 @@ const REWIND_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A rewind that takes as long is broken, not slow.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Folders within a millisecond of the cluster's clock; one takes longer than that.
+const LATER_MAX: u64 = 1_000;
 /// Small ones, those that share a stripe with nobody, and one of several stripes among so many.
 const LARGE_EACH: u64 = 500;
 const LARGE_BYTES: u64 = (9 << 20) + 7;
@@ -152,11 +154,12 @@ async fn write(
 /// An instant behind all that was written: the clock has gone on when a folder made later shows it.
 async fn instant(client: &Client) -> anyhow::Result<Timestamp> {
     let first = client.make_folder("/then").await?.created_at;
-    let mut again = 0;
-    while client.make_folder(&format!("/then {again}")).await?.created_at <= first {
-        again += 1;
+    for again in 0..LATER_MAX {
+        if client.make_folder(&format!("/then {again}")).await?.created_at > first {
+            return Ok(first);
+        }
     }
-    Ok(first)
+    bail!("the cluster's clock stands still at {first:?}")
 }
 
 /// Rewinds and waits for the end.

@@ -263,6 +263,13 @@ impl Group {
         self.unsynced.saves_vote(self.group)
     }
 
+    /// Lets openraft's clock rest while `is_held` and the replica waits until a vote is on its disk. Its core reads nothing then, and
+    /// puts a word of its own into the queue of notes before it reads on: ticks would fill that within two hours, and it would wait
+    /// for itself for good.
+    pub fn rest_clock(&self, is_held: bool) {
+        self.raft.runtime_config().tick(!(is_held && self.saves_vote()));
+    }
+
     fn leads(&self) -> bool {
         self.raft.metrics().borrow_watched().current_leader == Some(self.replica.0) && !self.saves_vote()
     }

@@ -283,6 +283,11 @@ impl Handler for MetadataService {
             Method::QueryReplica => self.query(caller, &call, ReadAt::Any).await,
             Method::WatchFeed => self.watch_feed(&call).await,
             Method::MetadataStatus => message(&self.status().await),
+            // A store that fails to write ends the process; whoever sends a state comes again.
+            Method::RaftSnapshot if self.space.is_held() => {
+                let group = group_of(&call)?;
+                Err(refusal(&GroupError::Full { group }))
+            }
             Method::RaftAppend
             | Method::RaftVote
             | Method::RaftPreVote

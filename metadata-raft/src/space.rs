@@ -2,7 +2,7 @@
 //!
 //! A log that cannot be written holds its replicas up, so a replica never writes to the last byte by itself: with little left it hands
 //! its leadership over, refuses commands where it leads all the same, and with less still it lets what must be written wait, so
-//! that a follower falls behind instead of ending. With space again everything goes on by itself.
+//! that a follower falls behind instead of ending; nor does it take parts of a snapshot. With space again everything goes on by itself.
 //! Where the disk is full all the same, since something else took the last bytes faster than anybody looked, or since a quota shows
 //! more than it gives, the journal holds what it could not write and tries again, and here it counts as nothing left.
 //! The state's store lies on the same disk or on another one: the smaller of what the two have left is what counts.

@@ -101,9 +101,17 @@ impl ProcessCluster {
                 (name, status) = self.children.next_end() => {
                     tracing::warn!(process = %name, %status, "ended");
                     again.ended(&name, status);
-                    self.tell()?;
+                    // Its disk may be the one that is full: that must not end the others.
+                    if let Err(error) = self.tell() {
+                        tracing::warn!(error = %one_line(&error), "dev.json cannot be written");
+                    }
                 }
-                name = again.next_due() => self.start_again(&name)?,
+                name = again.next_due() => {
+                    if let Err(error) = self.start_again(&name) {
+                        tracing::warn!(process = %name, error = %one_line(&error), "not started again yet");
+                        again.later(&name);
+                    }
+                }
                 Asked { request, answer } = control.next() => {
                     again.forget(&request);
                     let done = self.carry_out(&request).map_err(|error| one_line(&error));
@@ -160,8 +168,13 @@ impl Again {
         let is_asked = status.code() == Some(i32::from(start_again::EXIT_CODE));
         let has_failed_again = self.started.contains(name) && status.code().is_some_and(|code| code != 0);
         if is_asked || has_failed_again {
-            self.due.insert(name.to_owned(), Instant::now() + START_AGAIN_AFTER);
+            self.later(name);
         }
+    }
+
+    /// A child is to be started when the pause is over. One that runs by then is left as it is.
+    fn later(&mut self, name: &str) {
+        self.due.insert(name.to_owned(), Instant::now() + START_AGAIN_AFTER);
     }
 
     /// From now on somebody else decides about a child.

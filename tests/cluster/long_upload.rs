@@ -319,7 +319,7 @@ async fn bad_line(listener: TcpListener, gateway: String) {
     }
 }
 
-/// Resets in the middle of it, too: of what had come in by then nothing is sent again.
+/// Resets in the middle of it, too: of what the server said before to hold nothing is sent again.
 ///
 /// shows: QAS-003 scale=4/10240
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

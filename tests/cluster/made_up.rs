@@ -21,6 +21,7 @@ use client_sdk::client::Client;
 use curl::curl;
 use maker::{Aim, Given, MadeUp, Maker};
 use operation::Operation;
+use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -240,10 +241,15 @@ fn faults(
     let code = problem["code"].as_str().unwrap_or("none");
     let tells_when = answer.header("retry-after").is_some();
     let sends = |wanted: &str| request.headers.iter().any(|(name, _)| name == wanted);
+    // No cluster here lives for as long as an id counts, so hour 0 is never too old.
+    let is_ahead = request.headers.iter().any(|(name, value)| {
+        let hour = value.to_str().ok().and_then(|text| text.parse::<u32>().ok());
+        name == "holdfast-age-hour" && hour.is_some_and(|hour| hour > 0)
+    });
     let is_allowed = match (status, code) {
         (429, _) | (503, "too_busy" | "overloaded") => tells_when,
-        // A made up hour has mostly not come yet, and nobody knows what became of a key of another time.
-        (504, "outcome_unknown") => sends("idempotency-key") && sends("holdfast-age-hour"),
+        // An hour that has not come yet, beside a key: nobody knows what became of one of another time.
+        (504, "outcome_unknown") => sends("idempotency-key") && is_ahead,
         (507, "quota_exceeded") => true,
         _ => !answer.status.is_server_error(),
     };
@@ -403,6 +409,27 @@ fn a_fault_of_ours_an_answer_that_is_not_described_and_an_open_door_are_found() 
     ] {
         let text = format!("{faulty:?}");
         assert_eq!(found(sender, faulty), 1, "{text}");
+    }
+}
+
+#[test]
+fn an_unknown_outcome_is_a_fault_unless_the_request_says_an_hour_that_has_not_come() {
+    let contract = small();
+    let operation = Operation::all(&contract).remove(0);
+    let answer = Answer {
+        status: 504_u16.try_into().unwrap(),
+        headers: vec![("content-type".to_owned(), "application/problem+json".to_owned())],
+        body: json!({"code": "outcome_unknown"}).to_string().into_bytes(),
+    };
+    for (is_named, hour, count) in [(true, "1", 0), (true, "0", 1), (true, "soon", 1), (false, "1", 1)] {
+        let mut request = Maker::new(&contract, SEED).make(&operation, Aim::Sound, &Given::default());
+        let mut send = |name: &str, value| request.headers.push((name.to_owned(), HeaderValue::from_static(value)));
+        send("holdfast-age-hour", hour);
+        if is_named {
+            send("idempotency-key", "k");
+        }
+        let found = faults(&contract, &operation, (Sender::Owner, &request), &answer);
+        assert_eq!(found.len(), count, "{is_named} {hour}: {found:?}");
     }
 }
 

@@ -127,7 +127,7 @@ impl Report {
             .filter_map(|figure| Some((&figure.name, figure.pairs.as_ref()?)))
         {
             println!(
-                "{name}: {}. Slower is what loses every pair by more than the noise.",
+                "{name}: {}. Slower is what loses more pairs than chance explains, each by more than the noise.",
                 pairs.text()
             );
         }

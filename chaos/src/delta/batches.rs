@@ -7,9 +7,8 @@ use super::finding::Finding;
 use super::stored::{OfReplicas, Stored};
 use crate::dev_cluster::DevCluster;
 use crate::wide_folder::files::{BATCH_FILES, FILE_BYTES, put_some};
-use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use model::profile::{Profile, ProfileId};
+use model::profile::Profile;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -39,9 +38,7 @@ struct Taken {
 ///
 /// Run by `make delta`.
 pub(super) async fn measure(cluster: &DevCluster, files: usize) -> anyhow::Result<Vec<Finding>> {
-    let profile = ProfileId::parse(&cluster.facts.profile)
-        .with_context(|| format!("unknown profile {}", cluster.facts.profile))?
-        .profile();
+    let profile = cluster.facts.profile_id()?.profile();
     let client = cluster.client().await?;
     let (before, replicas_before) = (Stored::settled(cluster).await?, OfReplicas::look(cluster.data_dir())?);
     let (begun, done) = (Instant::now(), AtomicUsize::new(0));

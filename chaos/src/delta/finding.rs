@@ -1,4 +1,4 @@
-//! One figure beside what it may be at most.
+//! One figure beside what it may be at most, and at least where less cannot be.
 //!
 //! Pure. Invariant: a figure that is no number is missed, so what measured nothing never passes.
 
@@ -30,6 +30,13 @@ impl Finding {
             // Also of what cannot be compared.
             is_missed: value.is_nan() || value > most,
         }
+    }
+
+    /// The same of what cannot be less than `least`: where it is, something was not counted.
+    pub(super) fn between(what: impl Into<String>, value: f64, unit: &'static str, (least, most): (f64, f64)) -> Self {
+        let mut finding = Self::at_most(what, value, unit, most);
+        finding.is_missed |= value < least;
+        finding
     }
 
     /// A figure that nothing was asked of.
@@ -114,6 +121,13 @@ pub(super) mod tests {
             let error = judge(&[good.clone(), told.clone(), bad]).unwrap_err().to_string();
             assert_eq!(error, "missed: bad");
         }
+    }
+
+    #[test]
+    fn what_is_less_than_it_can_be_is_missed_as_well() {
+        let is_missed = |value: f64| Finding::between("stored", value, "", (1.0, 3.5)).is_missed;
+        assert!(!is_missed(1.0) && !is_missed(3.5));
+        assert!(is_missed(0.99) && is_missed(3.51) && is_missed(f64::NAN));
     }
 
     #[test]

@@ -46,6 +46,16 @@ pub(super) async fn pages(cluster: &DevCluster) -> anyhow::Result<Vec<String>> {
     Ok(pages)
 }
 
+/// The sum over all pages.
+pub(super) fn sum(pages: &[String], name: &str) -> f64 {
+    pages.iter().filter_map(|page| meter::sum(page, name)).sum()
+}
+
+/// Whether every group has a leader: leaders alone tell of their groups, which would look empty without.
+pub(super) fn are_led(pages: &[String]) -> bool {
+    sum(pages, "metadata_leading") >= LEADERS
+}
+
 impl Stored {
     /// Asks every node and replica.
     pub(super) async fn look(cluster: &DevCluster) -> anyhow::Result<Self> {
@@ -67,17 +77,12 @@ impl Stored {
     }
 
     fn of(pages: &[String]) -> anyhow::Result<Self> {
-        let sum = |name: &str| pages.iter().filter_map(|page| meter::sum(page, name)).sum::<f64>();
-        // Groups are told of by their leaders alone: without one they would look empty.
-        ensure!(
-            sum("metadata_leading") >= LEADERS,
-            "a group has no leader to tell what it stores"
-        );
+        ensure!(are_led(pages), "a group has no leader to tell what it stores");
         Ok(Self {
-            used_bytes: sum("node_disk_used_bytes"),
-            living_bytes: sum("metadata_content_bytes{kind=\"living\"}"),
-            fragment_bytes: sum("metadata_content_bytes{kind=\"stored\"}"),
-            fragments: sum("node_fragments"),
+            used_bytes: sum(pages, "node_disk_used_bytes"),
+            living_bytes: sum(pages, "metadata_content_bytes{kind=\"living\"}"),
+            fragment_bytes: sum(pages, "metadata_content_bytes{kind=\"stored\"}"),
+            fragments: sum(pages, "node_fragments"),
         })
     }
 }

@@ -5,16 +5,20 @@
 use bytes::Bytes;
 use disk::sim::{Faults, Survivors};
 use disk::{
-    Completion, Disk, Draft, DrivenCommit, GroupCommit, Held, Journal, JournalError, JournalHealth, JournalOptions,
-    LimboScope, Purpose, SimDisk, Submission, TailPolicy,
+    Completion, Disk, DiskError, DiskFile, Draft, DrivenCommit, GroupCommit, Held, Journal, JournalError,
+    JournalHealth, JournalOptions, LimboScope, Purpose, SimDisk, Space, Submission, TailPolicy,
 };
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 fn open(disk: &SimDisk) -> Journal {
-    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    open_on(Arc::new(disk.clone()))
+}
+
+fn open_on(shared: Arc<dyn Disk>) -> Journal {
     let mut options = JournalOptions::new(TailPolicy::StopAtFirstBad, Arc::new(|| 7));
     options.segment_bytes = 256 << 10;
     options.batch_bytes_max = 64 << 10;
@@ -358,6 +362,58 @@ async fn a_held_batch_is_given_up_where_nobody_wants_it_any_more_and_nothing_beh
         disk.set_capacity_bytes(1 << 30);
         assert!(contents(&open(&disk.crash(Survivors::All))).is_empty());
     }
+}
+
+/// A disk that does not tell what it has left while the switch is on.
+struct Silent(SimDisk, Arc<AtomicBool>);
+
+impl Disk for Silent {
+    fn create(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
+        self.0.create(name)
+    }
+    fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
+        self.0.open(name)
+    }
+    fn list(&self, dir: &str) -> Result<Vec<String>, DiskError> {
+        self.0.list(dir)
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.0.remove(name)
+    }
+    fn sync_dir(&self, dir: &str) -> Result<(), DiskError> {
+        self.0.sync_dir(dir)
+    }
+    fn make_dir(&self, dir: &str) -> Result<(), DiskError> {
+        self.0.make_dir(dir)
+    }
+    fn space(&self) -> Result<Space, DiskError> {
+        match self.1.load(Ordering::SeqCst) {
+            true => Err(DiskError::Io("space: refused".to_owned())),
+            false => self.0.space(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_full_disks_are_waited_for_nothing_is_written_behind_a_batch_that_failed_otherwise() {
+    let (disk, is_silent) = (SimDisk::new(1 << 30), Arc::new(AtomicBool::new(false)));
+    let journal = open_on(Arc::new(Silent(disk.clone(), Arc::clone(&is_silent))));
+    let (journal, mut driven) = GroupCommit::driven_holding(journal, Arc::new(|_| true));
+    let append = |text: &str| Box::pin(journal.append(vec![draft(text)], Purpose::Foreground));
+    is_silent.store(true, Ordering::SeqCst);
+    let mut first = append("first");
+    assert!(poll_once(first.as_mut()).await.is_none());
+    assert!(driven.work_off() && !driven.is_held());
+    assert!(matches!(first.await, Err(JournalError::Failed { .. })));
+    is_silent.store(false, Ordering::SeqCst);
+    let mut behind = append("behind");
+    assert!(poll_once(behind.as_mut()).await.is_none());
+    assert!(driven.work_off());
+    assert!(matches!(behind.await, Err(JournalError::ReadOnly { .. })));
+    assert!(contents(&open(&disk.crash(Survivors::All))).is_empty());
 }
 
 #[test]

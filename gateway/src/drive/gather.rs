@@ -222,8 +222,9 @@ impl Gather {
 
     /// Whether the stripe may still be read when whoever is away answers again: k of what is here, away or not asked yet may be right.
     pub fn may_return(&self) -> bool {
+        // A part of a fragment that came the direct way does not count: the rest of that fragment may be what is damaged.
         let may_be_there =
-            |lane: &&Lane| lane.piece.is_some() || lane.is_away || !lane.flights.is_empty() || lane.may_be_asked();
+            |lane: &&Lane| lane.covers(self.hull) || lane.is_away || !lane.flights.is_empty() || lane.may_be_asked();
         // Of the fragments here as many are wrong as more than k are needed.
         self.lanes.iter().filter(may_be_there).count() >= self.needed
     }

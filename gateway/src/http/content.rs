@@ -2,6 +2,7 @@
 
 use super::App;
 use super::extract::{Authenticated, Id, Query, Token};
+use super::incoming::{TokenLook, look_at};
 use super::problem::HttpError;
 use super::range::{Wanted, names_strongly, names_weakly, wanted};
 use super::trace;
@@ -18,10 +19,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::{StreamExt, stream};
-use model::error_kind::ErrorKind;
 use protocol::metadata::query::Manifest;
 use protocol::wire_error::Failure;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a piece waits to hear whether the token still lives: a guess, many times what an answer takes. Longer would make a download
+/// crawl where nobody can be asked.
+const LOOK_WAIT: Duration = Duration::from_millis(250);
 
 /// Only the client's own cache keeps content, and asks each time whether it is still the present one.
 const CACHING: &str = "private, no-cache";
@@ -116,21 +121,57 @@ async fn body(
             .inspect_err(|failure| tracing::warn!(%failure, "download broken off"))
             .map_err(std::io::Error::other)
     });
-    let trace = trace::current();
-    let rest = rest.then(move |piece| {
-        let app = Arc::clone(&app);
-        async move {
-            let piece = piece?;
-            // Remembered for a second. Whoever cannot be asked says nothing against it.
-            match app.core.token_facts(token.user, token.hash, trace).await {
-                Err(failure) if failure.kind == ErrorKind::Denied => Err(std::io::Error::other(failure)),
-                _ => Ok(piece),
-            }
-        }
+    let bearer = Bearer {
+        app,
+        token,
+        trace: trace::current(),
+        under_way: None,
+    };
+    let rest = stream::unfold((rest, bearer), |(mut rest, mut bearer)| async move {
+        let piece = match rest.next().await? {
+            Ok(piece) => match bearer.ended().await {
+                Some(failure) => Err(std::io::Error::other(failure)),
+                None => Ok(piece),
+            },
+            broken_off => broken_off,
+        };
+        Some((piece, (rest, bearer)))
     });
     Ok(Body::from_stream(
         stream::once(std::future::ready(Ok(first))).chain(rest),
     ))
+}
+
+/// The token of a download, which is looked at with each piece.
+struct Bearer {
+    app: Arc<App>,
+    token: Token,
+    trace: u128,
+    /// A look that an earlier piece did not wait out.
+    under_way: Option<TokenLook>,
+}
+
+impl Bearer {
+    /// Why the token has ended, if it has. Waits for `LOOK_WAIT` at most, and not at all for a look that was waited for already.
+    async fn ended(&mut self) -> Option<Failure> {
+        if let Some(look) = self.under_way.take_if(|look| look.is_finished())
+            && let Ok(Some(failure)) = look.await
+        {
+            return Some(failure);
+        }
+        if self.under_way.is_some() {
+            return None;
+        }
+        let mut look = look_at(&self.app, self.token, self.trace);
+        tokio::select! {
+            // One that panicked says nothing either.
+            ended = &mut look => ended.ok().flatten(),
+            () = self.app.core.seams.clock.sleep(LOOK_WAIT) => {
+                self.under_way = Some(look);
+                None
+            }
+        }
+    }
 }
 
 fn describe(headers: &mut HeaderMap, manifest: &Manifest, tag: &str, length: u64) -> Result<(), Failure> {

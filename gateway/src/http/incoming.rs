@@ -29,6 +29,8 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 /// How often it is looked whether the token of a body that lasts still lives. What is known of a token is a second old at most
 /// (`TOKEN_REMEMBERED`), so one that ended elsewhere counts for a second and this much.
@@ -46,6 +48,21 @@ struct Stalled;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Ended(Failure);
+
+/// Answers why a token has ended, if it has.
+pub(super) type TokenLook = AbortOnDropHandle<Option<Failure>>;
+
+/// Looks whether a token still lives; what is known of it is a second old at most. Whoever cannot be asked says nothing against it.
+///
+/// A task of its own: a body may not be polled for long, and a call that nobody polls would count as one that its peer did not answer.
+pub(super) fn look_at(app: &Arc<App>, token: Token, trace: u128) -> TokenLook {
+    let app = Arc::clone(app);
+    let looked = async move {
+        let facts = app.core.token_facts(token.user, token.hash, trace).await;
+        facts.err().filter(|failure| failure.kind == ErrorKind::Denied)
+    };
+    AbortOnDropHandle::new(tokio::spawn(looked.in_current_span()))
+}
 
 /// By which token a request was let in, once it was: told by its route to its body. Nothing for one that needs no token.
 #[derive(Clone, Default)]
@@ -132,8 +149,7 @@ impl Lingering {
 struct Lasting {
     let_in: LetIn,
     looked_at: Duration,
-    /// Answers why the token has ended, if it has.
-    look: Option<BoxFuture<'static, Option<Failure>>>,
+    look: Option<TokenLook>,
     trace: u128,
     app: Arc<App>,
 }
@@ -147,21 +163,18 @@ impl Lasting {
     }
 
     /// Ready with the reason once the token has ended. Whoever cannot be asked says nothing against it: what the body is for is
-    /// commanded in the end, and refused then.
+    /// commanded in the end, and refused then if the account has ended.
     fn poll_ended(&mut self, now: Duration, context: &mut Context<'_>) -> Poll<Failure> {
         if let (Some(due), Some(token)) = (self.next_look(now), self.let_in.0.get())
             && due <= now
         {
-            let (app, token, trace) = (Arc::clone(&self.app), *token, self.trace);
-            self.look = Some(Box::pin(async move {
-                let facts = app.core.token_facts(token.user, token.hash, trace).await;
-                facts.err().filter(|failure| failure.kind == ErrorKind::Denied)
-            }));
+            self.look = Some(look_at(&self.app, *token, self.trace));
         }
         let Some(look) = self.look.as_mut() else {
             return Poll::Pending;
         };
-        let ended = ready!(look.as_mut().poll(context));
+        // One that panicked says nothing either.
+        let ended = ready!(Pin::new(look).poll(context)).ok().flatten();
         (self.look, self.looked_at) = (None, now);
         ended.map_or(Poll::Pending, Poll::Ready)
     }

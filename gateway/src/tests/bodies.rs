@@ -1,4 +1,5 @@
-//! Bodies that are cut, stall, or are dropped midway: nothing is committed, and sessions do not outlive them.
+//! Bodies that are cut, stall, or are dropped midway: nothing is committed, and sessions do not outlive them. Bodies whose token ends, or
+//! of whose token nobody can be asked.
 
 use super::wire::{Line, Reply, chunk, noise};
 use super::world::{DEADLINE, Wishes, World};
@@ -84,6 +85,39 @@ async fn an_upload_ends_soon_after_the_revocation_of_its_token() {
         assert!(!world.has("/f").await);
         assert_eq!(world.usage().await.charged_bytes, 0);
     }
+}
+
+/// What is known of a token is old soon, and asking takes as long as it may: a piece waits for a part of that, those behind it do not.
+#[tokio::test]
+async fn a_download_goes_on_when_nobody_can_be_asked_about_its_token() {
+    // More than sockets hold.
+    let content = noise(4, 32 * MIB);
+    let world = World::start().await;
+    let declared = format!("Content-Length: {}\r\n", content.len());
+    let made = world.request(LINE, &declared, &content).await;
+    let made: serde_json::Value = serde_json::from_slice(&made.body).unwrap();
+    let line = format!("GET /api/v1/files/{}/content", made["entry"]["id"].as_str().unwrap());
+    let mut receiver = Line::open(world.address()).await;
+    receiver.send(&world.with_token(&line, "", b"")).await;
+    let mut received = receiver.some().await;
+    world.cut_metadata();
+    world.clock.advance(Duration::from_secs(2));
+    let rest = receiver.rest();
+    tokio::pin!(rest);
+    let mut came = None;
+    // In all a third of the time after which a question to a group is given up.
+    for _ in 0..20 {
+        if let Ok(bytes) = tokio::time::timeout(Duration::from_millis(50), &mut rest).await {
+            came = Some(bytes);
+            break;
+        }
+        world.clock.advance(Duration::from_millis(250));
+    }
+    received.extend(match came {
+        Some(bytes) => bytes,
+        None => rest.await,
+    });
+    assert!(received.starts_with(b"HTTP/1.1 200 ") && received.ends_with(&content));
 }
 
 #[tokio::test]

@@ -6,14 +6,18 @@
 use super::bodies::order;
 use super::wire::noise;
 use super::world::{DEADLINE, World};
-use crate::drive::budget::{STRIPE_SHARE_BYTES, STRIPES_IN_FLIGHT_MAX};
 use crate::metrics;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use model::stripe::STRIPE_BYTES_MAX;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const MIB: usize = 1 << 20;
+/// What is asked, whatever the gateway's own constants say.
+const STRIPES_MAX: usize = 3;
+/// Of one stripe in flight: its plain blocks, the sealed stripe, and parity that is at most as long.
+const STRIPE_HELD_BYTES: u64 = 3 * STRIPE_BYTES_MAX as u64;
 /// Of the body, each of a MiB; far more than may be held.
 const PARTS: usize = 64;
 /// Far more than a call from here to a shelf has steps.
@@ -64,8 +68,8 @@ async fn an_upload_holds_three_stripes_while_no_disk_answers_and_never_more() {
     rested.await.expect("the body is read on and on");
 
     let under_way = world.under_way();
-    assert_eq!(under_way.stripes.len(), STRIPES_IN_FLIGHT_MAX, "{under_way:?}");
-    let most = STRIPES_IN_FLIGHT_MAX as u64 * STRIPE_SHARE_BYTES;
+    assert_eq!(under_way.stripes.len(), STRIPES_MAX, "{under_way:?}");
+    let most = STRIPES_MAX as u64 * STRIPE_HELD_BYTES;
     assert_eq!(held_bytes(&world), most);
     // The body as it came, and the fragments that were made of it.
     let found = (pulled.load(Ordering::Relaxed) + under_way.bytes) as u64;
@@ -75,7 +79,7 @@ async fn an_upload_holds_three_stripes_while_no_disk_answers_and_never_more() {
     let done = tokio::time::timeout(DEADLINE, upload).await;
     assert!(done.expect("the upload does not go on").unwrap(), "the upload failed");
     assert_eq!(pulled.load(Ordering::Relaxed), PARTS * MIB);
-    assert_eq!(world.under_way().stripes_most, STRIPES_IN_FLIGHT_MAX);
+    assert_eq!(world.under_way().stripes_most, STRIPES_MAX);
     assert_eq!(held_bytes(&world), 0);
     assert!(world.has("/f").await);
 }

@@ -33,8 +33,8 @@ const APPEND_ENTRIES_MAX: u64 = 512;
 /// What may wait for openraft's core of one group: commands and queries as many as the room lets in, and calls of the other replicas,
 /// which QUIC bounds. One that is full makes its caller wait.
 const CORE_CALLS_MAX: u64 = 16_384;
-/// What openraft's own tasks may tell that core: ends of I/O and progress of followers. The core tells itself some of it, so this must
-/// never fill up: openraft's own size.
+/// What openraft's own tasks may tell that core: ticks, ends of I/O and progress of followers. The core tells itself some of it, so
+/// this must never fill up, also not while it waits for a full disk (`Group::rest_clock`): openraft's own size.
 const CORE_NOTES_MAX: u64 = 65_536;
 /// Batches that wait to be applied; then the core waits. openraft's own size.
 const APPLIES_MAX: u64 = 1_024;

@@ -136,8 +136,9 @@ impl Heartbeats {
         let _ = self.complete.notified().now_or_never();
         self.is_moment.store(true, Ordering::Release);
         for raft in led {
-            // One that has stopped says nothing any more.
-            drop(raft.trigger().heartbeat().await);
+            // One that has stopped says nothing any more, and one whose core waits for a full disk until its queue is full holds up
+            // none of the others.
+            drop(tokio::time::timeout(MOMENT, raft.trigger().heartbeat()).await);
         }
         // One that is late says it alone. Waiting for the time instead would wake an idle process once more each time.
         drop(tokio::time::timeout(MOMENT, self.complete.notified()).await);

@@ -269,6 +269,10 @@ impl LogStream for JournalStream {
         }
     }
 
+    fn is_held(&self) -> bool {
+        self.space.is_held()
+    }
+
     fn read(&self, place: &Place) -> Result<Bytes, StreamError> {
         self.commit.reader().payload(*place).map_err(damaged)
     }

@@ -247,7 +247,8 @@ impl RaftLog {
         Ok(())
     }
 
-    /// Lets old segments go, all but the newest `kept` of the full ones; what groups still need of them is copied forward first.
+    /// Lets old segments go, all but the newest `kept` of the full ones; what groups still need of them is copied forward first, unless
+    /// the disk is full: then only what nobody needs goes.
     /// Returns how many went. Must not be called twice at the same time.
     ///
     /// # Errors
@@ -260,6 +261,10 @@ impl RaftLog {
         };
         // Before anything is written: where the disk is full this may be what makes room.
         let mut released = self.release_unneeded(&closed).await?;
+        if self.stream.is_held() {
+            // What is carried forward would wait, and with it the next marks and all that they let go.
+            return Ok(released);
+        }
         let behind: Vec<GroupId> = {
             let groups = self.lock();
             let needs = |log: &GroupLog| log.oldest_segment().is_some_and(|oldest| oldest <= newest);

@@ -31,6 +31,8 @@ pub enum StreamError {
 pub trait LogStream: Send + Sync + 'static {
     /// Queues `records` behind all that were submitted before. `completed` is never called on the thread of this call.
     fn submit(&self, records: Vec<Bytes>, completed: Completed);
+    /// Whether what is submitted waits for a full disk.
+    fn is_held(&self) -> bool;
     /// Reads a synced record. Blocks on the disk.
     fn read(&self, place: &Place) -> Result<Bytes, StreamError>;
     /// The segments that are full, oldest first.

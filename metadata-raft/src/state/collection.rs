@@ -290,9 +290,11 @@ pub(crate) fn oldest_waiting_ms(kv: &dyn KvRead) -> Outcome<u64> {
         if closed_ms > now_ms {
             break;
         }
-        let since_ms = since
-            .first_chunk::<8>()
-            .map_or(closed_ms, |bytes| u64::from_be_bytes(*bytes));
+        let since_ms = match since.first_chunk::<8>() {
+            Some(bytes) => u64::from_be_bytes(*bytes),
+            None if since.is_empty() => closed_ms,
+            None => return Err(broken("a dying stripe does not tell since when")),
+        };
         oldest = oldest.max(now_ms.saturating_sub(since_ms));
     }
     Ok(oldest)

@@ -90,7 +90,7 @@ pub(crate) fn ends_at(kv: &dyn KvRead, upload: UploadId, user: UserId) -> Outcom
     Ok(session.ends_at)
 }
 
-/// `NameRows`.
+/// `NameRows`. A page that somebody else has ended since the caller looked is not named once more.
 pub(crate) fn name_rows(
     tx: &mut Overlay<'_>,
     now: &Now,
@@ -100,6 +100,11 @@ pub(crate) fn name_rows(
 ) -> Outcome<SessionState> {
     let mut record = session::get(&*tx, upload)?;
     record.require_position(position)?;
+    // The end of a page moves no position, and a page that the drive has is named by no such upload.
+    let is_end_alone = runs.first().is_some_and(|run| run.rows.is_empty());
+    if is_end_alone && session::open_rows(&*tx, upload)?.is_empty() {
+        return Err(codes::WRONG_POSITION.failure().with("position", record.rows).into());
+    }
     let before = usage::get(&*tx, upload.drive)?;
     let first = runs.iter().flat_map(|run| &run.rows).next();
     if let (Some((_, tail)), Some(row)) = (&record.tail, first) {

@@ -103,7 +103,8 @@ pub(crate) fn touch(tx: &mut Overlay<'_>, now: &Now, upload: UploadId) -> Outcom
     put(tx, now, upload, &mut record)
 }
 
-fn open_rows(kv: &dyn KvRead, upload: UploadId) -> Outcome<Vec<(Bytes, StoredRow)>> {
+/// The rows behind the last page that ended.
+pub(crate) fn open_rows(kv: &dyn KvRead, upload: UploadId) -> Outcome<Vec<(Bytes, StoredRow)>> {
     list(
         kv,
         &keys::session_rows(upload.drive, upload.number).done(),

@@ -263,11 +263,14 @@ pub(crate) fn due_ms(key: &[u8]) -> u64 {
     keys::u64_at(key, collection::TABLE_PREFIX_BYTES)
 }
 
-/// For how long the first of the queue has been due, in milliseconds; zero when nothing is.
+/// For how long the first of the queue has been due, in milliseconds; zero when nothing is. Of what an earlier release left at zero
+/// nobody knows when it came: it does not count before its next sweep.
 pub(crate) fn oldest_ms(kv: &dyn KvRead) -> Outcome<u64> {
     let now_ms = age::counter_ms(kv)?;
-    let first = first(kv, &Key::of_group(keys::DUE).done(), &[])?;
-    Ok(first.map_or(0, |key| now_ms.saturating_sub(due_ms(&key))))
+    let mut scan = Scan::prefix(&Key::of_group(keys::DUE).done(), 1);
+    scan.from = Bound::Included(Key::of_group(keys::DUE).u64(1).done());
+    let first = kv.scan(&scan)?.into_iter().next();
+    Ok(first.map_or(0, |(key, _)| now_ms.saturating_sub(due_ms(&key))))
 }
 
 /// At most `rows_max` pieces of work that are due, behind a key of an earlier answer.

@@ -2,7 +2,8 @@
 //!
 //! Whether a successor has room is not known here, so a shortage hands over at once and then only now and then, to each in turn:
 //! where all have little, leadership goes round slowly and whoever has it refuses commands (`space`).
-//! Invariant: a replica that has room again refuses nothing and hands nothing over.
+//! Invariants: a replica that has room again refuses nothing and hands nothing over; the clock of one that waits for the disk to take a
+//! vote rests, however long that lasts.
 
 use crate::group::Group;
 use crate::metrics;
@@ -92,6 +93,9 @@ impl Worker for SpaceKeeper {
     }
 
     async fn step(&mut self) -> Result<Next, StepError> {
+        // First, so that a disk which does not tell what it has left keeps no clock at rest.
+        let is_held = self.space.is_held();
+        self.groups.values().for_each(|group| group.rest_clock(is_held));
         let free_bytes = self.space.look()?;
         let gauge = self.metrics.gauge(&metrics::DISK_FREE_BYTES);
         gauge

@@ -34,7 +34,7 @@ use std::time::Duration;
 /// How often a follower looks whether it leads by now; a job that a dead leader left waits this long more.
 pub(super) const LEAD_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Pieces of work read at a time.
-const ROUND: usize = 64;
+pub(super) const ROUND: usize = 64;
 /// A group's time lags the world's, so what is due by the world is looked at again after this, and not at once.
 pub(super) const SLEEP_MIN: Duration = Duration::from_secs(1);
 /// Nothing waits that long unlooked at, whatever was missed.

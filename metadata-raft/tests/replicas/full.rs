@@ -8,13 +8,17 @@
 
 use crate::drive::{Drive, GROUP, names};
 use crate::world::{OverDisk, PATIENCE, Wires, World, call};
+use bytes::Bytes;
 use daemon::clock::{Clock, SystemClock};
 use disk::judged::{Io, Verdict};
 use disk::{Disk, DiskError, JudgedDisk, ShownSpace};
 use model::error_kind::ErrorKind;
 use model::id::CONTROL_GROUP;
-use protocol::frame::{Method, encode};
+use model::process::{ProcessId, Role};
+use protocol::frame::{Call, Method, encode};
 use protocol::metadata::{CommandAnswer, Envelope, ProposeRequest, Reply};
+use rpc::transport::Handler;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -64,6 +68,24 @@ async fn answered_by(world: &World, replica: u64, drive: &Drive, number: u64) ->
         .map_err(|failure| (failure.kind, failure.code.to_string()))
 }
 
+/// Why the replica refuses a part of a snapshot of the drive's group: one that it would not understand if it took it.
+async fn sent_a_state(world: &World, replica: u64) -> (ErrorKind, String) {
+    // The first form of the envelope: the group, and where the sender listens.
+    let sender = SocketAddr::from(([127, 0, 0, 1], 9));
+    let part = Call {
+        method: Method::RaftSnapshot,
+        request_id: 0,
+        message: Bytes::new(),
+        payload: encode(&(0_u32, GROUP.0, sender)).unwrap(),
+    };
+    let from = ProcessId {
+        role: Role::Metadata,
+        number: 9,
+    };
+    let failure = world.replica(replica).service.handle(from, part).await.unwrap_err();
+    (failure.kind, failure.code)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_disk_fills_up_steps_down_falls_behind_and_catches_up_once_there_is_room() {
     let mut world = World::new(Wires::memory(), 3, 1);
@@ -100,12 +122,13 @@ async fn a_replica_whose_disk_fills_up_steps_down_falls_behind_and_catches_up_on
     drive.make(&world, 20..40).await;
     assert!(applied(&world, first) < applied(&world, others));
     assert!(!world.is_stopped(first), "it waits and does not end");
+    let refused = (ErrorKind::Exhausted, "metadata_full".to_owned());
+    assert_eq!(sent_a_state(&world, first).await, refused);
     shown[first as usize - 1].set(ROOM);
     world.settle(first).await;
 
     // All fill up: commands are refused by type, reads go on.
     shown.iter().for_each(|shown| shown.set(SHORT));
-    let refused = (ErrorKind::Exhausted, "metadata_full".to_owned());
     until("commands are refused", async || {
         answered(&world, &drive, PROBE).await == Err(refused.clone())
     })

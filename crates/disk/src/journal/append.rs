@@ -77,6 +77,11 @@ impl Journal {
         Ok(places)
     }
 
+    /// Makes the journal read-only because of `cause`, for whoever can do without no record; answers as what failed.
+    pub(super) fn end_writing(&self, cause: DiskError) -> JournalError {
+        self.shared.poison(self.active.number, cause)
+    }
+
     /// Refuses drafts that break a rule, before anything is written: so one caller's fault never fails another's batch.
     pub(super) fn check_drafts(&self, drafts: &[Draft]) -> Result<(), JournalError> {
         check_limits(drafts, self.options.batch_bytes_max)?;

@@ -417,9 +417,18 @@ impl Committer {
 
     /// Appends a batch and tells its submitters, or holds it.
     fn write(&mut self, batch: Batch) {
-        match self.journal.append(&batch.drafts, batch.purpose) {
+        match self.append(&batch) {
             Err(JournalError::Full) if self.held.is_some() => self.batch = Some(batch),
             answer => batch.tell(answer),
+        }
+    }
+
+    /// Appends a batch. Where a full disk is waited for, nothing may be written behind a batch that failed otherwise, also not when the
+    /// disk could just not tell what it has left.
+    fn append(&mut self, batch: &Batch) -> Result<Vec<Place>, JournalError> {
+        match self.journal.append(&batch.drafts, batch.purpose) {
+            Err(JournalError::Disk(cause)) if self.held.is_some() => Err(self.journal.end_writing(cause)),
+            answer => answer,
         }
     }
 
@@ -441,7 +450,7 @@ impl Committer {
             return Release::Free;
         };
         self.gather();
-        let answer = self.journal.append(&batch.drafts, batch.purpose);
+        let answer = self.append(&batch);
         let is_refused = answer == Err(JournalError::Full);
         let is_wanted = self.held.as_ref().is_some_and(|held| held(is_refused));
         if !is_refused {
@@ -453,7 +462,8 @@ impl Committer {
             return Release::Held;
         }
         batch.tell(answer);
-        for command in std::mem::take(&mut self.behind) {
+        // Also what came after the last look: nobody takes commands any more.
+        while let Some(command) = self.arrived() {
             // A closure that is dropped tells its caller `Stopped` too.
             if let Command::Append(submission, _permit) = command
                 && catch_unwind(AssertUnwindSafe(|| (submission.done)(Err(JournalError::Stopped)))).is_err()

@@ -262,7 +262,8 @@ pub enum UploadCommand {
         position: u64,
         /// Stripes that this command names first.
         stripes: Vec<NewStripe>,
-        /// Runs of rows, in order.
+        /// Runs of rows, in order. None stands for a page that the drive has: a first one without rows, where no page is open, is
+        /// `wrong_position` too.
         runs: Vec<RowRun>,
         /// The least that their blocks survive; `None` when there is no row.
         survival: Option<Survival>,

@@ -144,6 +144,34 @@ fn what_is_away_may_make_up_for_damage_and_what_is_gone_may_not() {
     check([good, good, silent, corrupt, corrupt, missing], false);
 }
 
+#[test]
+fn a_good_part_of_a_damaged_fragment_gives_no_hope() {
+    let places = (0..6).map(|index| vec![DiskId(index)]).collect();
+    let mut gather = Gather::new(FORM, places, (0, 1_010), &BTreeSet::new(), HEDGE);
+    let mut waiting = gather.handle(Duration::ZERO, Event::Tick);
+    // Ten bytes of the second one are wanted, and good; the rest of it is not, nor are the first and the third.
+    while let Some(read) = waiting.pop() {
+        let (request, form) = (read.request, FORM);
+        let event = match (read.index, read.window.len_bytes()) {
+            (1, 10) | (3..=5, _) => Event::Read {
+                request,
+                form,
+                bytes: Bytes::from(vec![0; read.window.len_bytes() as usize]),
+            },
+            _ => Event::Failed {
+                request,
+                fault: ReadFault::Corrupt,
+            },
+        };
+        waiting.extend(gather.handle(Duration::ZERO, event));
+    }
+    assert_eq!(gather.progress(), Progress::Short);
+    assert!(
+        !gather.may_return(),
+        "three whole fragments are good, and nobody is away"
+    );
+}
+
 /// A range read asks for nothing but the fragments that hold it.
 #[test]
 fn a_healthy_range_read_asks_one_fragment() {

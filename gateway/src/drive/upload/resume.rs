@@ -42,6 +42,8 @@ const UNSAVED_BYTES: u64 = 1 << 20;
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// Time that has passed and that a group's age may still make up for at once: what one age command adds.
 const AGE_BEHIND: Duration = Duration::from_millis(AGE_STEP_MS_MAX);
+/// How often a commit is tried again that another gateway was ahead of: it names the last rows, ends their page, and commits.
+const OVERTAKEN_MAX: u32 = 4;
 /// How often a tail is written again because the layout changed meanwhile.
 const TAIL_TRIES_MAX: u32 = 4;
 
@@ -88,6 +90,19 @@ pub enum Standing {
     },
     /// It was committed.
     Finished(Box<UploadDone>),
+}
+
+impl Standing {
+    /// Whether nothing is missing but the commit.
+    fn is_uncommitted(&self) -> bool {
+        match self {
+            Self::Open {
+                stored_bytes,
+                declared_bytes,
+            } => *declared_bytes == Some(*stored_bytes),
+            Self::Finished(_) => false,
+        }
+    }
 }
 
 impl Core {
@@ -177,11 +192,23 @@ impl Core {
         let (core, caller) = (Arc::clone(self), *caller);
         let work = async move {
             let turn = core.turns.take(upload).await;
-            match core.go_on(&caller, admitted, &turn, chunk, body).await {
+            let mut outcome = core.go_on(&caller, admitted, &turn, chunk, body).await;
+            for _ in 0..OVERTAKEN_MAX {
+                if !outcome.as_ref().is_err_and(is_overtaken) {
+                    break;
+                }
                 // Another gateway goes on with it, or has finished it meanwhile: the client is told how far it came.
-                Err(failure) if is_overtaken(&failure) => core.standing(&caller, upload).await,
-                other => other,
+                let standing = core.standing(&caller, upload).await?;
+                if !standing.is_uncommitted() {
+                    return Ok(standing);
+                }
+                // All of it is there, and the other gateway may die before it commits it.
+                let nothing = stream::empty().boxed();
+                outcome = core
+                    .go_on(&caller, core.admit(None)?, &turn, Chunk::default(), nothing)
+                    .await;
             }
+            outcome
         };
         let ended = tokio::spawn(work.in_current_span()).await;
         ended.unwrap_or_else(|error| Err(Failure::bug(format!("go on with an upload: {error}"))))

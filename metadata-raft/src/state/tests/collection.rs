@@ -4,8 +4,9 @@ use super::{Bench, PROFILE, code, row};
 use crate::state::collection;
 use crate::state::keys::{self, Key};
 use crate::state::stripe;
-use crate::state::waiting::{self, Sweep, Work};
+use crate::state::waiting::{self, AT_ONCE, Sweep, Work};
 use bytes::Bytes;
+use kv::overlay::Overlay;
 use kv::seam::{Change, Kv, KvRead, Scan};
 use model::entry::BlockRow;
 use model::id::{DiskId, Slot};
@@ -437,6 +438,29 @@ fn a_reaper_and_a_job_that_stand_still_are_told_of() {
     bench.reap();
     assert_eq!(oldest_ms(&bench), 2_000, "the job");
     bench.finish_job(job);
+    assert_eq!(oldest_ms(&bench), 0);
+    bench.sound();
+}
+
+#[test]
+fn what_an_earlier_release_left_at_zero_is_not_as_old_as_the_group() {
+    let mut bench = Bench::new(1 << 30);
+    bench.advance(500);
+    let a = bench.mkdir("/a").unwrap();
+    bench.mkdir("/a/b").unwrap();
+    let f = bench.put("/f", None, &[row("x", 10)]).unwrap().view.entry.id;
+    let job = bench.purge(a).unwrap().job.unwrap();
+    let mut tx = Overlay::new(&bench.kv);
+    waiting::note(&mut tx, Work::job(bench.drive, job), AT_ONCE).unwrap();
+    let batch = tx.into_batch();
+    bench.kv.write(batch).unwrap();
+    bench.advance(3_000);
+    assert_eq!(oldest_ms(&bench), 0);
+    bench.purge(f).unwrap();
+    bench.advance(2_000);
+    assert_eq!(oldest_ms(&bench), 2_000, "it hides nothing");
+    bench.finish_job(job);
+    bench.reap();
     assert_eq!(oldest_ms(&bench), 0);
     bench.sound();
 }

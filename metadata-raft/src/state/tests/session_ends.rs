@@ -2,13 +2,13 @@
 //!
 //! Not here: rows, pages and tails (`sessions`), lists (`staging`), how many are open (`open_sessions`).
 
-use super::sessions::{append, commit, keep_tail, name_rows, open, open_resumable};
+use super::sessions::{append, commit, keep_tail, name_rows, open, open_resumable, session};
 use super::staging::{stage, take};
 use super::users::admin;
-use super::{Bench, code, row};
+use super::{Bench, code, digest, row};
 use model::id::UploadId;
 use protocol::metadata::query::DriveAsk;
-use protocol::metadata::upload::UploadCommand;
+use protocol::metadata::upload::{RowRun, UploadCommand};
 use protocol::metadata::user::UserCommand;
 use protocol::metadata::{Command, QueryAnswer};
 use protocol::wire_error::Failure;
@@ -127,6 +127,34 @@ fn a_session_that_took_nothing_commits_in_a_drive_that_is_over_its_quota() {
         code(append(&mut bench, late, 0, &[row("c", 1)], Some("late page"))),
         "quota_exceeded"
     );
+    bench.sound();
+}
+
+/// Two gateways find all rows there and end the page at once. The end of a page moves no position.
+#[test]
+fn a_page_that_another_gateway_has_ended_is_not_named_once_more() {
+    let mut bench = Bench::new(100);
+    let upload = open_resumable(&mut bench, "/f", None);
+    name_rows(&mut bench, upload, 0, &[row("a", 30), row("b", 10)], None).unwrap();
+    let end = UploadCommand::NameRows {
+        upload,
+        position: 2,
+        stripes: Vec::new(),
+        runs: vec![RowRun {
+            rows: Vec::new(),
+            page_end: Some(digest("page")),
+        }],
+        survival: None,
+    };
+    session(&mut bench, end.clone()).unwrap();
+    let late = session(&mut bench, end).unwrap_err();
+    assert_eq!(
+        (late.code.as_str(), late.fields["position"].as_str()),
+        ("wrong_position", "2")
+    );
+    bench.sound();
+    let committed = commit(&mut bench, upload, 40, "file").unwrap();
+    assert_eq!((committed.version.size, bench.usage().charged_bytes), (40, 40));
     bench.sound();
 }
 

@@ -3,7 +3,7 @@
 use super::{Bench, PATIENCE};
 use crate::state::check::check;
 use crate::state::job::SWEEP_OPERATIONS_MAX;
-use crate::worker::sweep::{LEAD_LOOK_EVERY, SLEEP_MAX, SLEEP_MIN};
+use crate::worker::sweep::{LEAD_LOOK_EVERY, ROUND, SLEEP_MAX, SLEEP_MIN};
 use daemon::shutdown::Shutdown;
 use daemon::worker::{Next, Worker, Workers};
 use protocol::metadata::Command;
@@ -96,6 +96,35 @@ async fn of_two_jobs_each_gets_its_turn() {
     }
     let twice = 2 * SWEEP_OPERATIONS_MAX as u64;
     assert_eq!(bench.jobs().await, [twice, twice]);
+    while sweeper.step().await.unwrap() == Next::Now {}
+    assert!(bench.jobs().await.is_empty());
+    assert_eq!(bench.group.read(check).unwrap(), Vec::<String>::new());
+}
+
+/// Else whoever goes on making work would keep from its next command what was there before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_later_waits_until_what_goes_on_had_its_next_turn() {
+    let mut bench = Bench::new().await;
+    bench.found().await;
+    let advance = |led_ms| Command::Group(GroupCommand::Advance { term: 1, led_ms });
+    bench.run(advance(1_000)).await;
+    bench.purge(170).await;
+    for _ in 1..ROUND {
+        bench.purge(1).await;
+    }
+    let mut sweeper = bench.sweeper();
+    assert_eq!(sweeper.step().await.unwrap(), Next::Now);
+    bench.run(advance(2_000)).await;
+    for _ in 0..ROUND {
+        bench.purge(1).await;
+    }
+    // The rest of the turn, its end, and the first of the next one.
+    for _ in 1..ROUND + 2 {
+        assert_eq!(sweeper.step().await.unwrap(), Next::Now);
+    }
+    let mut wanted = [0; ROUND + 1];
+    wanted[0] = 2 * SWEEP_OPERATIONS_MAX as u64;
+    assert_eq!(bench.jobs().await, wanted);
     while sweeper.step().await.unwrap() == Next::Now {}
     assert!(bench.jobs().await.is_empty());
     assert_eq!(bench.group.read(check).unwrap(), Vec::<String>::new());

@@ -247,7 +247,14 @@ fn of_writers() -> Vec<Property<Orders>> {
             let mut stored = reached.world.stored.values();
             stored.any(|disks| disks.len() < DISKS.len())
         }),
-        case("a writer took up what was removed", |_, reached| {
+        // That the removal came first is seen before the commit alone: behind it all looks as if the writer had been first.
+        case("a writer is about to take up what was removed", |orders, reached| {
+            let world = &reached.world;
+            let is_removed = world.files.is_empty() && !world.released().is_empty();
+            let is_known = world.pending.iter().any(|(pending, _)| pending.new.is_empty());
+            reached.steps < orders.depth && is_removed && is_known
+        }),
+        case("a writer has what another one wrote", |_, reached| {
             let world = &reached.world;
             world.files.keys().eq([&1_u8]) && world.stored.keys().all(|stripe| reached.is_old(stripe))
         }),
