@@ -2,7 +2,7 @@
 
 use super::App;
 use super::extract::{Authenticated, Id, Query, Token};
-use super::incoming::{TokenLook, look_at};
+use super::incoming::{Looked, TokenLook, look_at};
 use super::problem::HttpError;
 use super::range::{Wanted, names_strongly, names_weakly, wanted};
 use super::trace;
@@ -126,6 +126,7 @@ async fn body(
         token,
         trace: trace::current(),
         under_way: None,
+        is_expired: false,
     };
     let rest = stream::unfold((rest, bearer), |(mut rest, mut bearer)| async move {
         let piece = match rest.next().await? {
@@ -149,26 +150,36 @@ struct Bearer {
     trace: u128,
     /// A look that an earlier piece did not wait out.
     under_way: Option<TokenLook>,
+    is_expired: bool,
 }
 
 impl Bearer {
     /// Why the token has ended, if it has. Waits for `LOOK_WAIT` at most, and not at all for a look that was waited for already.
     async fn ended(&mut self) -> Option<Failure> {
-        if let Some(look) = self.under_way.take_if(|look| look.is_finished())
-            && let Ok(Some(failure)) = look.await
-        {
-            return Some(failure);
+        let earlier = match self.under_way.take_if(|look| look.is_finished()) {
+            Some(look) => look.await.unwrap_or(Looked::Fine),
+            None => Looked::Fine,
+        };
+        let looked = match earlier {
+            Looked::Fine if self.under_way.is_none() && !self.is_expired => self.look().await,
+            earlier => earlier,
+        };
+        match looked {
+            Looked::Ended(failure) => return Some(failure),
+            Looked::Expired => self.is_expired = true,
+            Looked::Fine => {}
         }
-        if self.under_way.is_some() {
-            return None;
-        }
+        None
+    }
+
+    async fn look(&mut self) -> Looked {
         let mut look = look_at(&self.app, self.token, self.trace);
         tokio::select! {
             // One that panicked says nothing either.
-            ended = &mut look => ended.ok().flatten(),
+            looked = &mut look => looked.unwrap_or(Looked::Fine),
             () = self.app.core.seams.clock.sleep(LOOK_WAIT) => {
                 self.under_way = Some(look);
-                None
+                Looked::Fine
             }
         }
     }

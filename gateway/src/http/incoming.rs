@@ -3,7 +3,7 @@
 //! Invariants: a sender that falls silent in the middle of a body is given up after the patience of the configuration; time in which
 //! the gateway itself does not read is not held against the sender; a sender whose request is answered before its body was read is
 //! listened to for a little longer, since closing at once would reset the connection and lose the answer on its way; a body whose
-//! sender's token has ended ends too.
+//! sender's token was ended by somebody ends too.
 //! Not here: how long a body may be (`extract`, `upload`), how long a head may take (`serve`).
 
 use super::App;
@@ -23,6 +23,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use model::error_kind::ErrorKind;
+use protocol::codes as group_codes;
 use protocol::wire_error::Failure;
 use std::error::Error;
 use std::pin::Pin;
@@ -49,17 +50,31 @@ struct Stalled;
 #[error("{0}")]
 struct Ended(Failure);
 
-/// Answers why a token has ended, if it has.
-pub(super) type TokenLook = AbortOnDropHandle<Option<Failure>>;
+/// What a look at the token of something that lasts has found.
+pub(super) enum Looked {
+    /// Nothing against it: it lives, or nobody could be asked.
+    Fine,
+    /// Its hour is over, which ends nothing that was begun in it: ten gigabytes over a slow line take longer. There is nothing more to
+    /// look for.
+    Expired,
+    /// Somebody ended it.
+    Ended(Failure),
+}
 
-/// Looks whether a token still lives; what is known of it is a second old at most. Whoever cannot be asked says nothing against it.
+/// Answers what became of a token.
+pub(super) type TokenLook = AbortOnDropHandle<Looked>;
+
+/// Looks whether a token still lives; what is known of it is a second old at most.
 ///
 /// A task of its own: a body may not be polled for long, and a call that nobody polls would count as one that its peer did not answer.
 pub(super) fn look_at(app: &Arc<App>, token: Token, trace: u128) -> TokenLook {
     let app = Arc::clone(app);
     let looked = async move {
-        let facts = app.core.token_facts(token.user, token.hash, trace).await;
-        facts.err().filter(|failure| failure.kind == ErrorKind::Denied)
+        match app.core.token_facts(token.user, token.hash, trace).await {
+            Err(failure) if group_codes::TOKEN_EXPIRED.is(&failure) => Looked::Expired,
+            Err(failure) if failure.kind == ErrorKind::Denied => Looked::Ended(failure),
+            _ => Looked::Fine,
+        }
     };
     AbortOnDropHandle::new(tokio::spawn(looked.in_current_span()))
 }
@@ -98,6 +113,7 @@ pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) ->
         nap: None,
         lasting: Lasting {
             let_in,
+            is_expired: false,
             looked_at: clock.monotonic(),
             look: None,
             trace: trace::current(),
@@ -148,6 +164,8 @@ impl Lingering {
 /// Whether the token of a body that lasts still lives.
 struct Lasting {
     let_in: LetIn,
+    /// Whether the token has outlived its hour.
+    is_expired: bool,
     looked_at: Duration,
     look: Option<TokenLook>,
     trace: u128,
@@ -157,7 +175,7 @@ struct Lasting {
 impl Lasting {
     /// When it is looked again; `None` where there is no token.
     fn next_look(&self, now: Duration) -> Option<Duration> {
-        self.let_in.0.get()?;
+        self.let_in.0.get().filter(|_| !self.is_expired)?;
         let since = if self.look.is_some() { now } else { self.looked_at };
         Some(since + TOKEN_LOOK_EVERY)
     }
@@ -174,9 +192,14 @@ impl Lasting {
             return Poll::Pending;
         };
         // One that panicked says nothing either.
-        let ended = ready!(Pin::new(look).poll(context)).ok().flatten();
+        let looked = ready!(Pin::new(look).poll(context)).unwrap_or(Looked::Fine);
         (self.look, self.looked_at) = (None, now);
-        ended.map_or(Poll::Pending, Poll::Ready)
+        match looked {
+            Looked::Ended(failure) => return Poll::Ready(failure),
+            Looked::Expired => self.is_expired = true,
+            Looked::Fine => {}
+        }
+        Poll::Pending
     }
 }
 

@@ -87,6 +87,30 @@ async fn an_upload_ends_soon_after_the_revocation_of_its_token() {
     }
 }
 
+#[tokio::test]
+async fn an_upload_that_takes_longer_than_the_hour_of_its_token_goes_on() {
+    let world = World::start().await;
+    let content = noise(5, 20 * MIB);
+    let token = world.token_for(Duration::from_secs(3)).await;
+    let mut sender = Line::open(world.address()).await;
+    let length = content.len();
+    let head = format!(
+        "{LINE} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    sender.send(&[head.as_bytes(), &content[..18 * MIB]].concat()).await;
+    world.until(|commands| commands.contains(&"AppendRows")).await;
+    // Looks before its end, at it and behind it.
+    for at in 0..40 {
+        world.clock.advance(Duration::from_millis(250));
+        let from = 18 * MIB + 1000 * at;
+        sender.send(&content[from..from + 1000]).await;
+    }
+    sender.send(&content[18 * MIB + 40_000..]).await;
+    let reply = Reply::read(&sender.rest().await);
+    assert_eq!(reply.status, 201);
+    assert!(world.has("/f").await);
+}
+
 /// What is known of a token is old soon, and asking takes as long as it may: a piece waits for a part of that, those behind it do not.
 #[tokio::test]
 async fn a_download_goes_on_when_nobody_can_be_asked_about_its_token() {

@@ -160,8 +160,7 @@ impl Group {
         let config = config_of(group, timing, entries_kept)
             .validate()
             .map_err(|error| bug(error.to_string()))?;
-        let last_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
-        let last_at_start = last_at_start.last_log_id.map(|last| last.index);
+        let log_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
         let promise = OldPromise::of(&mut store, Arc::clone(&clock), timing.election_min).await;
         let promise = promise.map_err(|error| bug(error.to_string()))?;
         let outgoing = Arc::new(Outgoing::new(nonce));
@@ -181,7 +180,7 @@ impl Group {
         let lease = lease_reads.then(|| Arc::new(Lease::new(raft.clone(), clock, lease::longest(timing.election_min))));
         let (incoming, leased) = (Incoming::new(raft.clone(), state.clone(), group), lease.clone());
         let receiver = Receiver::new(raft.clone(), incoming, addresses, promise, leased, Arc::clone(&room));
-        let recovered = watch_recovery(raft.clone(), last_at_start);
+        let recovered = watch_recovery(raft.clone(), log_at_start.last_log_id.map(|last| last.index));
         Ok(Self {
             group,
             replica,

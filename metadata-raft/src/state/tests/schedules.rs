@@ -33,7 +33,7 @@ use std::sync::Arc;
 /// Some seconds on one core.
 const SEEDS: u64 = 20;
 /// Seeds in which a planted bug must be seen.
-const SEEDS_TO_CATCH: u64 = 120;
+const SEEDS_TO_CATCH: u64 = 3_000;
 const PER_SEED: usize = 2;
 const PRIORITY_CHANGES: usize = 3;
 const STACK_BYTES: usize = 1 << 20;
