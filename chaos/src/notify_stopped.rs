@@ -327,8 +327,6 @@ fn pairs(turns: &[Turn]) -> anyhow::Result<Pairs> {
 
 /// Run by `make notify-stopped`. The median is judged and not each pair: a tenth more or less is allowed already, and of pairs that
 /// must all be over it one that is not would let pass whatever the others say.
-///
-/// shows: D-2.4 side=unchanged
 fn judge(pairs: &Pairs) -> anyhow::Result<()> {
     let most = CHANGE_MAX + pairs.noise;
     ensure!(

@@ -169,8 +169,6 @@ fn seal_rate(text: &Bytes) -> f64 {
 }
 
 /// Run by `make delta`.
-///
-/// shows: QAS-011, H-comp
 fn judge(taken: &Taken) -> Vec<Finding> {
     let percent = |(plain, sealed): (f64, f64)| sealed * 100.0 / plain;
     let over = |what: &str, taken| {

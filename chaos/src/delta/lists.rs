@@ -63,8 +63,6 @@ pub(super) async fn propose(
 }
 
 /// Run by `make delta`; that the answer keeps the order and names each once is shown in tests/cluster.
-///
-/// shows: I-05 side=in-time
 fn judge(took: &[Duration]) -> Vec<Finding> {
     let ms = || took.iter().map(|took| took.as_secs_f64() * 1e3);
     let what = format!("propose of {DIGESTS} digests");

@@ -130,8 +130,6 @@ async fn read(client: &Client, entry: &Entry, seed: u64, length: u64) -> anyhow:
 }
 
 /// Run by `make delta`.
-///
-/// shows: C-7 side=mix
 fn judge(taken: &Taken, profile: Profile) -> Vec<Finding> {
     let of_profile = profile.fragments() as f64 / f64::from(profile.k);
     let over = |bytes: f64| bytes * 100.0 / (taken.logical * of_profile) - 100.0;

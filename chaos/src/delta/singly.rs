@@ -202,8 +202,6 @@ async fn read_back(client: &Client, entries: &[Entry]) -> anyhow::Result<()> {
 }
 
 /// Run by `make singly`, and by `make delta` with everything else.
-///
-/// shows: N9 side=singly scale=1/10, N9 side=packed scale=1/10
 fn judge(seen: &Seen, profile: Profile) -> Vec<Finding> {
     let logical_bytes = seen.files as f64 * FILE_BYTES as f64;
     let kept = |taken: &Taken| match seen.files >= batches::FILES {

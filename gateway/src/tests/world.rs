@@ -27,14 +27,14 @@ use model::authorize::Principal;
 use model::id::GroupId;
 use model::name::Username;
 use model::process::{ProcessId, Role};
-use model::stripe::StripeId;
+use model::stripe::{FragmentName, StripeId};
 use model::time::WallTime;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::Command;
 use protocol::metadata::query::Usage;
 use protocol::metadata::upload::UploadCommand;
 use protocol::metadata::user::{NewToken, UserCommand};
-use protocol::node::{StoreAnswer, StoreFragment, Stored};
+use protocol::node::{FragmentRead, ReadFragment, StoreAnswer, StoreFragment, Stored};
 use protocol::wire_error::Failure;
 use rpc::authority::ClusterAuthority;
 use rpc::identity::{Identity, Revocations};
@@ -56,7 +56,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 /// Of certificates.
 const LIFETIME: Duration = Duration::from_secs(86_400);
 
-/// Takes every fragment and forgets it.
+/// Takes every fragment and reads it back.
 struct Shelf(Arc<Shelves>);
 
 /// What all shelves together are asked to take.
@@ -64,6 +64,7 @@ struct Shelf(Arc<Shelves>);
 struct Shelves {
     /// Whoever may read answers.
     gate: RwLock<()>,
+    kept: Mutex<BTreeMap<FragmentName, (FragmentRead, bytes::Bytes)>>,
     under_way: Mutex<UnderWay>,
 }
 
@@ -108,13 +109,36 @@ impl Drop for Sent<'_> {
     }
 }
 
+impl Shelf {
+    fn read(&self, request: &ReadFragment) -> Result<Answer, Failure> {
+        let kept = self.0.kept.lock().unwrap();
+        let (facts, payload) = kept.get(&request.name).expect("nobody reads what was not stored");
+        let mut read = Vec::new();
+        for range in &request.ranges {
+            read.extend_from_slice(&payload[range.offset as usize..][..range.len as usize]);
+        }
+        Ok(Answer {
+            message: encode(facts)?,
+            payload: read.into(),
+        })
+    }
+}
+
 #[async_trait]
 impl Handler for Shelf {
     async fn handle(&self, _: ProcessId, call: Call) -> Result<Answer, Failure> {
+        if call.method == Method::ReadFragment {
+            return self.read(&decode(&call.message)?);
+        }
         assert_eq!(call.method, Method::StoreFragment);
         let request: StoreFragment = decode(&call.message)?;
         let _sent = Sent::begin(&self.0, request.name.stripe, call.payload.len());
         drop(self.0.gate.read().await);
+        let facts = FragmentRead {
+            form: request.form,
+            payload_hash: request.payload_hash,
+        };
+        self.0.kept.lock().unwrap().insert(request.name, (facts, call.payload));
         let stored = Stored {
             disk: request.disk,
             row_version: request.row_version,
