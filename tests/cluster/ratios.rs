@@ -7,8 +7,6 @@ use crate::world::World;
 use chaos::meter;
 
 /// The same text under two names: plain bytes count twice among versions and once against the quota, and sealed ones are fewer.
-///
-/// shows: C-7 side=ratios
 #[tokio::test]
 async fn what_contents_share_and_what_compressing_saves_is_told_by_metrics() {
     let world = World::start().await;
