@@ -18,6 +18,7 @@ mod open_loop;
 pub mod oracle;
 pub mod overload;
 mod pairs;
+mod percentile;
 pub mod polls;
 mod proc;
 pub mod process_attack;

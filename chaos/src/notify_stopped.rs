@@ -8,7 +8,7 @@
 
 use crate::dev_cluster::DevCluster;
 use crate::pairs::Pairs;
-use crate::wide_folder::rank;
+use crate::percentile::percentile;
 use crate::{process_attack, table};
 use anyhow::{Context, bail, ensure};
 use api::change::Change;
@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-/// One gateway for everything else, and three that notify.
-const OPTIONS: [&str; 13] = [
+/// Arguments of `holdfast dev` for one gateway for everything else, and three that notify.
+pub const OPTIONS: [&str; 13] = [
     "--processes",
     "--groups",
     "1",
@@ -188,8 +188,8 @@ async fn turn(
     took.sort_unstable();
     Ok(Turn {
         notifiers,
-        p50: rank(&took, 50),
-        p99: rank(&took, 99),
+        p50: percentile(&took, 50),
+        p99: percentile(&took, 99),
     })
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod orders;
 pub(crate) mod senders;
 pub(crate) mod usage;
 
+use crate::percentile::percentile;
 use line::{Answer, Lines};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -233,11 +234,9 @@ fn uniform(random: &mut ChaCha8Rng) -> f64 {
     (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Nearest rank; 0 of none.
+/// `percentile` in milliseconds.
 pub(crate) fn percentile_ms(sorted: &[Duration], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    let found = sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default();
-    found.as_secs_f64() * 1e3
+    percentile(sorted, percent).as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

@@ -101,12 +101,6 @@ async fn measure(client: &Client, arguments: &Arguments) -> anyhow::Result<Entry
     Ok(folder)
 }
 
-/// The sample that `percent` of all do not pass.
-pub(crate) fn rank(sorted: &[Duration], percent: usize) -> Duration {
-    let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-    sorted.get(at).copied().unwrap_or_default()
-}
-
 fn name(number: usize) -> String {
     format!("{number:08}")
 }

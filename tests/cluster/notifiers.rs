@@ -8,6 +8,7 @@ use crate::refusals::allow_files;
 use crate::served::eventually;
 use crate::world::{World, noise};
 use api::change::PollAnswer;
+use chaos::notify_stopped::OPTIONS;
 use chaos::{meter, process_attack};
 use client_sdk::client::Client;
 use client_sdk::follow::{Course, PAUSE_MAX};
@@ -19,22 +20,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// One gateway for everything else, and three that notify.
-const CLUSTER: [&str; 13] = [
-    "--processes",
-    "--groups",
-    "1",
-    "--gateways",
-    "4",
-    "--functions",
-    "api,block",
-    "--functions",
-    "notify",
-    "--functions",
-    "notify",
-    "--functions",
-    "notify",
-];
 /// Longer than any of these tests lasts.
 const WAIT: Duration = Duration::from_secs(480);
 
@@ -86,7 +71,7 @@ async fn all_told(polls: Vec<JoinHandle<PollAnswer>>, id: &str) {
 /// shows: CMP-notif side=map, SCL-2 side=any
 #[tokio::test]
 async fn a_change_reaches_all_that_wait_for_its_user_at_any_notifier_and_nobody_else() {
-    let world = World::start_with(&CLUSTER).await;
+    let world = World::start_with(&OPTIONS).await;
     let gateways = notifiers(&world);
     let all: [&Client; 3] = gateways.each_ref();
     let (ada, _) = world.user("ada", 1 << 20).await;
@@ -189,7 +174,7 @@ async fn follow(number: u64, balancer: String, token: String, mut cursor: String
 async fn devices_spread_over_an_added_notifier_and_come_to_the_others_when_one_dies() {
     const DEVICES: u64 = 30;
     const BESIDE: usize = 20;
-    let world = World::start_with(&CLUSTER).await;
+    let world = World::start_with(&OPTIONS).await;
     let gateways = notifiers(&world);
     let [one, two, three] = gateways.each_ref();
     process_attack::stop(&world.cluster, "gateway-4").await.unwrap();

@@ -3,9 +3,9 @@
 //! Invariants: everything is written below the given folder, which the caller wipes; the file of the page-cache copy lies in the
 //! cache before it is timed, so the figure is the kernel's copy alone. A first touch costs more; the bound stays a bound without.
 
-use super::figure::percentile;
 use super::limit::{self, Limit, LimitName, Unit};
 use crate::content::SeededContent;
+use crate::percentile::percentile;
 use bytes::Bytes;
 use std::fs::File;
 use std::io::Write;

@@ -3,7 +3,7 @@
 //! Pure. Invariant: the bounds are those of a small folder, so a page that costs more because of its neighbours fails.
 //! Not here: what must be in a page (whoever lists).
 
-use super::rank;
+use crate::percentile::percentile;
 use anyhow::ensure;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) fn judge(sweeps: &[Vec<Duration>]) -> anyhow::Result<()> {
         for (part, of_part) in parts.into_iter().chain([("all", pages.as_slice())]) {
             let mut sorted = of_part.to_vec();
             sorted.sort_unstable();
-            let [median, p99, longest] = [50, 99, 100].map(|percent| rank(&sorted, percent));
+            let [median, p99, longest] = [50, 99, 100].map(|percent| percentile(&sorted, percent));
             let name = format!("{part}, sweep {}", sweep + 1);
             let cells = [median, p99, longest].map(|time| format!("{:.1} ms", time.as_secs_f64() * 1e3));
             rows.push([vec![name.clone(), sorted.len().to_string()], cells.to_vec()].concat());

@@ -4,7 +4,7 @@
 //! lists them).
 //! Not here: shares, deleting for ever, which is a job (`metadata-raft/examples/purge.rs`).
 
-use super::rank;
+use crate::percentile::percentile;
 use anyhow::{Context, ensure};
 use api::entry::Entry;
 use client_sdk::client::Client;
@@ -65,7 +65,7 @@ fn judge(timed: &mut [Timed]) -> anyhow::Result<Vec<Vec<String>>> {
     let mut slow = Vec::new();
     for Timed { name, took } in timed {
         took.sort_unstable();
-        let cells = [50, IN_TIME_PERCENT, 100].map(|percent| rank(took, percent));
+        let cells = [50, IN_TIME_PERCENT, 100].map(|percent| percentile(took, percent));
         let texts = cells.map(|time| format!("{:.1} ms", time.as_secs_f64() * 1e3));
         rows.push([vec![(*name).to_owned(), took.len().to_string()], texts.to_vec()].concat());
         if cells[1] > WHOLE_MAX {

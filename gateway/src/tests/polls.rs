@@ -14,6 +14,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::limits::POLL_WAIT_MAX;
 use protocol::frame::Method;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -339,17 +340,23 @@ async fn poll_with(world: &World, token: &str) -> Reply {
     super::wire::exchange(world.address(), head.as_bytes()).await
 }
 
+/// The same, which waits by now.
+async fn waits_with<'a>(world: &'a World, token: &'a str) -> Pin<Box<impl Future<Output = Reply> + use<'a>>> {
+    let mut reply = Box::pin(poll_with(world, token));
+    tokio::select! {
+        reply = &mut reply => panic!("{reply:?}"),
+        () = waiting(world, 1) => {}
+    }
+    reply
+}
+
 #[tokio::test]
 async fn a_poll_ends_within_a_second_of_the_revocation_of_its_token() {
     let world = World::start().await;
     // The second is told when nothing is new to this gateway any more.
     for _ in 0..2 {
         let token = world.token_for(Duration::from_secs(3600)).await;
-        let mut reply = Box::pin(poll_with(&world, &token));
-        tokio::select! {
-            reply = &mut reply => panic!("{reply:?}"),
-            () = waiting(&world, 1) => {}
-        }
+        let mut reply = waits_with(&world, &token).await;
         let other = world.token_for(Duration::from_secs(3600)).await;
         world.revoke(&other);
         world.revoke(&token);
@@ -365,11 +372,7 @@ async fn a_poll_ends_within_a_second_of_the_revocation_of_its_token() {
 async fn a_poll_waits_on_when_another_token_ends_and_when_what_was_told_is_lost() {
     let world = World::start().await;
     let token = world.token_for(Duration::from_secs(3600)).await;
-    let mut reply = Box::pin(poll_with(&world, &token));
-    tokio::select! {
-        reply = &mut reply => panic!("{reply:?}"),
-        () = waiting(&world, 1) => {}
-    }
+    let mut reply = waits_with(&world, &token).await;
     let other = world.token_for(Duration::from_secs(3600)).await;
     world.revoke(&other);
     world.feed().jumped(world.feed().index() + 10);
