@@ -17,6 +17,10 @@ use std::path::PathBuf;
 /// Below this RocksDB flushes and reads without end.
 const MEMORY_MIB_MIN: usize = 8;
 const MEMORY_MIB_MAX: usize = 64 << 10;
+/// Write buffers come in so many sizes, as many as a group can have replicas, ...
+const STAGGER_STEPS: u64 = 5;
+/// ... of which each is smaller by one of so many parts of the largest.
+const STAGGER_PARTS: usize = 10;
 
 /// The file as written.
 #[derive(Debug, Deserialize)]
@@ -77,6 +81,13 @@ impl RawMemory {
             }
         }
     }
+}
+
+/// What a replica takes of `write_buffer_bytes`. The replicas of a group write the same at the same time: with equal buffers all of them
+/// flush in the same second, and commits find no majority that is free (decision 0032).
+fn staggered(write_buffer_bytes: usize, replica: u64) -> usize {
+    let steps = usize::try_from(replica % STAGGER_STEPS).unwrap_or(0);
+    write_buffer_bytes - write_buffer_bytes / STAGGER_PARTS * steps
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -197,6 +208,7 @@ impl RawConfig for RawFile {
             region: site.region,
             zone: site.zone,
         });
+        let replica = metadata.as_ref().map_or(0, |(_, section)| section.replica.0);
         let seed = |seed: &RawSeed| Peer {
             process: ProcessId {
                 role: Role::Metadata,
@@ -209,7 +221,7 @@ impl RawConfig for RawFile {
             log_filter: self.log.filter.unwrap_or_else(|| "info,openraft=warn".to_owned()),
             status_listen: self.status.map(|status| status.listen),
             cache_bytes: self.memory.cache_mib << 20,
-            write_buffer_bytes: self.memory.write_buffer_mib << 20,
+            write_buffer_bytes: staggered(self.memory.write_buffer_mib << 20, replica),
             seeds: self.seeds.iter().map(seed).collect(),
             site,
             revoked_file,
@@ -286,5 +298,20 @@ fn section<T>(
             };
             Some((endpoint, config))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STAGGER_STEPS, staggered};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_replicas_of_a_group_have_equal_buffers_and_none_has_more_than_said() {
+        let sizes: BTreeSet<usize> = (1..=STAGGER_STEPS).map(|replica| staggered(64 << 20, replica)).collect();
+        assert_eq!(sizes.len(), 5);
+        assert_eq!(sizes.last(), Some(&(64 << 20)));
+        assert!(sizes.first() > Some(&(38 << 20)), "{sizes:?}");
+        assert_eq!(staggered(8 << 20, 0), 8 << 20, "who is no replica has it all");
     }
 }

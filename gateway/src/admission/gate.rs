@@ -1,8 +1,9 @@
 //! A gate before something that has room for so many: lets in, has the others wait for a while, sends away.
 //!
-//! A burst is waited out. Where somebody has waited without a break for `STANDS_AFTER`, more comes than is done: then only those are
-//! served who came just now, and the others, whose clients have less and less time left, are sent away (as CoDel does with packets);
-//! and of those who come then, no more wait than will be served so soon.
+//! A burst is waited out: nobody is sent away before somebody has waited for `BURST_WAIT_MAX`. Then more comes than is done, and only
+//! those are served who came just now; the others, whose clients have less and less time left, are sent away (as CoDel does with
+//! packets), and of those who come then, no more wait than will be served so soon. Once that was needed it is begun again sooner, for
+//! as long as `CALM_AFTER`: as soon as somebody has waited without a break for `STANDS_AFTER`.
 //! Invariants: who was let in gives the place back however the work ends; who stops waiting, or is dropped while waiting, leaves
 //! nothing behind; nobody waits longer than the gate's patience.
 //! Not here: the rules (`places`), how many may be in service (`pace`).
@@ -22,7 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// A queue that was not empty for so long is no burst. A guess, as CoDel's interval.
+/// Whoever waits longer is not in a burst. What QAS-006 leaves of half a second beside the work itself; measured (decision 0032).
+const BURST_WAIT_MAX: Duration = Duration::from_millis(300);
+/// After so long without anybody sent away a burst may be one again. A guess.
+const CALM_AFTER: Duration = Duration::from_secs(10);
+/// Before that a queue that was not empty for so long is none. A guess, as CoDel's interval.
 const STANDS_AFTER: Duration = Duration::from_millis(100);
 /// In such a queue nobody is served who has waited longer: a few turns of a busy machine.
 const FRESH: Duration = Duration::from_millis(25);
@@ -56,6 +61,8 @@ struct State {
     waiting: BTreeMap<Ticket, Caller>,
     /// Since when somebody has been waiting without a break.
     stands_since: Option<Duration>,
+    /// Until when less than `BURST_WAIT_MAX` is too long.
+    pressed_until: Duration,
 }
 
 struct Caller {
@@ -67,15 +74,26 @@ struct Caller {
 impl State {
     /// Whether more comes than is done.
     fn stands(&self, now: Duration) -> bool {
-        let since = self.stands_since.filter(|_| self.pace.is_followed());
-        since.is_some_and(|since| now.saturating_sub(since) > STANDS_AFTER)
+        if !self.pace.is_followed() {
+            return false;
+        }
+        let longest = self.waiting.first_key_value().map(|(_, first)| now.saturating_sub(first.since));
+        let is_long = longest.is_some_and(|longest| longest > BURST_WAIT_MAX);
+        let stood = self.stands_since.map(|since| now.saturating_sub(since));
+        is_long || now < self.pressed_until && stood.is_some_and(|stood| stood > STANDS_AFTER)
     }
 
-    /// How many may wait now. In a queue that stands those are sent away first who would be when their turn comes, and then as many as
-    /// will have their turn in time may wait: to be sent away at once costs everybody less than to wait for it.
-    fn room_to_wait(&mut self, now: Duration) -> usize {
+    /// Somebody was sent away since more comes than is done.
+    fn press(&mut self, now: Duration) {
+        self.pressed_until = now + CALM_AFTER;
+    }
+
+    /// How many may wait now, where that has a bound of its own. In a queue that stands those are sent away first who would be when
+    /// their turn comes, and then as many as will have their turn in time may wait: to be sent away at once costs everybody less than
+    /// to wait for it.
+    fn room_to_wait(&mut self, now: Duration) -> Option<usize> {
         if !self.stands(now) {
-            return usize::MAX;
+            return None;
         }
         while let Some(first) = self.waiting.first_entry() {
             if now.saturating_sub(first.get().since) <= FRESH {
@@ -83,10 +101,11 @@ impl State {
             }
             let (ticket, caller) = first.remove_entry();
             self.places.give_up(&caller.who, ticket);
+            self.press(now);
             // Whoever is gone by now needs no word.
             let _ = caller.tell.send(false);
         }
-        self.pace.done_within(FRESH).unwrap_or(usize::MAX)
+        self.pace.done_within(FRESH)
     }
 
     /// Puts those in service for whom there is a place.
@@ -99,6 +118,7 @@ impl State {
             let is_served = !stands || now.saturating_sub(caller.since) <= FRESH;
             if !is_served {
                 self.places.leave(&caller.who, Standing::InService);
+                self.press(now);
             }
             // Whoever is gone by now gives the place back when the wait is dropped.
             let _ = caller.tell.send(is_served);
@@ -177,6 +197,7 @@ impl Gate {
             pace: Pace::new(sizes.in_service_max, patience.service_target),
             waiting: BTreeMap::new(),
             stands_since: None,
+            pressed_until: Duration::ZERO,
         };
         let shown = Shown::new(name, registry);
         shown.count(&state);
@@ -282,7 +303,7 @@ impl Inner {
     fn ask(&self, who: &Who, now: Duration) -> Result<Option<(Ticket, oneshot::Receiver<bool>)>, Refusal> {
         let mut state = self.state();
         let room = state.room_to_wait(now);
-        let asked = match state.places.ask(who, room) {
+        let asked = match state.places.ask(who, room.unwrap_or(usize::MAX)) {
             Asked::Entered => Ok(None),
             Asked::Waits(ticket) => {
                 let (tell, told) = oneshot::channel();
@@ -290,7 +311,12 @@ impl Inner {
                 state.waiting.insert(ticket, Caller { who, since: now, tell });
                 Ok(Some((ticket, told)))
             }
-            Asked::Refused(refusal) => Err(refusal),
+            Asked::Refused(refusal) => {
+                if room.is_some() {
+                    state.press(now);
+                }
+                Err(refusal)
+            }
         };
         if !matches!(asked, Ok(None)) {
             state.pace.ruled();

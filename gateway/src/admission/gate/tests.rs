@@ -1,6 +1,6 @@
 //! A gate with its waits: on a clock that the tests move, on one thread.
 
-use super::{FRESH, Gate, Patience, STANDS_AFTER};
+use super::{BURST_WAIT_MAX, CALM_AFTER, FRESH, Gate, Patience, STANDS_AFTER};
 use crate::admission::Who;
 use crate::admission::places::{Refusal, Sizes};
 use crate::metrics;
@@ -83,23 +83,50 @@ async fn in_a_queue_that_stands_only_those_are_served_who_came_just_now() {
     let first = gate.enter(user(1)).await.ok().unwrap();
     let mut old = std::pin::pin!(gate.enter(user(2)));
     assert!(old.as_mut().now_or_never().is_none());
-    clock.advance(STANDS_AFTER);
+    clock.advance(BURST_WAIT_MAX - FRESH);
     let mut late = std::pin::pin!(gate.enter(user(3)));
     assert!(late.as_mut().now_or_never().is_none());
     clock.advance(FRESH);
+    // Nobody has waited for too long yet.
     let mut fresh = std::pin::pin!(gate.enter(user(4)));
     assert!(fresh.as_mut().now_or_never().is_none());
+    assert!(old.as_mut().now_or_never().is_none());
     clock.advance(FRESH);
     drop(first);
     assert_eq!(old.now_or_never().unwrap().err(), Some(Refusal::Late));
     assert_eq!(late.now_or_never().unwrap().err(), Some(Refusal::Late));
     let fresh = fresh.now_or_never().unwrap().ok().unwrap();
-    // The queue was empty for a moment: what comes now is a burst, which is waited out.
-    let mut burst = std::pin::pin!(gate.enter(user(5)));
-    assert!(burst.as_mut().now_or_never().is_none());
+    // The queue was empty for a moment, and not for long: what comes now waits for a shorter time.
+    let mut next = std::pin::pin!(gate.enter(user(5)));
+    assert!(next.as_mut().now_or_never().is_none());
     clock.advance(STANDS_AFTER);
     drop(fresh);
-    assert!(burst.now_or_never().unwrap().is_ok());
+    let next = next.now_or_never().unwrap().ok().unwrap();
+    let mut after_it = std::pin::pin!(gate.enter(user(6)));
+    assert!(after_it.as_mut().now_or_never().is_none());
+    clock.advance(STANDS_AFTER + FRESH);
+    drop(next);
+    assert_eq!(after_it.now_or_never().unwrap().err(), Some(Refusal::Late));
+}
+
+/// A flush of the stores behind keeps everything back for a moment: whoever is sent away then is denied for nothing.
+#[tokio::test]
+async fn a_burst_is_waited_out_and_again_when_nobody_was_sent_away_for_a_while() {
+    let (gate, clock, _) = gate(1, 8);
+    for _ in 0..2 {
+        let first = gate.enter(user(1)).now_or_never().unwrap().ok().unwrap();
+        let mut burst = std::pin::pin!(gate.enter(user(2)));
+        assert!(burst.as_mut().now_or_never().is_none());
+        clock.advance(BURST_WAIT_MAX);
+        drop(first);
+        let first = burst.now_or_never().unwrap().ok().unwrap();
+        let mut too_long = std::pin::pin!(gate.enter(user(3)));
+        assert!(too_long.as_mut().now_or_never().is_none());
+        clock.advance(BURST_WAIT_MAX + FRESH);
+        drop(first);
+        assert_eq!(too_long.now_or_never().unwrap().err(), Some(Refusal::Late));
+        clock.advance(CALM_AFTER);
+    }
 }
 
 #[tokio::test]
@@ -114,7 +141,7 @@ async fn in_a_queue_that_stands_no_more_wait_than_will_be_served_in_time() {
     let first = gate.enter(user(1)).now_or_never().unwrap().ok().unwrap();
     let mut burst: Vec<_> = (2..10).map(|number| Box::pin(gate.enter(user(number)))).collect();
     assert!(burst.iter_mut().all(|wait| wait.as_mut().now_or_never().is_none()));
-    clock.advance(STANDS_AFTER + Duration::from_millis(1));
+    clock.advance(BURST_WAIT_MAX + Duration::from_millis(1));
     let mut second = std::pin::pin!(gate.enter(user(10)));
     assert!(second.as_mut().now_or_never().is_none());
     for wait in burst {
