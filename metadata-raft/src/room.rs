@@ -186,6 +186,7 @@ mod tests {
         );
         assert!(text.contains("metadata_waiting_requests{kind=\"command\"} 0"), "{text}");
     }
+
     #[test]
     fn a_log_that_is_behind_lets_no_command_in() {
         let room = Room::of(2, 4 << 10, 1, &Metrics::new()).with_log(1 << 10, 2_000);

@@ -94,7 +94,7 @@ pub(crate) fn manifests() -> Vec<(String, String)> {
 
 /// Only `[dependencies]`: tests may use anything.
 fn own_dependencies(manifest: &str) -> Vec<(usize, String)> {
-    const OURS: [&str; 13] = [
+    const OURS: [&str; 14] = [
         "model",
         "codec",
         "placement",
@@ -108,6 +108,7 @@ fn own_dependencies(manifest: &str) -> Vec<(usize, String)> {
         "metadata-raft",
         "gateway",
         "client-sdk",
+        "schedules",
     ];
     let mut in_dependencies = false;
     let mut found = Vec::new();

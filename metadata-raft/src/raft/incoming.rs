@@ -117,7 +117,7 @@ async fn install(
 ) -> Result<SnapshotResponse<TypeConfig>, Failure> {
     let current = staging.take().filter(|current| current.transfer() == transfer);
     let current = current.ok_or_else(stale)?;
-    let ended = tokio::task::spawn_blocking(move || current.end(after.as_ref()).map(|data| (current, data)));
+    let ended = daemon::blocking::run(move || current.end(after.as_ref()).map(|data| (current, data)));
     let (current, data) = ended.await.map_err(refused)?.map_err(refused)?;
     let SnapshotData::Staged { applied, .. } = &data else {
         return Err(refused("nothing was staged"));
@@ -128,17 +128,18 @@ async fn install(
     };
     let answer = raft.install_full_snapshot(vote, snapshot).await.map_err(refused)?;
     // openraft passes by what it has already; then the rows are not wanted any more.
-    let discarded = tokio::task::spawn_blocking(move || current.discard());
+    let discarded = daemon::blocking::run(move || current.discard());
     discarded.await.map_err(refused)?.map_err(refused)?;
     drop(staging);
     Ok(answer)
 }
 
-/// Runs `work` off the async threads with what is staged. It ends even when this future is dropped, and holds the guard until then.
+/// Runs `work` where it may block, with what is staged. Once begun it ends even when this future is dropped, and holds the guard until
+/// then.
 async fn blocking<T: Send + 'static>(
     mut staging: OwnedMutexGuard<Option<Staging>>,
     work: impl FnOnce(&mut Option<Staging>) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let worked = tokio::task::spawn_blocking(move || work(&mut staging));
+    let worked = daemon::blocking::run(move || work(&mut staging));
     worked.await.map_err(refused)?
 }

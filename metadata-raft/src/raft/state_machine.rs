@@ -324,7 +324,7 @@ impl RaftStateMachine<TypeConfig> for GroupState {
             SnapshotData::Staged { install, applied } => (install, applied),
             SnapshotData::Live { kv: source, group } => {
                 let (kv, own) = (self.kv(), self.shared.group);
-                let staged = tokio::task::spawn_blocking(move || stage(source.as_ref(), group, kv, own)).await;
+                let staged = blocking(move || stage(source.as_ref(), group, kv, own)).await;
                 staged.map_err(io::Error::other)??
             }
         };
@@ -334,7 +334,7 @@ impl RaftStateMachine<TypeConfig> for GroupState {
             ));
         }
         let state = self.clone();
-        let switched = tokio::task::spawn_blocking(move || state.switch(install, applied)).await;
+        let switched = blocking(move || state.switch(install, applied)).await;
         switched.map_err(io::Error::other)?.map_err(stopped)
     }
 

@@ -27,24 +27,27 @@ use crate::judged::{Io, JudgedDisk, Verdict};
 use crate::seam::Disk;
 use crate::sim::{SimDisk, Survivors};
 use bytes::Bytes;
+use schedules::{Explored, Schedule, Suite, lock};
 use shuttle::future::block_on;
-use shuttle::scheduler::RandomScheduler;
-use shuttle::{Config, FailurePersistence, Runner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
-/// Some seconds on one core.
-const SCHEDULES: u64 = 10_000;
-/// Schedules in which a planted bug must be seen; each needs far fewer.
-const SCHEDULES_TO_CATCH: u64 = 1_000;
+const SUITE: Suite = Suite {
+    package: env!("CARGO_PKG_NAME"),
+    // Some seconds on one core.
+    seeds: 10_000,
+    // Each planted bug needs far fewer.
+    seeds_to_catch: 1_000,
+    free_per_seed: 1,
+    prioritized_per_seed: 0,
+    // The journal alone needs more than what shuttle gives a thread.
+    stack_bytes: 512 << 10,
+};
 const CALLERS: u64 = 3;
 const SUBMISSIONS: u64 = 4;
-/// A shuttle thread has 32 KiB unless told; the journal alone needs more.
-const STACK_BYTES: usize = 512 << 10;
 const KIND: u8 = 16;
 
 /// Caller and number of a submission: its payload.
@@ -64,7 +67,7 @@ struct Ledger {
     tasks: u64,
 }
 
-type Shared = Arc<Mutex<Ledger>>;
+type Shared = schedules::Shared<Ledger>;
 
 /// What many schedules met: without each of these they prove little.
 #[derive(Debug, Default)]
@@ -77,8 +80,21 @@ struct Seen {
     tasks: u64,
 }
 
-fn lock(ledger: &Shared) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+impl schedules::Ledger for Ledger {
+    type Seen = Seen;
+
+    fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    fn count(self, seen: &mut Seen) {
+        seen.answers += self.answers.len() as u64;
+        seen.refusals += self.refused.len() as u64;
+        seen.abandoned += self.abandoned.len() as u64;
+        seen.tasks += self.tasks;
+        let written = (self.answers.len() + self.abandoned.len()) as u64;
+        seen.shared_syncs += u64::from(written > self.syncs);
+    }
 }
 
 /// xorshift64 (Marsaglia 2003).
@@ -310,55 +326,14 @@ fn at_the_end(ledger: &Ledger, disk: &SimDisk) -> Option<String> {
     (!(0..CALLERS).all(is_ordered)).then(|| format!("records out of order: {kept:?}"))
 }
 
-/// Runs one seed; what it met, or the violation.
-fn run(seed: u64, plant: Plant) -> Result<Ledger, String> {
-    let ledger = Shared::default();
-    let mut config = Config::new();
-    config.stack_size = STACK_BYTES;
-    // Our seeds replay a schedule.
-    config.failure_persistence = FailurePersistence::None;
-    let inside = Arc::clone(&ledger);
-    let runner = Runner::new(RandomScheduler::new_from_seed(seed, 1), config);
-    // A deadlock is a panic of shuttle's.
-    let ran = catch_unwind(AssertUnwindSafe(|| runner.run(move || scene(seed, plant, &inside))));
-    let ledger = std::mem::take(&mut *lock(&ledger));
-    match (ran, ledger.violations.first()) {
-        (Ok(_), None) => Ok(ledger),
-        (Ok(_), Some(violation)) => Err(format!("HOLDFAST_SCHEDULE_SEED={seed}: {violation}")),
-        (Err(_), _) => Err(format!(
-            "HOLDFAST_SCHEDULE_SEED={seed}: a thread panics or waits for ever"
-        )),
-    }
-}
-
-fn number_of(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
-
-fn check(schedules: u64, plant: Plant) -> Result<Seen, String> {
-    let seeds = match number_of("HOLDFAST_SCHEDULE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..schedules,
-    };
-    let mut seen = Seen::default();
-    for seed in seeds {
-        let ledger = run(seed, plant)?;
-        seen.answers += ledger.answers.len() as u64;
-        seen.refusals += ledger.refused.len() as u64;
-        seen.abandoned += ledger.abandoned.len() as u64;
-        seen.tasks += ledger.tasks;
-        let written = (ledger.answers.len() + ledger.abandoned.len()) as u64;
-        seen.shared_syncs += u64::from(written > ledger.syncs);
-    }
-    Ok(seen)
+fn scene_with(plant: Plant) -> impl Fn(Schedule, &Shared) + Send + Sync + 'static {
+    move |schedule, ledger| scene(schedule.seed, plant, ledger)
 }
 
 /// shows: F12
 #[test]
 fn in_every_schedule_an_answer_means_durable_and_everybody_gets_one() {
-    let schedules = number_of("HOLDFAST_SCHEDULES").unwrap_or(SCHEDULES);
-    let seen = check(schedules, Plant::None).unwrap_or_else(|violation| panic!("{violation}"));
-    println!("{seen:?} in {schedules} schedules");
+    let Explored { seen, is_replay } = SUITE.explore(scene_with(Plant::None));
     let counts = [
         seen.answers,
         seen.refusals,
@@ -366,25 +341,24 @@ fn in_every_schedule_an_answer_means_durable_and_everybody_gets_one() {
         seen.tasks,
         seen.shared_syncs,
     ];
-    let is_replay = number_of("HOLDFAST_SCHEDULE_SEED").is_some();
     assert!(is_replay || counts.iter().all(|count| *count > 0), "{seen:?}");
 }
 
 #[test]
 fn the_schedules_catch_an_answer_before_its_sync() {
-    let caught = check(SCHEDULES_TO_CATCH, Plant::AnswerBeforeSync).expect_err("the planted bug was not seen");
+    let caught = SUITE.catch(scene_with(Plant::AnswerBeforeSync));
     assert!(caught.contains("not durable"), "{caught}");
 }
 
 #[test]
 fn the_schedules_catch_a_lost_wake_up() {
-    let caught = check(SCHEDULES_TO_CATCH, Plant::LostWakeUp).expect_err("the planted bug was not seen");
+    let caught = SUITE.catch(scene_with(Plant::LostWakeUp));
     assert!(caught.contains("waits for ever"), "{caught}");
 }
 
 #[test]
 fn the_schedules_catch_a_command_that_comes_behind_the_stop() {
-    let caught = check(SCHEDULES_TO_CATCH, Plant::LateCommand).expect_err("the planted bug was not seen");
+    let caught = SUITE.catch(scene_with(Plant::LateCommand));
     assert!(
         caught.contains("accepted") || caught.contains("out of order"),
         "{caught}"

@@ -1,8 +1,7 @@
 //! Puts, removals, reads and compaction under many schedules: switched before every I/O and every look into the index.
 //!
 //! Level 3 of docs/testing.md. The real writer, reader and core run on shuttle's threads, over a simulated disk and an index in
-//! memory. A seed is `PER_SEED` schedules drawn freely and as many by priorities (Burckhardt et al., "A Randomized Scheduler with
-//! Probabilistic Guarantees of Finding Bugs", ASPLOS 2010), which let one thread run far while another stands still.
+//! memory. A seed is eight schedules drawn freely and as many by priorities, each with other puts and removals.
 //! `HOLDFAST_SCHEDULE_SEED=n cargo test --release -p node schedules` replays one, `HOLDFAST_SCHEDULES=n` tries so many.
 //! Checked: what is acknowledged survives a power cut at that moment; a read gives what was acknowledged last, and where a write is
 //! under way either; never damage, never other bytes; nothing waits for ever.
@@ -20,23 +19,22 @@ use disk::sim::Survivors;
 use kv::memory::MemoryKv;
 use model::id::DiskId;
 use protocol::node::ByteRange;
+use schedules::{Explored, Schedule, Suite, lock};
 use shuttle::future::block_on;
-use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::{Config, FailurePersistence, Runner};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Some seconds on one core.
-const SEEDS: u64 = 60;
-/// Seeds in which a planted bug must be seen.
-const SEEDS_TO_CATCH: u64 = 120;
-const PER_SEED: usize = 8;
-const PRIORITY_CHANGES: usize = 3;
-const STACK_BYTES: usize = 1 << 20;
+const SUITE: Suite = Suite {
+    package: env!("CARGO_PKG_NAME"),
+    // Some seconds on one core.
+    seeds: 60,
+    seeds_to_catch: 120,
+    free_per_seed: 8,
+    prioritized_per_seed: 8,
+    stack_bytes: 1 << 20,
+};
 const WRITERS: u8 = 2;
 const IDS_A_WRITER: u8 = 4;
 const IDS: u8 = WRITERS * IDS_A_WRITER;
@@ -63,10 +61,20 @@ struct Ledger {
     unlinked: u64,
 }
 
-type Shared = Arc<Mutex<Ledger>>;
+type Shared = schedules::Shared<Ledger>;
 
-fn lock(ledger: &Shared) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+impl schedules::Ledger for Ledger {
+    type Seen = Self;
+
+    fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    fn count(self, seen: &mut Self) {
+        seen.certain_reads += self.certain_reads;
+        seen.emptied += self.emptied;
+        seen.unlinked += self.unlinked;
+    }
 }
 
 /// The store's queue, with waits that the scheduler sees.
@@ -286,83 +294,33 @@ fn scene(seed: u64, plant: Plant, ledger: &Shared) {
     }
 }
 
-/// Runs a scheduler to its end; the first violation.
-fn explore(scheduler: impl Scheduler + 'static, seed: u64, plant: Plant, seen: &Shared) -> Option<String> {
-    let mut config = Config::new();
-    config.stack_size = STACK_BYTES;
-    // Our seeds replay a schedule.
-    config.failure_persistence = FailurePersistence::None;
-    let (all, runs) = (Arc::clone(seen), AtomicU64::new(0));
-    let scene_of = move || {
-        let run = runs.fetch_add(1, Ordering::Relaxed);
-        let ledger = Shared::default();
-        scene(seed * 1_000 + run, plant, &ledger);
-        let ledger = std::mem::take(&mut *lock(&ledger));
-        let mut all = lock(&all);
-        all.violations.extend(ledger.violations);
-        all.certain_reads += ledger.certain_reads;
-        all.emptied += ledger.emptied;
-        all.unlinked += ledger.unlinked;
-    };
-    // A deadlock is a panic of shuttle's.
-    let ran = catch_unwind(AssertUnwindSafe(|| Runner::new(scheduler, config).run(scene_of)));
-    let violation = lock(seen).violations.first().cloned();
-    violation.or_else(|| ran.err().map(|_| "a thread panics or waits for ever".to_owned()))
-}
-
-fn number_of(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
-
-fn check(seeds: u64, plant: Plant) -> Result<Ledger, String> {
-    let seeds = match number_of("HOLDFAST_SCHEDULE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..seeds,
-    };
-    let seen = Shared::default();
-    for seed in seeds {
-        let free = explore(RandomScheduler::new_from_seed(seed, PER_SEED), seed, plant, &seen);
-        let by_priorities = || {
-            let scheduler = PctScheduler::new_from_seed(seed, PRIORITY_CHANGES, PER_SEED);
-            explore(scheduler, seed, plant, &seen)
-        };
-        if let Some(violation) = free.or_else(by_priorities) {
-            return Err(format!("HOLDFAST_SCHEDULE_SEED={seed}: {violation}"));
-        }
-    }
-    let seen = std::mem::take(&mut *lock(&seen));
-    Ok(seen)
+fn scene_with(plant: Plant) -> impl Fn(Schedule, &Shared) + Send + Sync + 'static {
+    move |schedule, ledger| scene(schedule.seed * 1_000 + schedule.number, plant, ledger)
 }
 
 /// shows: F12
 /// shows: F14
 #[test]
 fn in_every_schedule_compaction_takes_nothing_from_puts_reads_and_removals() {
-    let seeds = number_of("HOLDFAST_SCHEDULES").unwrap_or(SEEDS);
-    let seen = check(seeds, Plant::None).unwrap_or_else(|violation| panic!("{violation}"));
-    println!("{seeds} seeds: {seen:?}");
-    let is_replay = number_of("HOLDFAST_SCHEDULE_SEED").is_some();
+    let Explored { seen, is_replay } = SUITE.explore(scene_with(Plant::None));
     assert!(is_replay || (seen.certain_reads > 0 && seen.emptied > 0 && seen.unlinked > 0));
 }
 
 #[test]
 fn the_schedules_catch_an_answer_before_its_sync() {
-    let caught = check(SEEDS_TO_CATCH, Plant::AnswerBeforeSync).expect_err("the planted bug was not seen");
-    println!("{caught}");
+    let caught = SUITE.catch(scene_with(Plant::AnswerBeforeSync));
     assert!(caught.contains("after a cut at the answer"), "{caught}");
 }
 
 /// The index is pointed to the copies some time after compaction looked whether their old places are unchanged.
 #[test]
 fn the_schedules_catch_an_index_swapped_although_the_place_changed_meanwhile() {
-    let caught = check(SEEDS_TO_CATCH, Plant::LateSwap).expect_err("the planted bug was not seen");
-    println!("{caught}");
+    SUITE.catch(scene_with(Plant::LateSwap));
 }
 
 /// A segment that is gone means that the fragment moved, so it is looked up once more.
 #[test]
 fn the_schedules_catch_a_reader_that_does_not_look_again() {
-    let caught = check(SEEDS_TO_CATCH, Plant::OneLook).expect_err("the planted bug was not seen");
-    println!("{caught}");
+    let caught = SUITE.catch(scene_with(Plant::OneLook));
     assert!(caught.contains("does not read"), "{caught}");
 }

@@ -21,11 +21,12 @@ use protocol::metadata::repacking::Repacking;
 use protocol::metadata::upload::{NewStripe, UploadCommand};
 use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer};
 use protocol::wire_error::Failure;
+use schedules::lock;
 use shuttle::rand::{Rng as _, thread_rng};
 use shuttle::thread::JoinHandle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 const CHANGES: u64 = 4;
 /// Blocks of a file come from the first three of all that there are, so that files share them.
@@ -61,7 +62,7 @@ struct File {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     files: Vec<File>,
-    pub(super) violations: Vec<String>,
+    violations: Vec<String>,
     pub(super) reads: u64,
     /// Commits of which a block went away, or whose stripe grew old.
     pub(super) overtaken: u64,
@@ -69,13 +70,26 @@ pub(super) struct Ledger {
     pub(super) orphans: u64,
     pub(super) moved: u64,
     /// Reads of a file whose stripe went away meanwhile.
-    pub(super) looks_again: u64,
+    looks_again: u64,
 }
 
-pub(super) type Shared = Arc<Mutex<Ledger>>;
+pub(super) type Shared = schedules::Shared<Ledger>;
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl schedules::Ledger for Ledger {
+    type Seen = Self;
+
+    fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    fn count(self, seen: &mut Self) {
+        seen.reads += self.reads;
+        seen.overtaken += self.overtaken;
+        seen.removed += self.removed;
+        seen.orphans += self.orphans;
+        seen.moved += self.moved;
+        seen.looks_again += self.looks_again;
+    }
 }
 
 /// Which disks hold a fragment.
