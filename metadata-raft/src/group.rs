@@ -5,6 +5,7 @@
 //! Not here: its start (`start`), which groups a process has (`service`), what commands and queries mean (`state`).
 
 use crate::feed_watch::FeedWatch;
+use crate::raft::election_clock::ElectionClock;
 use crate::raft::heartbeats::Heartbeats;
 use crate::raft::lease::Lease;
 use crate::raft::network::GroupRaft;
@@ -77,6 +78,7 @@ pub struct Group {
     asking: asking::Asking,
     outgoing: Arc<Outgoing>,
     heartbeats: Arc<Heartbeats>,
+    election_clock: Arc<ElectionClock>,
     timing: Timing,
     room: Arc<Room>,
     /// What the process's log has not synced. Not the log itself, which ends with its process.
@@ -267,7 +269,7 @@ impl Group {
     /// puts a word of its own into the queue of notes before it reads on: ticks would fill that within two hours, and it would wait
     /// for itself for good.
     pub fn rest_clock(&self, is_held: bool) {
-        self.raft.runtime_config().tick(!(is_held && self.saves_vote()));
+        self.election_clock.hold(is_held && self.saves_vote());
     }
 
     fn leads(&self) -> bool {

@@ -2,12 +2,14 @@
 //!
 //! Reading order: `types` (what openraft is told), `record` (what we persist), `group_log` (one group in memory), `stream` and
 //! `journal_stream` (the ordered stream below), `unsynced`, `log_store`, `stored_state` (what the store holds besides the state),
-//! `threads`, `state_machine`, `snapshot`, `append_order`, `address_book`, `network`, `receiver`, `read_rounds`, `lease`.
+//! `threads`, `state_machine`, `snapshot`, `append_order`, `address_book`, `network`, `election_clock`, `heartbeats`, `receiver`,
+//! `read_rounds`, `lease`.
 //! Invariants: what openraft is answered as durable is synced; commands and answers are opaque bytes here.
 //! Not here: what a command means (`state`), starting and stopping a replica (`group`).
 
 pub mod address_book;
 pub mod append_order;
+pub mod election_clock;
 pub mod group_log;
 pub mod heartbeats;
 pub mod incoming;

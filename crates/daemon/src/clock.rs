@@ -201,9 +201,19 @@ pub async fn simulated_wait(span: Duration) {
     }
 }
 
+/// How long until the next whole multiple of `period` by the wall clock: whoever waits so, in all processes whose clocks agree, wakes at
+/// the same moment, and an idle machine once for all of them. Never longer than a period, nor shorter than half of one, whatever the
+/// clock shows.
+#[must_use]
+pub fn until_common(wall: WallTime, period: Duration) -> Duration {
+    let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
+    let past = Duration::from_millis(wall.0 % period_ms);
+    period.saturating_sub(past).max(period / 2)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Clock, ManualClock, SystemClock};
+    use super::{Clock, ManualClock, SystemClock, until_common};
     use model::time::WallTime;
     use std::time::Duration;
 
@@ -231,6 +241,21 @@ mod tests {
             (clock.monotonic(), clock.wall()),
             (Duration::from_secs(2), WallTime(3_000))
         );
+    }
+
+    #[test]
+    fn two_who_wait_so_meet_after_two_periods_and_no_clock_makes_them_late() {
+        let period = Duration::from_millis(180);
+        for began in 0..400 {
+            let mut at = began;
+            for _ in 0..2 {
+                let wait = until_common(WallTime(at), period);
+                assert!(wait >= period / 2 && wait <= period, "{at}: {wait:?}");
+                at += u64::try_from(wait.as_millis()).unwrap();
+            }
+            assert_eq!(at % 180, 0, "begun at {began}");
+        }
+        assert_eq!(until_common(WallTime(u64::MAX), Duration::ZERO), Duration::ZERO);
     }
 
     #[test]

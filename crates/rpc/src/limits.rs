@@ -12,7 +12,8 @@ pub const IDLE_MAX: Duration = Duration::from_secs(6);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Connections that a dialer keeps to each peer: two gave 1.3 times the throughput of one on loopback (decision 0021).
 pub const CONNECTIONS_PER_PEER: usize = 2;
-/// How long a connection that only calls at once have a use for is kept after the last of them. A guess: another burst comes sooner.
+/// How long a connection that only calls at once have a use for is kept after the last of them, and up to as long again until a call to
+/// any peer lets it go. A guess: another burst comes sooner.
 pub const SPARE_KEPT: Duration = Duration::from_secs(10);
 /// Size asked for each of the socket's two buffers; the kernel may cut it to net.core.{r,w}mem_max. Measured as above.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;

@@ -21,6 +21,8 @@ use std::time::Duration;
 #[derive(Default)]
 pub(crate) struct ConnectionPool {
     peers: Mutex<BTreeMap<ProcessId, Arc<PeerConnections>>>,
+    /// When all peers were looked at last, in milliseconds of the caller's monotonic clock.
+    looked_ms: AtomicU64,
 }
 
 struct PeerConnections {
@@ -75,8 +77,13 @@ impl PeerConnections {
             }
             return turn;
         }
-        let unused_ms = now_ms.saturating_sub(self.spare_used_ms.load(Ordering::Relaxed));
-        if u128::from(unused_ms) > SPARE_KEPT.as_millis() {
+        self.let_spares_go(now_ms);
+        0
+    }
+
+    /// Lets those go that were not used for too long. Called while no call needs them.
+    fn let_spares_go(&self, now_ms: u64) {
+        if is_long_ago(self.spare_used_ms.load(Ordering::Relaxed), now_ms) {
             for spare in &self.slots[1..] {
                 // One that is being dialed is not let go. The last handle that is dropped closes a connection, so no call loses it.
                 if let Ok(mut spare) = spare.try_lock() {
@@ -84,8 +91,11 @@ impl PeerConnections {
                 }
             }
         }
-        0
     }
+}
+
+fn is_long_ago(then_ms: u64, now_ms: u64) -> bool {
+    u128::from(now_ms.saturating_sub(then_ms)) > SPARE_KEPT.as_millis()
 }
 
 impl ConnectionPool {
@@ -101,10 +111,12 @@ impl ConnectionPool {
         Dial: FnOnce() -> Dialing,
         Dialing: Future<Output = Result<Connection, RpcError>>,
     {
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.look_at_all(now_ms);
         let connections = self.connections_of(peer);
         let others = connections.calls.fetch_add(1, Ordering::Relaxed);
         let mut asking = Asking(Some(Arc::clone(&connections)));
-        let turn = connections.slot(others, u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let turn = connections.slot(others, now_ms);
         let mut slot = connections.slots[turn].lock().await;
         let known = slot.as_ref().filter(|connection| connection.close_reason().is_none());
         let connection = match known {
@@ -121,6 +133,21 @@ impl ConnectionPool {
             connection,
             peer: connections,
         })
+    }
+
+    /// Lets spare connections to all peers go now and then: a peer that is not called any more would keep its own for good.
+    fn look_at_all(&self, now_ms: u64) {
+        if !is_long_ago(self.looked_ms.load(Ordering::Relaxed), now_ms) {
+            return;
+        }
+        // Two calls that both look do no harm.
+        self.looked_ms.store(now_ms, Ordering::Relaxed);
+        let peers: Vec<Arc<PeerConnections>> = self.peers().values().cloned().collect();
+        for peer in peers {
+            if peer.calls.load(Ordering::Relaxed) == 0 {
+                peer.let_spares_go(now_ms);
+            }
+        }
     }
 
     /// Drops the peer's connections from the pool: the next calls dial anew, calls under way keep theirs.

@@ -11,7 +11,7 @@ use protocol::node::{DiskState, NodeStatusAnswer};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How often somebody looks whether a disk is due; finer than a disk is spared.
+/// Between two looks whether a disk is due at least, and between two questions to a node that was just started.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a node that was just started may stay silent: its breaker lets a call through each second, and then it answers.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -20,7 +20,8 @@ impl Core {
     /// Runs until it is dropped.
     pub async fn keep_probing(&self) {
         loop {
-            self.seams.clock.sleep(LOOK_EVERY).await;
+            let rest = self.directory.sparing().rests_for(self.seams.clock.monotonic());
+            self.seams.clock.sleep(rest.max(LOOK_EVERY)).await;
             let due = self.directory.sparing().due(self.seams.clock.monotonic());
             let Some(known) = self.directory.last_known() else {
                 continue;

@@ -74,6 +74,12 @@ impl Sparing {
         }
         due
     }
+
+    /// How long `due` answers nothing, whatever is spared meanwhile: never longer than a disk is spared.
+    pub fn rests_for(&self, now: Duration) -> Duration {
+        let first = self.failed.values().chain(self.late.values()).min();
+        first.map_or(SPARE_FOR, |first| first.saturating_sub(now).min(SPARE_FOR))
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +108,24 @@ mod tests {
         assert_eq!(sparing.for_reads(), BTreeSet::from([DISK]));
         sparing.welcome(DISK);
         assert!(sparing.for_reads().is_empty() && sparing.for_writes(NOW).away.is_empty());
+    }
+
+    #[test]
+    fn whoever_rests_as_told_asks_as_soon_as_a_disk_is_due() {
+        for spared_after_ms in (0..2_500).step_by(50) {
+            let spared_at = NOW + Duration::from_millis(spared_after_ms);
+            let (mut sparing, mut now, mut is_spared) = (Sparing::default(), NOW, false);
+            while sparing.due(now).is_empty() {
+                let next = now + sparing.rests_for(now);
+                if !is_spared && spared_at < next {
+                    sparing.note_failed(DISK, spared_at);
+                    is_spared = true;
+                }
+                now = next;
+            }
+            assert_eq!(now, spared_at + SPARE_FOR);
+            assert_eq!(sparing.rests_for(now), SPARE_FOR, "not before another one");
+        }
     }
 
     #[test]

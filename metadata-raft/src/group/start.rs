@@ -157,9 +157,8 @@ impl Group {
         let state = GroupState::open(kv, group, apply)?;
         reconcile(&log, &state, group).await?;
         let bug = |detail: String| GroupError::Bug { group, detail };
-        let config = config_of(group, timing, entries_kept)
-            .validate()
-            .map_err(|error| bug(error.to_string()))?;
+        let config = config_of(group, timing, entries_kept).validate();
+        let config = config.map_err(|error| bug(error.to_string()))?;
         let log_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
         let promise = OldPromise::of(&mut store, Arc::clone(&clock), timing.election_min).await;
         let promise = promise.map_err(|error| bug(error.to_string()))?;
@@ -175,15 +174,16 @@ impl Group {
         let raft = GroupRaft::new(replica.0, Arc::new(config), network.clone(), store, state.clone())
             .await
             .map_err(|error| bug(error.to_string()))?;
-        heartbeats.join(group, raft.clone());
+        let election_clock = heartbeats.join(group, raft.clone());
         let reads = ReadRounds::new(raft.clone(), network, ANSWER_WITHIN);
         let lease = lease_reads.then(|| Arc::new(Lease::new(raft.clone(), clock, lease::longest(timing.election_min))));
         let (incoming, leased) = (Incoming::new(raft.clone(), state.clone(), group), lease.clone());
-        let receiver = Receiver::new(raft.clone(), incoming, addresses, promise, leased, Arc::clone(&room));
-        let recovered = watch_recovery(raft.clone(), log_at_start.last_log_id.map(|last| last.index));
+        let (told, entered) = (Arc::clone(&election_clock), Arc::clone(&room));
+        let receiver = Receiver::new(raft.clone(), told, incoming, addresses, promise, leased, entered);
         Ok(Self {
             group,
             replica,
+            recovered: watch_recovery(raft.clone(), log_at_start.last_log_id.map(|last| last.index)),
             raft,
             state,
             receiver,
@@ -192,11 +192,11 @@ impl Group {
             asking: asking::Asking::default(),
             outgoing,
             heartbeats,
+            election_clock,
             timing,
             room,
             unsynced: Arc::clone(log.unsynced()),
             feed,
-            recovered,
             fault: OnceLock::new(),
         })
     }
@@ -231,10 +231,23 @@ impl Group {
 
 /// What openraft takes for the time between heartbeats. Those are sent by `Heartbeats`; openraft draws from it only how often a group
 /// looks whether its election is due (13/64 of it) and how long a successor is waited for. Looking at a sixth of the shortest silence
-/// delays an election by that at most, and looking more often is what an idle process would mostly do.
+/// delays an election by that at most. It looks only while no leader lives (`raft::election_clock`).
 fn tick_base(timing: Timing) -> Duration {
     timing.election_min * 3 / 4
 }
+
+/// Whether an election clock that rests runs again before an election can be due: a look finds the last sign of life, the next one finds
+/// none, and the first tick comes a tick later.
+const fn runs_in_time(timing: Timing) -> bool {
+    let election_ms = timing.election_min.as_millis();
+    let tick_ms = election_ms * 3 / 4 * 13 / 64;
+    timing.heartbeat.as_millis() * 2 + tick_ms < election_ms
+}
+
+const _: () = assert!(
+    runs_in_time(Timing::LAN) && runs_in_time(Timing::WAN),
+    "an election clock that rests would miss when an election is due"
+);
 
 fn config_of(group: GroupId, timing: Timing, entries_kept: u64) -> Config {
     let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);

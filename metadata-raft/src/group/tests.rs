@@ -2,6 +2,7 @@
 
 mod atomic;
 mod beats;
+mod clocks;
 mod damage;
 mod handover;
 mod installs;

@@ -3,19 +3,19 @@
 //! openraft gives every group a timer of its own, and each of its ticks would be one call to each follower: with 64 groups some
 //! hundred calls a second that say nothing. Here one ticker asks all groups at the same time, and what they want to say to a peer
 //! within a moment goes as one call. A read-index is such a sign of life too: outside of the moment it goes at once, together with
-//! what came while the runtime was busy.
+//! what came while the runtime was busy. The ticker also looks whose elections' clocks may rest.
 //! Invariants: each group's answer is its own: one that is slow or refuses costs the others nothing but a bounded wait; a message
 //! that fails fails for all in it, as single calls would.
-//! Not here: what an append means (`receiver`), the order of appends (`append_order`).
+//! Not here: what an append means (`receiver`), the order of appends (`append_order`), why a clock rests (`election_clock`).
 
+use crate::raft::election_clock::ElectionClock;
 use crate::raft::network::{GroupRaft, call_by};
 use bytes::Bytes;
-use daemon::clock::Clock;
+use daemon::clock::{Clock, until_common};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use model::error_kind::ErrorKind;
 use model::id::{GroupId, RaftId};
-use model::time::WallTime;
 use openraft::async_runtime::watch::WatchReceiver;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::wire_error::Failure;
@@ -65,13 +65,19 @@ struct Waiting {
     deadline: Duration,
 }
 
+/// A replica of the process.
+struct Member {
+    raft: GroupRaft,
+    clock: Arc<ElectionClock>,
+}
+
 /// The signs of life of one process.
 pub struct Heartbeats {
     /// Not held, for the same reason as in `network`.
     transport: Weak<dyn Transport>,
     own: SocketAddr,
     replica: RaftId,
-    groups: Mutex<BTreeMap<GroupId, GroupRaft>>,
+    groups: Mutex<BTreeMap<GroupId, Member>>,
     waiting: Mutex<BTreeMap<RaftId, Waiting>>,
     is_moment: AtomicBool,
     /// What is still to come in this moment, as far as that is known.
@@ -108,10 +114,17 @@ impl Heartbeats {
         heartbeats
     }
 
-    /// Takes over the signs of life of a group: its own timer rests from now on.
-    pub fn join(&self, group: GroupId, raft: GroupRaft) {
+    /// Takes over the signs of life of a group, whose own timer for them rests from now on, and the looks whether its clock may, which
+    /// is answered: it must be told of leaders.
+    pub fn join(&self, group: GroupId, raft: GroupRaft) -> Arc<ElectionClock> {
         raft.runtime_config().heartbeat(false);
-        lock(&self.groups).insert(group, raft);
+        let clock = Arc::new(ElectionClock::new(raft.clone()));
+        let member = Member {
+            raft,
+            clock: Arc::clone(&clock),
+        };
+        lock(&self.groups).insert(group, member);
+        clock
     }
 
     /// Lets a group go that has stopped.
@@ -121,7 +134,17 @@ impl Heartbeats {
 
     fn led(&self) -> Vec<GroupRaft> {
         let leads = |raft: &&GroupRaft| raft.metrics().borrow_watched().current_leader == Some(self.replica.0);
-        lock(&self.groups).values().filter(leads).cloned().collect()
+        let groups = lock(&self.groups);
+        groups
+            .values()
+            .map(|member| &member.raft)
+            .filter(leads)
+            .cloned()
+            .collect()
+    }
+
+    fn look(&self) {
+        lock(&self.groups).values().for_each(|member| member.clock.look());
     }
 
     /// Asks all groups that are led here for a sign of life, and sends what they say.
@@ -250,18 +273,12 @@ fn missed(peer: &Peer) -> RpcError {
 
 async fn tick(heartbeats: Weak<Heartbeats>, clock: Arc<dyn Clock>, period: Duration) {
     loop {
-        tokio::time::sleep(until_next(clock.wall(), period)).await;
+        tokio::time::sleep(until_common(clock.wall(), period)).await;
         let Some(heartbeats) = heartbeats.upgrade() else { return };
+        // First: it waits for nobody.
+        heartbeats.look();
         heartbeats.beat().await;
     }
-}
-
-/// How long until all processes whose clocks agree beat at the same time: then whoever is woken by one has all to do at once. Never
-/// longer than a period, nor shorter than half of one, whatever the clock shows.
-fn until_next(wall: WallTime, period: Duration) -> Duration {
-    let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
-    let past = Duration::from_millis(wall.0 % period_ms);
-    period.saturating_sub(past).max(period / 2)
 }
 
 /// Answers a message of signs of life: `take` hands each to its group. `noted` is told where the sender is reached.
@@ -294,26 +311,4 @@ where
         message: Bytes::new(),
         payload: encode(&answers)?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::until_next;
-    use model::time::WallTime;
-    use std::time::Duration;
-
-    #[test]
-    fn two_replicas_meet_after_two_beats_and_no_clock_makes_a_beat_late() {
-        let period = Duration::from_millis(180);
-        for began in 0..400 {
-            let mut at = began;
-            for _ in 0..2 {
-                let wait = until_next(WallTime(at), period);
-                assert!(wait >= period / 2 && wait <= period, "{at}: {wait:?}");
-                at += u64::try_from(wait.as_millis()).unwrap();
-            }
-            assert_eq!(at % 180, 0, "begun at {began}");
-        }
-        assert_eq!(until_next(WallTime(u64::MAX), Duration::ZERO), Duration::ZERO);
-    }
 }

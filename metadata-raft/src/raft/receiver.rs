@@ -6,6 +6,7 @@
 
 use crate::raft::address_book::AddressBook;
 use crate::raft::append_order::{AppendOrder, Pass, Turn};
+use crate::raft::election_clock::ElectionClock;
 use crate::raft::incoming::Incoming;
 use crate::raft::lease::{Lease, OldPromise};
 use crate::raft::network::{Append, Envelope, GroupRaft};
@@ -36,6 +37,7 @@ const ENTRY_BYTES: usize = 64;
 /// The receiving side of one group.
 pub struct Receiver {
     raft: GroupRaft,
+    clock: Arc<ElectionClock>,
     addresses: Arc<AddressBook>,
     order: AppendOrder,
     incoming: Incoming,
@@ -98,10 +100,11 @@ pub(crate) fn refused(error: impl std::fmt::Display) -> Failure {
 
 impl Receiver {
     /// Answers calls for one replica, which votes for nobody while `promise` binds it; what a follower reads up to it tells under
-    /// `lease` where there is one.
+    /// `lease` where there is one. `clock` is told of leaders.
     #[must_use]
     pub fn new(
         raft: GroupRaft,
+        clock: Arc<ElectionClock>,
         incoming: Incoming,
         addresses: Arc<AddressBook>,
         promise: OldPromise,
@@ -110,6 +113,7 @@ impl Receiver {
     ) -> Self {
         Self {
             raft,
+            clock,
             addresses,
             order: AppendOrder::default(),
             incoming,
@@ -201,7 +205,7 @@ impl Receiver {
                 Some(entered.map_err(|_| codes::OVERLOADED.failure())?)
             }
         };
-        let raft = self.raft.clone();
+        let (raft, arrival) = (self.raft.clone(), self.clock.arrival());
         let mut appended = Box::pin(async move { raft.append_entries(request).await });
         // The first poll hands the request over to openraft; from then on the next one comes behind it. Where openraft's queue were
         // full it could overtake, which a follower refuses and its leader repeats.
@@ -222,7 +226,12 @@ impl Receiver {
                 synced.await.map_err(refused)?
             }
         };
-        answer.map_err(refused)
+        let answer = answer.map_err(refused)?;
+        // Whoever has a lower vote leads nobody any more.
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.clock.heard(arrival);
+        }
+        Ok(answer)
     }
 
     /// Answers one sign of life of many; its sender's address was noted with the message.

@@ -202,10 +202,10 @@ impl Worker for GroupKeeper {
         let applied = self.own_control.applied_index();
         let untold = self.untold(applied);
         if untold.is_empty() {
-            return Ok(Next::After(LOOK_EVERY));
+            return Ok(Next::Together(LOOK_EVERY));
         }
         let Some(decided) = self.ask().await? else {
-            return Ok(Next::After(LOOK_EVERY));
+            return Ok(Next::Together(LOOK_EVERY));
         };
         // All at once, so that one which cannot be told keeps nothing from the others.
         let telling = untold.iter().map(|(id, group)| {
@@ -228,7 +228,7 @@ impl Worker for GroupKeeper {
         match failed {
             Some(error) => Err(error.into()),
             None if has_more => Ok(Next::Now),
-            None => Ok(Next::After(LOOK_EVERY)),
+            None => Ok(Next::Together(LOOK_EVERY)),
         }
     }
 }

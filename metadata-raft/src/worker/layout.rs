@@ -291,20 +291,20 @@ impl Worker for LayoutWorker {
             self.done = None;
             self.settled = None;
             self.waits_told = None;
-            return Ok(Next::After(LOOK_EVERY));
+            return Ok(Next::Together(LOOK_EVERY));
         }
         let applied = self.control.applied_index();
         if self.done.is_some() && self.done == applied {
-            return Ok(Next::After(LOOK_EVERY));
+            return Ok(Next::Together(LOOK_EVERY));
         }
         let Some((cluster, layout)) = self.cluster().await? else {
-            return Ok(Next::After(LOOK_EVERY));
+            return Ok(Next::Together(LOOK_EVERY));
         };
         if self.plan(&cluster, &layout).await? {
             return Ok(Next::Now);
         }
         let has_all = self.push(&cluster.map, &layout).await?;
         self.done = applied.filter(|_| has_all);
-        Ok(Next::After(LOOK_EVERY))
+        Ok(Next::Together(LOOK_EVERY))
     }
 }

@@ -88,7 +88,7 @@ impl Worker for LeaderSpread {
                 return Ok(Next::After(AGAIN_AFTER));
             }
         }
-        Ok(Next::After(LOOK_EVERY))
+        Ok(Next::Together(LOOK_EVERY))
     }
 }
 

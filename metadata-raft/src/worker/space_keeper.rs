@@ -115,6 +115,6 @@ impl Worker for SpaceKeeper {
             self.is_told = false;
             self.handed_over_at = None;
         }
-        Ok(Next::After(LOOK_EVERY))
+        Ok(Next::Together(LOOK_EVERY))
     }
 }

@@ -154,7 +154,7 @@ impl Worker for SweepWorker {
         if !self.group.is_leader() {
             self.round.clear();
             self.behind = None;
-            return Ok(Next::After(LEAD_LOOK_EVERY));
+            return Ok(Next::Together(LEAD_LOOK_EVERY));
         }
         if self.round.is_empty() {
             let is_turn_begun = self.behind.is_some();

@@ -1,7 +1,7 @@
 //! Tests of the worker framework, on a manual clock.
 
 use super::{BACKOFF_MIN, Next, StepError, Worker, WorkerState, WorkerStatus, Workers};
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::shutdown::Shutdown;
 use async_trait::async_trait;
 use model::time::WallTime;
@@ -105,6 +105,22 @@ async fn an_error_is_kept_and_the_step_is_tried_again_after_a_pause() {
     scene.clock.advance(BACKOFF_MIN);
     let status = scene.until(|status| status.steps == 1).await;
     assert_eq!((status.errors, status.last_error.is_some()), (1, true));
+}
+
+#[tokio::test]
+async fn a_worker_that_looks_together_with_others_wakes_at_a_whole_period() {
+    let scene = scene();
+    let period = Duration::from_secs(1);
+    scene.script.send(Script::Give(Next::Together(period))).await.unwrap();
+    while scene.clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    scene.script.send(Script::Give(Next::Never)).await.unwrap();
+    scene.clock.advance(Duration::from_millis(994));
+    assert_eq!(scene.clock.sleepers(), 1, "it began at 5 ms");
+    scene.clock.advance(Duration::from_millis(1));
+    scene.until(|status| status.state == WorkerState::Stopped).await;
+    assert_eq!(scene.clock.wall(), WallTime(1_000));
 }
 
 #[tokio::test]

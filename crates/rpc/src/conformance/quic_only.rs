@@ -178,6 +178,40 @@ async fn a_spare_connection_is_made_for_calls_at_once_and_let_go_when_nobody_nee
     ping(&caller, address).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_spare_connection_to_a_peer_that_is_not_called_any_more_goes_with_a_call_to_another() {
+    let authority = authority();
+    let (_server, address) = bind(identity(&authority, SERVER), Arc::new(Scripted::default()));
+    let (_other, other_address) = bind(identity(&authority, OTHER), Arc::new(Scripted::default()));
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    let lend = async |process, address, now| {
+        let peer = Peer { process, address };
+        let lent = caller.pool.connection(&peer, now, || caller.dial(&peer)).await;
+        lent.unwrap()
+    };
+    let mut at_once = Vec::new();
+    for _ in 0..=CONNECTIONS_PER_PEER {
+        at_once.push(lend(SERVER, address, Duration::ZERO).await);
+    }
+    assert_eq!(caller.open_connections(), CONNECTIONS_PER_PEER);
+    let late = SPARE_KEPT + Duration::from_secs(1);
+    drop(lend(OTHER, other_address, late).await);
+    assert!(at_once.iter().all(|lent| lent.close_reason().is_none()));
+    assert_eq!(
+        caller.open_connections(),
+        CONNECTIONS_PER_PEER + 1,
+        "calls are under way"
+    );
+    drop(at_once);
+    drop(lend(OTHER, other_address, late * 2).await);
+    let let_go = async {
+        while caller.open_connections() > 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, let_go).await.unwrap();
+}
+
 /// Each process dials every other one when it starts: one connection in thirty that is never answered would be seen at each start.
 #[tokio::test]
 async fn of_a_hundred_fresh_connections_every_one_is_answered_at_once() {

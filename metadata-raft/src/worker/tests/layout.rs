@@ -169,7 +169,7 @@ async fn nodes_that_do_not_answer_hold_up_neither_the_others_nor_a_stop() {
     assert!(!step.is_finished(), "nobody has answered");
     shutdown.request();
     let next = tokio::time::timeout(PATIENCE, step).await.unwrap().unwrap();
-    assert!(matches!(next, Ok(Next::After(_))), "{next:?}");
+    assert!(matches!(next, Ok(Next::Together(_))), "{next:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

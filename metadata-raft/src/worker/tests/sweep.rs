@@ -17,7 +17,7 @@ async fn a_sweeper_with_nothing_to_do_proposes_nothing_and_sleeps_until_somethin
     let mut sweeper = bench.sweeper();
     assert_eq!(
         sweeper.step().await.unwrap(),
-        Next::After(LEAD_LOOK_EVERY),
+        Next::Together(LEAD_LOOK_EVERY),
         "it follows"
     );
     bench.found().await;
