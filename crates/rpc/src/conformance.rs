@@ -1,6 +1,7 @@
 //! One suite for every transport, run over QUIC and in memory; what only QUIC can show is in quic_only.rs.
 
 mod quic_only;
+mod silence;
 
 use crate::authority::ClusterAuthority;
 use crate::identity::{Identity, Revocations};

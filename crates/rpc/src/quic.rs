@@ -36,6 +36,9 @@ const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 /// How soon the packet length of a path is searched for again after losses spoke against it, where it is known to be no shorter.
 const SEARCH_AGAIN: Duration = Duration::from_millis(100);
+/// A call that was given up after so long, and over whose connection nothing at all came meanwhile, found nobody there: a peer that
+/// lives acknowledges within a round trip, of 0.3 s over the longest link, and 25 ms.
+pub(crate) const SILENT_AFTER: Duration = Duration::from_millis(500);
 /// Unacknowledged bytes a connection may have on their way; bounds the sender's memory.
 const SEND_WINDOW: u64 = 32 << 20;
 
@@ -293,6 +296,13 @@ impl Transport for QuicTransport {
         let frame = encode_request(&head, &call)?;
         self.breakers.ask(peer, method, self.clock.monotonic())?;
         let progress = Progress::default();
+        let mut waiting = Waiting {
+            transport: self,
+            peer: peer.process,
+            progress: &progress,
+            since: self.clock.monotonic(),
+            is_over: false,
+        };
         let result = timeout(deadline, self.exchange(peer, frame, &progress))
             .await
             .unwrap_or_else(|_| {
@@ -305,8 +315,29 @@ impl Transport for QuicTransport {
                     was_sent: progress.was_sent(),
                 })
             });
+        waiting.is_over = true;
         self.breakers.tell(peer, method, self.clock.monotonic(), &result);
         result
+    }
+}
+
+/// A call that its caller may give up: a process that was killed and is back at its address answers nothing that comes over its
+/// connections of before, which look alive until `IDLE_MAX` has passed.
+struct Waiting<'a> {
+    transport: &'a QuicTransport,
+    peer: ProcessId,
+    progress: &'a Progress,
+    since: Duration,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waited = || self.transport.clock.monotonic().saturating_sub(self.since);
+        if !self.is_over && self.progress.is_silent() && waited() >= SILENT_AFTER {
+            // As after a missed deadline.
+            self.transport.pool.forget(self.peer);
+        }
     }
 }
 

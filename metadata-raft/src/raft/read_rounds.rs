@@ -3,14 +3,15 @@
 //! A read may be answered from a state that holds everything acknowledged before it began. A leader learns up to where that is by
 //! hearing from a majority once; a follower asks its leader. A reader that comes while a round is under way waits for the next
 //! one, since the present one may have looked before the reader came.
-//! Invariants: a round begins after all of its readers came; one round at a time; each has a deadline.
+//! Invariants: a round begins after all of its readers came; one round at a time; each has a deadline, and one that asks a leader ends
+//! when that leads no more.
 //! Not here: waiting until the state is there, reading (`group`).
 
 use crate::raft::network::{GroupNetwork, GroupRaft};
-use crate::raft::types::ReplicaInfo;
+use crate::raft::types::{ReplicaInfo, TypeConfig};
 use model::id::RaftId;
-use openraft::ReadPolicy;
 use openraft::error::{LinearizableReadError, RaftError};
+use openraft::{RaftMetrics, ReadPolicy};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -131,13 +132,28 @@ impl ReadRounds {
         let Some((id, info)) = leader else {
             return Err(NoRound::NotLed(None));
         };
-        match self.network.read_index(id, info.address, self.within).await {
-            Ok(index) => Ok(ReadIndex {
-                index,
-                is_follower: true,
-            }),
-            // It leads no more, or is gone: whoever asked tries again, there or elsewhere.
-            Err(_) => Err(NoRound::NotLed(leader)),
+        tokio::select! {
+            biased;
+            told = self.network.read_index(id, info.address, self.within) => match told {
+                Ok(index) => Ok(ReadIndex {
+                    index,
+                    is_follower: true,
+                }),
+                // It leads no more, or is gone: whoever asked tries again, there or elsewhere.
+                Err(_) => Err(NoRound::NotLed(leader)),
+            },
+            // A dead leader would be waited for in vain, and with it all readers of the next round, also at a replica that leads itself
+            // by then.
+            () = self.no_longer_led_by(id) => Err(NoRound::NotLed(None)),
         }
+    }
+
+    /// Returns once this replica takes another one for the leader than `leader`, or none, or has stopped. Where it has only just
+    /// heard of `leader` this may be at once: then whoever asked tries again.
+    async fn no_longer_led_by(&self, leader: RaftId) {
+        let waiting = self.raft.wait(None);
+        let is_another = |metrics: &RaftMetrics<TypeConfig>| metrics.current_leader != Some(leader.0);
+        // An error says that the replica has stopped: nothing is told here any more.
+        drop(waiting.metrics(is_another, "another leader").await);
     }
 }

@@ -1,9 +1,17 @@
 //! Reads of followers: as new as the last answer anybody got, shared rounds, and nothing from a leader that is none any more.
 
-use super::{Group, GroupError, PATIENCE, ReadBy, World, bootstrapped, commands, linearized};
+use super::{
+    GROUP, Group, GroupError, PATIENCE, ReadBy, Wire, World, bootstrap, bootstrapped, commands, info, linearized,
+};
+use crate::raft::address_book::AddressBook;
+use crate::raft::heartbeats::Heartbeats;
+use crate::raft::network::GroupNetwork;
+use crate::raft::outgoing::Outgoing;
+use crate::raft::read_rounds::{NoRound, ReadRounds};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use protocol::frame::Method;
+use rpc::transport::Transport;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,6 +108,43 @@ async fn readers_that_wait_together_share_rounds() {
     };
     let rounds = tokio::time::timeout(PATIENCE, shared).await.unwrap();
     assert!((1..=2).contains(&rounds), "{rounds} rounds for 500 readers");
+}
+
+/// A leader that is killed answers nothing, and readers of the next round wait for this one: also at the replica that leads by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_asked_a_leader_ends_when_that_leads_no_more() {
+    let world = bootstrap(World::calm(3)).await;
+    world.put("first").await;
+    let leader = linearized(&world).await.replica.0;
+    let follower = world.replica((1..=3).find(|id| *id != leader).unwrap());
+    follower.caught_up(PATIENCE).await.unwrap();
+    let wire: Arc<dyn Transport> = Arc::new(Wire {
+        network: world.network.clone(),
+        own: follower.replica.0,
+    });
+    let (own, clock) = (follower.replica, world.clock.clone());
+    let network = GroupNetwork::new(
+        &wire,
+        Arc::new(AddressBook::new(info().address, [])),
+        GROUP,
+        Arc::new(Outgoing::new(1)),
+        Heartbeats::start(&wire, info().address, own, clock, world.timing.heartbeat),
+        world.timing.election_min,
+    );
+    // It must not be the deadline that ends the round.
+    let rounds = ReadRounds::new(follower.raft.clone(), network, PATIENCE * 10);
+    let held = world.network.hold_answers_of(leader, Method::RaftReadIndex);
+    let round = tokio::spawn(async move { rounds.alone().await });
+    let ended = async {
+        while held.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!round.is_finished(), "the leader is waited for");
+        follower.raft.trigger().elect(false).await.unwrap();
+        round.await.unwrap()
+    };
+    let told = tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    assert!(matches!(told, Err(NoRound::NotLed(_))), "{told:?}");
 }
 
 /// Two believe to lead. The older one neither reads nor writes, and what it was asked is not done later.
