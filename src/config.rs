@@ -308,7 +308,9 @@ mod tests {
 
     #[test]
     fn no_two_replicas_of_a_group_have_equal_buffers_and_none_has_more_than_said() {
-        let sizes: BTreeSet<usize> = (1..=STAGGER_STEPS).map(|replica| staggered(64 << 20, replica)).collect();
+        let sizes: BTreeSet<usize> = (1..=STAGGER_STEPS)
+            .map(|replica| staggered(64 << 20, replica))
+            .collect();
         assert_eq!(sizes.len(), 5);
         assert_eq!(sizes.last(), Some(&(64 << 20)));
         assert!(sizes.first() > Some(&(38 << 20)), "{sizes:?}");

@@ -80,6 +80,18 @@ fn judge_rounds(rounds: &[Round], allowed: Allowed) -> anyhow::Result<()> {
             "writes stood still for {longest:?}, {most:?} are allowed"
         );
     }
+    for round in rounds {
+        let most = match round.blow {
+            Blow::Kill => allowed.kill,
+            Blow::Pause => allowed.pause,
+        };
+        ensure!(
+            round.last <= most,
+            "the last of {} writes that waited was answered after {:?}, {most:?} are allowed",
+            round.waited,
+            round.last
+        );
+    }
     Ok(())
 }
 
@@ -164,6 +176,13 @@ mod tests {
         assert_eq!(judged(&[round(Blow::Pause, 5_000)], LAN), "passed");
         assert!(judged(&[round(Blow::Pause, 5_001)], LAN).contains("stood still"));
         assert_eq!(judged(&[], LAN), "no round was run");
+        let late = |blow, last_ms| {
+            let last = Duration::from_millis(last_ms);
+            judged(&[Round { last, ..round(blow, 500) }], LAN)
+        };
+        assert_eq!(late(Blow::Kill, 4_000), "passed");
+        assert!(late(Blow::Kill, 4_001).contains("the last of 1 writes"));
+        assert!(late(Blow::Pause, 5_001).contains("the last of 1 writes"));
     }
 
     #[test]

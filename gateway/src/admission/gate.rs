@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 const BURST_WAIT_MAX: Duration = Duration::from_millis(300);
 /// After so long without anybody sent away a burst may be one again. A guess.
 const CALM_AFTER: Duration = Duration::from_secs(10);
-/// Before that a queue that was not empty for so long is none. A guess, as CoDel's interval.
+/// Within that time a queue that was not empty for so long is no burst. A guess, as CoDel's interval.
 const STANDS_AFTER: Duration = Duration::from_millis(100);
 /// In such a queue nobody is served who has waited longer: a few turns of a busy machine.
 const FRESH: Duration = Duration::from_millis(25);
@@ -77,7 +77,10 @@ impl State {
         if !self.pace.is_followed() {
             return false;
         }
-        let longest = self.waiting.first_key_value().map(|(_, first)| now.saturating_sub(first.since));
+        let longest = self
+            .waiting
+            .first_key_value()
+            .map(|(_, first)| now.saturating_sub(first.since));
         let is_long = longest.is_some_and(|longest| longest > BURST_WAIT_MAX);
         let stood = self.stands_since.map(|since| now.saturating_sub(since));
         is_long || now < self.pressed_until && stood.is_some_and(|stood| stood > STANDS_AFTER)
