@@ -4,21 +4,15 @@
 //! lost. The way between the replicas is whole, so the leader stays the leader.
 //! Not here: replicas that cannot reach each other (`metadata-raft/tests/replicas`), a leader that is dead or asleep (`majority`).
 
-use crate::insider::Insider;
+use crate::insider::{self, Insider};
 use crate::outside::text;
 use crate::served::eventually;
 use crate::world::{World, noise};
 use bytes::Bytes;
 use chaos::meter;
 use client_sdk::client::Client;
-use codec::cipher::Aes256Gcm;
-use daemon::clock::SystemClock;
-use daemon::metrics::Metrics;
-use daemon::pool::Pool;
-use daemon::random::Random;
 use daemon::shutdown::Shutdown;
 use gateway::config::{AdmissionLimits, CacheLimits, Functions, GatewayConfig, Limits, MetadataReads};
-use gateway::seams::Seams;
 use gateway::serve::{Gateway, Place};
 use model::process::{ProcessId, Role};
 use protocol::frame::{Answer, Call, Method};
@@ -142,14 +136,7 @@ impl Near {
             inner: Arc::clone(&insider.transport) as Arc<dyn Transport>,
             addresses: ways.iter().map(|(process, way)| (*process, way.address)).collect(),
         });
-        let seams = Seams {
-            transport: Arc::clone(&transport) as Arc<dyn Transport>,
-            clock: Arc::new(SystemClock::new()),
-            pool: Pool::of_machine().unwrap(),
-            random: Random::system(),
-            metrics: Metrics::new(),
-            cipher: Arc::new(Aes256Gcm),
-        };
+        let seams = insider::seams(Arc::clone(&transport) as Arc<dyn Transport>);
         let place = Place {
             number: NUMBERS_FROM + replica - 1,
             metadata: insider.metadata.clone(),
@@ -195,7 +182,8 @@ impl Near {
     }
 }
 
-fn config(world: &World) -> GatewayConfig {
+/// Of a gateway that keeps nothing, in front of `world`.
+pub(crate) fn config(world: &World) -> GatewayConfig {
     GatewayConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         kek_file: world.data_dir().join("cluster/kek"),

@@ -39,6 +39,18 @@ pub(crate) struct Insider {
     client: MetadataClient,
 }
 
+/// What a gateway of the test's own is given, with its calls going over `transport`.
+pub(crate) fn seams(transport: Arc<dyn Transport>) -> Seams {
+    Seams {
+        transport,
+        clock: Arc::new(SystemClock::new()),
+        pool: Pool::of_machine().unwrap(),
+        random: Random::system(),
+        metrics: Metrics::new(),
+        cipher: Arc::new(Aes256Gcm),
+    }
+}
+
 /// Answers nobody.
 struct Deaf;
 
@@ -74,11 +86,10 @@ impl Insider {
             key: read("key.pem"),
             authority: read("authority.pem"),
         };
-        let clock = Arc::new(SystemClock::new());
         let options = QuicOptions {
             identity: Identity::from_pem(&pem).unwrap(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            clock: Arc::clone(&clock) as Arc<dyn daemon::clock::Clock>,
+            clock: Arc::new(SystemClock::new()),
             limits: RpcLimits::default(),
             revocations: Revocations::default(),
             has_jumbo_frames: false,
@@ -92,14 +103,7 @@ impl Insider {
             }
         };
         let metadata: Vec<Peer> = (1..).zip(metadata).map(peer).collect();
-        let seams = Seams {
-            transport: Arc::clone(&transport) as Arc<dyn Transport>,
-            clock,
-            pool: Pool::of_machine().unwrap(),
-            random: Random::system(),
-            metrics: Metrics::new(),
-            cipher: Arc::new(Aes256Gcm),
-        };
+        let seams = seams(Arc::clone(&transport) as Arc<dyn Transport>);
         let client = MetadataClient::new(seams, SOURCE, metadata.clone());
         Self {
             transport,

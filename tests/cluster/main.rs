@@ -55,6 +55,7 @@ mod names;
 mod new_disks;
 mod notifiers;
 mod opaque;
+mod other_groups;
 mod outside;
 mod overload;
 mod packing;

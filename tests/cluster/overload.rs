@@ -57,7 +57,7 @@ fn go_on(world: &World) {
 }
 
 /// Begins a listing in the name of `client`.
-fn begin(client: &Client) -> JoinHandle<Answer> {
+pub(crate) fn begin(client: &Client) -> JoinHandle<Answer> {
     tokio::spawn(crate::world::answer(client.request(Method::GET, LIST)))
 }
 

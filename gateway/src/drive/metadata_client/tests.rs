@@ -263,8 +263,6 @@ async fn an_id_is_made_anew_only_when_nothing_was_done_under_it() {
 }
 
 /// A drive lies in one slot and so in one group: nobody else is asked, not even for the way there.
-///
-/// shows: D-3.1 side=one-group, SCL-1 side=slots
 #[tokio::test]
 async fn a_listing_is_one_question_to_one_group() {
     let world = world(MetadataReads::Leader);
