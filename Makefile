@@ -179,7 +179,8 @@ wide-folder-10m: build
 rewind: build
 	$(CARGO) run --release --locked -p chaos --bin rewind -- --holdfast $(HOLDFAST) $(ARGS)
 
-# C-4 at its full scale: a file of 10 GiB there and back. A few minutes and twenty gigabytes of disk.
+# C-4 at its full scale: a file of 10 GiB there and back, with the gateway under 150 MB of memory in the upload. A few minutes and twenty
+# gigabytes of disk.
 largest-file: build
 	$(CARGO) run --release --locked -p chaos --bin largest-file -- --holdfast $(HOLDFAST) $(ARGS)
 

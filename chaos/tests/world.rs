@@ -16,6 +16,8 @@ use std::path::Path;
 const SEEDS: u64 = 20;
 /// How long each of them lasts, in operations.
 const OPERATIONS: usize = 2_000;
+/// How long one lasts that runs twice and is ended by their number: longer than the usual time lets it, which is some 140.
+const OPERATIONS_TWICE: usize = 250;
 /// Seeds in which a planted bug must be seen at least once; docs/testing.md has how many of them see each.
 const SEEDS_TO_CATCH: u64 = 200;
 /// Overlapping operations below which a history proves too little.
@@ -56,6 +58,13 @@ fn collection(seed: u64, operations: usize) -> Orders {
     }
 }
 
+fn lasting(orders: Orders) -> Orders {
+    Orders {
+        operations: Some(OPERATIONS_TWICE),
+        ..orders
+    }
+}
+
 /// The trace of two runs that must be the same.
 fn twice(orders: &Orders) -> String {
     let [first, again] = [(), ()].map(|()| run_one(binary(), orders).unwrap());
@@ -72,6 +81,17 @@ fn twice(orders: &Orders) -> String {
 fn the_same_seed_twice_is_the_same_world_and_another_seed_is_another() {
     // Of three worlds in a row one reads by lease, and that is the second of these.
     assert_ne!(twice(&names(3)), twice(&names(5)));
+}
+
+/// As `make chaos` runs them: a count of answers ends them and not the world's clock.
+#[test]
+fn the_same_seed_twice_is_the_same_world_when_a_number_of_operations_ends_it() {
+    twice(&lasting(names(3)));
+}
+
+#[test]
+fn the_same_seed_twice_is_the_same_world_of_changing_layouts_when_a_number_of_operations_ends_it() {
+    twice(&lasting(layout(3)));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use crate::dev_cluster::DevCluster;
 use crate::proc;
+use anyhow::Context;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -60,6 +61,13 @@ impl Usage {
     /// Peak resident bytes of the gateways, which in one process are the whole cluster's.
     pub(crate) fn gateway_peak_bytes(&self) -> anyhow::Result<u64> {
         self.gateways.iter().map(|pid| proc::peak_bytes(*pid)).sum()
+    }
+
+    /// Peak resident bytes of the gateway that took most.
+    pub(crate) fn largest_gateway_peak_bytes(&self) -> anyhow::Result<u64> {
+        let peaks = self.gateways.iter().map(|pid| proc::peak_bytes(*pid));
+        let peaks = peaks.collect::<anyhow::Result<Vec<u64>>>()?;
+        peaks.into_iter().max().context("no gateway runs")
     }
 }
 

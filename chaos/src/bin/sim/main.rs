@@ -1,6 +1,8 @@
 //! `make sim`: the simulated world, one seed or many. Parses and calls; see `chaos::world`.
 
 mod entropy;
+#[cfg(test)]
+mod tests;
 
 use anyhow::ensure;
 use chaos::world::campaign::{Campaign, replay};
