@@ -178,7 +178,13 @@ mod tests {
         assert_eq!(judged(&[], LAN), "no round was run");
         let late = |blow, last_ms| {
             let last = Duration::from_millis(last_ms);
-            judged(&[Round { last, ..round(blow, 500) }], LAN)
+            judged(
+                &[Round {
+                    last,
+                    ..round(blow, 500)
+                }],
+                LAN,
+            )
         };
         assert_eq!(late(Blow::Kill, 4_000), "passed");
         assert!(late(Blow::Kill, 4_001).contains("the last of 1 writes"));
