@@ -136,7 +136,7 @@ api-fuzz: build
 	@test -x target/api-fuzz/venv/bin/schemathesis || { python3 -m venv target/api-fuzz/venv && target/api-fuzz/venv/bin/pip install -q $(SCHEMATHESIS); }
 	$(CARGO) run --release --locked -p chaos --bin api-fuzz -- --holdfast $(HOLDFAST) $(ARGS)
 
-# Three times the load that saturates the cluster: what is still done in time, and how soon all is as before. About four minutes.
+# Three times the load that saturates the cluster: what is still done in time, and how soon all is as before. About five minutes.
 overload: build
 	$(CARGO) run --release --locked -p chaos --bin overload -- --holdfast $(HOLDFAST) $(ARGS)
 

@@ -2,9 +2,12 @@
 //!
 //! Steps: 1. a little load, to warm up, and an ascent until answers come late or not at all, which fills the cluster: for a minute a
 //! fresh one is a third quicker than ever after; 2. a second ascent from half of that: the saturating load; 3. three phases around it;
-//! the best since the second ascent began is the peak; 4. half of it, to know what normal is; 5. three times of it; 6. half of it again.
-//! The load maker has no cores of its own: what it takes is measured and told, and a peak is found under the same conditions.
-//! Invariant: it fails when less than 90 % of the peak is done in time under three times the load, when more than one in a hundred of
+//! the load at which most was done since the second ascent began is the peak's; 4. half of the saturating load, to know what normal is;
+//! 5. the peak's load and three times the saturating one in turns; 6. half of it again.
+//! Turns, since what a cluster does changes by a tenth from one ten seconds to the next with the flushes and mergers behind it: the
+//! best of many moments against the mean of a later span would say more of when than of how much. The load maker has no cores of its
+//! own: what it takes is measured and told, and both loads are sent under the same conditions.
+//! Invariant: it fails when less than 90 % of what is done in time at the peak's load is under three times the saturating one, when more than one in a hundred of
 //! the rest is left without a timely refusal, when it takes longer than ten seconds until all is as before, or when a refusal does not
 //! say when to come again.
 //! Not here: figures for comparing releases (`bench`).
@@ -33,6 +36,8 @@ const SATURATED_BELOW: f64 = 0.95;
 /// Around the saturating load.
 const PEAK_TIMES: [f64; 3] = [0.85, 1.0, 1.2];
 const OVERLOAD_TIMES: f64 = 3.0;
+/// So often the peak's load and the overload take turns.
+const TURNS: usize = 4;
 /// QAS-006.
 const GOODPUT_MIN: f64 = 0.9;
 const RECOVERY_MAX_S: u64 = 10;
@@ -55,7 +60,7 @@ pub struct Arguments {
     /// Where the report goes.
     #[arg(long, default_value = "target/overload")]
     reports: PathBuf,
-    /// Seconds of a step and of the phases around the peak; three times that of the overload and what follows it.
+    /// Seconds of a step, of the phases around the peak and of a turn; three times that of what follows the overload.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// The saturating load, when it is known; else it is looked for.
@@ -69,6 +74,9 @@ struct Report {
     #[serde(flatten)]
     head: Head,
     saturating_per_s: f64,
+    /// Of all phases from the second ascent to the turns.
+    best_per_s: f64,
+    /// In its turns.
     peak_per_s: f64,
     overload_share_of_peak: f64,
     /// Of what was offered at three times the load: late, or with a broken connection.
@@ -133,24 +141,40 @@ async fn attack(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<R
         attack.phase(&name, saturating * times, step).await?;
     }
     // Of all these phases: what the steps reached was no less real.
-    let peak = attack.phases[counted_from..]
-        .iter()
-        .map(|phase| phase.goodput_per_s)
-        .fold(0.0, f64::max);
+    let phases = attack.phases[counted_from..].iter();
+    let best = phases.max_by(|left, right| left.goodput_per_s.total_cmp(&right.goodput_per_s));
+    let (best_per_s, peak_load) = best
+        .map(|best| (best.goodput_per_s, best.rate_per_s))
+        .context("no phase was run")?;
     let (before, _) = attack.phase("half, before", saturating / 2.0, step).await?;
-    let name = format!("{OVERLOAD_TIMES} times saturating");
-    let (overload, _) = attack.phase(&name, saturating * OVERLOAD_TIMES, step * 3).await?;
+    let (mut at_peak, mut overloaded) = (Vec::new(), Vec::new());
+    for turn in 1..=TURNS {
+        let (phase, _) = attack.phase(&format!("peak's load {turn}"), peak_load, step).await?;
+        at_peak.push(phase);
+        let name = format!("{OVERLOAD_TIMES} times saturating {turn}");
+        let (phase, _) = attack.phase(&name, saturating * OVERLOAD_TIMES, step).await?;
+        overloaded.push(phase);
+    }
     let (_, shots) = attack.phase("half, after", saturating / 2.0, step * 3).await?;
+    let peak_per_s = mean_goodput(&at_peak);
+    let unanswered = overloaded.iter().map(Phase::unanswered_share);
     Ok(Report {
         head: arguments.orders.head()?,
         saturating_per_s: saturating,
-        peak_per_s: peak,
-        overload_share_of_peak: overload.goodput_per_s / peak.max(f64::EPSILON),
-        overload_unanswered_share: overload.unanswered_share(),
+        best_per_s,
+        peak_per_s,
+        overload_share_of_peak: mean_goodput(&overloaded) / peak_per_s.max(f64::EPSILON),
+        // Of the worst turn.
+        overload_unanswered_share: unanswered.fold(0.0, f64::max),
         recovery_s: recovery_s(&shots, &before, step * 3),
         peaks_are_of_their_phase: attack.peaks_are_of_their_phase,
         phases: attack.phases,
     })
+}
+
+/// Of phases of one length.
+fn mean_goodput(phases: &[Phase]) -> f64 {
+    phases.iter().map(|phase| phase.goodput_per_s).sum::<f64>() / phases.len().max(1) as f64
 }
 
 impl Attack<'_> {
@@ -192,7 +216,7 @@ fn rows(report: &Report) -> Vec<Vec<String>> {
         "phase",
         "offered/s",
         "good/s",
-        "of the peak",
+        "of the best",
         "p50 ms",
         "p99 ms",
         "429",
@@ -205,7 +229,7 @@ fn rows(report: &Report) -> Vec<Vec<String>> {
     ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for phase in &report.phases {
-        let share = phase.goodput_per_s / report.peak_per_s.max(f64::EPSILON);
+        let share = phase.goodput_per_s / report.best_per_s.max(f64::EPSILON);
         rows.push(vec![
             phase.name.clone(),
             format!("{:.0}", phase.offered_per_s),
@@ -228,10 +252,11 @@ fn rows(report: &Report) -> Vec<Vec<String>> {
 fn summary(report: &Report) -> String {
     let recovery = report.recovery_s;
     format!(
-        "Saturating {:.0}/s, peak {:.0}/s; at {OVERLOAD_TIMES} times the load {:.0} % of the peak and {:.2} % late or broken; as before \
-         again: {}.\n\
+        "Saturating {:.0}/s, best of all phases {:.0}/s, peak in its turns {:.0}/s; at {OVERLOAD_TIMES} times the load {:.0} % of the \
+         peak and {:.2} % late or broken; as before again: {}.\n\
          The load maker shares the cluster's cores; what it took stands beside what was left. Deadline {} ms a request.",
         report.saturating_per_s,
+        report.best_per_s,
         report.peak_per_s,
         report.overload_share_of_peak * 100.0,
         report.overload_unanswered_share * 100.0,
@@ -316,6 +341,7 @@ mod tests {
         Report {
             head: Head::default(),
             saturating_per_s: peak_per_s,
+            best_per_s: peak_per_s,
             peak_per_s,
             overload_share_of_peak: overload.goodput_per_s / peak_per_s,
             overload_unanswered_share: overload.unanswered_share(),
