@@ -6,7 +6,7 @@
 
 use crate::one_line::one_line;
 use anyhow::{Context, ensure};
-use daemon::clock::{Clock, until_common};
+use daemon::clock::{Clock, until_multiple};
 use daemon::shutdown::Shutdown;
 use rpc::identity::Revocations;
 use std::fs;
@@ -78,7 +78,7 @@ pub(crate) fn follow(
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                () = clock.sleep(until_common(clock.wall(), LOOK_EVERY)) => {}
+                () = clock.sleep(until_multiple(clock.wall(), LOOK_EVERY)) => {}
             }
             match read(&path, &revocations) {
                 Ok(text) if text == seen => {}

@@ -33,7 +33,7 @@ use crate::worker::log_keeper::LogKeeper;
 use crate::worker::space_keeper::SpaceKeeper;
 use crate::worker::sweep::SweepWorker;
 use bytes::Bytes;
-use daemon::clock::{Clock, until_common};
+use daemon::clock::{Clock, until_multiple};
 use daemon::metrics::Metrics;
 use daemon::random::Random;
 use daemon::status_port::Readiness;
@@ -226,7 +226,7 @@ impl MetadataProcess {
                 drop((log, kv));
                 match failure {
                     Some(failure) => return failure,
-                    None => clock.sleep(until_common(clock.wall(), LOOK_EVERY)).await,
+                    None => clock.sleep(until_multiple(clock.wall(), LOOK_EVERY)).await,
                 }
             }
         }

@@ -3,7 +3,8 @@
 //!
 //! The gateway runs in the test's own process in front of a real cluster; its calls to groups are noted, and those to one group can be
 //! held. Not here: groups whose replicas are gone (`metadata-raft/tests/replicas`), a map of slots that is old (`stale_routes`), and
-//! so many users of a silent group that their shares together are all places.
+//! so many users of a silent group that their shares together are all places, whom the gateway refuses after a while
+//! (`gateway/src/drive/metadata_client/tests.rs`).
 
 use crate::cut_leader;
 use crate::insider::{self, Insider};

@@ -205,7 +205,7 @@ pub async fn simulated_wait(span: Duration) {
 /// the same moment, and an idle machine once for all of them. Never longer than a period, nor shorter than half of one, whatever the
 /// clock shows.
 #[must_use]
-pub fn until_common(wall: WallTime, period: Duration) -> Duration {
+pub fn until_multiple(wall: WallTime, period: Duration) -> Duration {
     let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
     let past = Duration::from_millis(wall.0 % period_ms);
     period.saturating_sub(past).max(period / 2)
@@ -213,7 +213,7 @@ pub fn until_common(wall: WallTime, period: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{Clock, ManualClock, SystemClock, until_common};
+    use super::{Clock, ManualClock, SystemClock, until_multiple};
     use model::time::WallTime;
     use std::time::Duration;
 
@@ -249,13 +249,13 @@ mod tests {
         for began in 0..400 {
             let mut at = began;
             for _ in 0..2 {
-                let wait = until_common(WallTime(at), period);
+                let wait = until_multiple(WallTime(at), period);
                 assert!(wait >= period / 2 && wait <= period, "{at}: {wait:?}");
                 at += u64::try_from(wait.as_millis()).unwrap();
             }
             assert_eq!(at % 180, 0, "begun at {began}");
         }
-        assert_eq!(until_common(WallTime(u64::MAX), Duration::ZERO), Duration::ZERO);
+        assert_eq!(until_multiple(WallTime(u64::MAX), Duration::ZERO), Duration::ZERO);
     }
 
     #[test]

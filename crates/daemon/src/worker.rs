@@ -4,7 +4,7 @@
 //! Invariants: a step is never dropped midway; a worker that panics stays in the registry as `Panicked`; names are unique.
 //! Not here: what a worker does (its package), and how the registry is shown (the status and metrics endpoints).
 
-use crate::clock::{Clock, until_common};
+use crate::clock::{Clock, until_multiple};
 use crate::shutdown::Shutdown;
 use async_trait::async_trait;
 use model::time::WallTime;
@@ -30,7 +30,7 @@ pub enum Next {
     Now,
     /// After this time, or when woken.
     After(Duration),
-    /// After this time at the latest and half of it at least, at the same moment as others that say so (`until_common`), or when woken:
+    /// After this time at the latest and half of it at least, at the same moment as others that say so (`until_multiple`), or when woken:
     /// for a look that nothing waits for, which would each wake an idle machine for itself.
     Together(Duration),
     /// When woken.
@@ -212,7 +212,7 @@ impl Workers {
                         Next::Never => return,
                         Next::Now => None,
                         Next::After(wait) => Some(Some(wait)),
-                        Next::Together(period) => Some(Some(until_common(self.inner.clock.wall(), period))),
+                        Next::Together(period) => Some(Some(until_multiple(self.inner.clock.wall(), period))),
                         Next::WhenWoken => Some(None),
                     }
                 }

@@ -2,25 +2,30 @@
 //!
 //! Invariants: every call has a deadline, and so has the whole; a command is repeated after an unknown outcome only under the
 //! same request id, so it is applied once, also when a try of it arrives hours later (decision 0052); pauses grow and are jittered;
-//! queries go to the leader, or by option to the replica that stands nearest, which is as fresh.
+//! queries go to the leader, or by option to the replica that stands nearest, which is as fresh; a group that has been silent for long
+//! is asked by one request at a time.
 //! Not here: what is asked of groups as a whole (`groups`); who leads instead of a replica that does not answer (`doubt`); which group
-//! serves a slot (`routes`, which `directory` keeps current).
+//! serves a slot (`routes`, which `directory` keeps current); when a group is silent (`silence`).
 
 mod groups;
+mod passage;
 mod routes;
+mod silence;
 mod watching;
 
 use crate::codes;
 use crate::config::MetadataReads;
 use crate::drive::doubt::Doubts;
+use crate::drive::metadata_client::passage::Passage;
 use crate::drive::metadata_client::routes::Routes;
+use crate::drive::metadata_client::silence::Silences;
 use crate::metrics;
 use crate::seams::Seams;
 use bytes::Bytes;
 use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, GroupId, Slot};
 use protocol::codes as group_codes;
-use protocol::frame::{Call, Method, decode, encode};
+use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::{
     Command, CommandAnswer, Envelope, GroupReply, ProposeRequest, Query, QueryAnswer, QueryRequest, Reply, RequestKey,
     RequestLife, SlotTime,
@@ -29,7 +34,7 @@ use protocol::wire_error::Failure;
 use rpc::transport::{Peer, RpcError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// One call; longer than a slow fsync, shorter than an election.
@@ -53,6 +58,7 @@ pub struct MetadataClient {
     seeds: Vec<Peer>,
     routes: Mutex<Routes>,
     doubts: Doubts,
+    silences: Arc<Mutex<Silences>>,
     reads: MetadataReads,
 }
 
@@ -70,6 +76,7 @@ impl MetadataClient {
             seeds,
             routes: Mutex::new(Routes::default()),
             doubts: Doubts::new(),
+            silences: Arc::default(),
             reads: MetadataReads::default(),
         }
     }
@@ -191,16 +198,23 @@ impl MetadataClient {
         let started = self.seams.clock.monotonic();
         // Counts from the leader as far as one is known; a leader that has just been named is asked next.
         let (mut turn, mut hops, mut busy, mut pause, mut is_unknown) = (0_usize, 0, 0, PAUSE_MIN, false);
+        let mut asking = Asking {
+            target,
+            method,
+            trace,
+            passage: None,
+        };
         loop {
             let left = WHOLE_DEADLINE.saturating_sub(self.seams.clock.monotonic() - started);
             if left.is_zero() {
                 return Err(given_up(method, is_unknown));
             }
             // Boxed: whoever calls, and may wait for long afterwards, is not as large as all that a try takes.
-            let outcome = Box::pin(self.try_once::<T>(target, method, trace, &message, turn, left.min(CALL_DEADLINE)));
+            let outcome = Box::pin(self.try_once::<T>(&mut asking, &message, turn, left.min(CALL_DEADLINE)));
             match outcome.await {
                 Ok(reply) => return Ok(Asked { reply, is_unknown }),
                 Err(Try::Final(failure)) => return Err(failure),
+                Err(Try::Silent) => return Err(given_up(method, is_unknown)),
                 Err(Try::Busy(failure)) => {
                     busy += 1;
                     self.count("overloaded");
@@ -241,17 +255,19 @@ impl MetadataClient {
 
     async fn try_once<T: Serialize + DeserializeOwned>(
         &self,
-        target: &Target,
-        method: Method,
-        trace: u128,
+        asking: &mut Asking<'_>,
         message: &impl Fn(GroupId) -> Result<Bytes, Failure>,
         turn: usize,
         deadline: Duration,
     ) -> Result<Reply<T>, Try> {
+        let (target, method, trace) = (asking.target, asking.method, asking.trace);
         let again = |reason, next, unknown| Try::Again { reason, next, unknown };
         let Some(group) = self.group_for(target, trace).await.map_err(Try::Final)? else {
             return Err(again("no_group", Next::Later, false));
         };
+        if !self.admits(&mut asking.passage, group) {
+            return Err(Try::Silent);
+        }
         let peers = self.peers(group, method);
         let Some(peer) = peers.get(turn % peers.len().max(1)) else {
             return Err(again("no_peer", Next::Later, false));
@@ -277,10 +293,7 @@ impl MetadataClient {
         };
         match outcome {
             Ok(answer) => {
-                let answered: GroupReply = decode(&answer.message).map_err(Try::Final)?;
-                let reply = Reply::<T>::from_bytes(&answered.reply).map_err(Try::Final)?;
-                self.note(group, peer, method, answered.log_index);
-                self.note_time(target, reply.time);
+                let reply = self.take::<T>(asking, group, peer, &answer).map_err(Try::Final)?;
                 match &reply.result {
                     Err(failure) if group_codes::NOT_MINE.is(failure) => {
                         self.refresh_routes(trace).await.map_err(Try::Final)?;
@@ -302,8 +315,24 @@ impl MetadataClient {
                     false,
                 ))
             }
-            Err(error) => Err(self.judge(group, peer, method, error)),
+            Err(error) => Err(asking.noting(self.judge(group, peer, method, error))),
         }
+    }
+
+    /// Reads what a group answered, and notes what else it tells.
+    fn take<T: Serialize + DeserializeOwned>(
+        &self,
+        asking: &Asking<'_>,
+        group: GroupId,
+        peer: &Peer,
+        answer: &Answer,
+    ) -> Result<Reply<T>, Failure> {
+        let answered: GroupReply = decode(&answer.message)?;
+        let reply = Reply::<T>::from_bytes(&answered.reply)?;
+        asking.note_answer();
+        self.note(group, peer, asking.method, answered.log_index);
+        self.note_time(asking.target, reply.time);
+        Ok(reply)
     }
 
     fn judge(&self, group: GroupId, peer: &Peer, method: Method, error: RpcError) -> Try {
@@ -370,6 +399,32 @@ impl MetadataClient {
     }
 }
 
+/// A request from its first try to its last.
+struct Asking<'a> {
+    target: &'a Target,
+    method: Method,
+    trace: u128,
+    /// For the group that was tried last.
+    passage: Option<Passage>,
+}
+
+impl Asking<'_> {
+    /// Whoever leads the group said what becomes of the request, be it a refusal.
+    fn note_answer(&self) {
+        if let Some(passage) = &self.passage {
+            passage.note_answer();
+        }
+    }
+
+    /// The same outcome of a try, noted: a refusal for good is an answer too.
+    fn noting(&self, outcome: Try) -> Try {
+        if matches!(outcome, Try::Final(_)) {
+            self.note_answer();
+        }
+        outcome
+    }
+}
+
 /// What came of a request in the end.
 struct Asked<T> {
     reply: Reply<T>,
@@ -398,6 +453,8 @@ enum Next {
 
 enum Try {
     Final(Failure),
+    /// The group has not answered anybody for long: nothing was sent to it.
+    Silent,
     /// Too many wait there, and it was surely not done.
     Busy(Failure),
     Again {

@@ -11,7 +11,7 @@
 use crate::raft::election_clock::ElectionClock;
 use crate::raft::network::{GroupRaft, call_by};
 use bytes::Bytes;
-use daemon::clock::{Clock, until_common};
+use daemon::clock::{Clock, until_multiple};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use model::error_kind::ErrorKind;
@@ -273,7 +273,7 @@ fn missed(peer: &Peer) -> RpcError {
 
 async fn tick(heartbeats: Weak<Heartbeats>, clock: Arc<dyn Clock>, period: Duration) {
     loop {
-        tokio::time::sleep(until_common(clock.wall(), period)).await;
+        tokio::time::sleep(until_multiple(clock.wall(), period)).await;
         let Some(heartbeats) = heartbeats.upgrade() else { return };
         // First: it waits for nobody.
         heartbeats.look();

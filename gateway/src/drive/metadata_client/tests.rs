@@ -1,19 +1,21 @@
-//! Routes that have changed, which replica is asked, and under which ids commands go out.
+//! Routes that have changed, which replica is asked, groups without a leader, and under which ids commands go out.
 
-use super::MetadataClient;
 use super::routes::nearest_first;
+use super::{MetadataClient, NOT_LEADER};
 use crate::config::MetadataReads;
 use crate::seams::Seams;
 use async_trait::async_trait;
 use bytes::Bytes;
 use codec::cipher::Aes256Gcm;
-use daemon::clock::SystemClock;
+use daemon::clock::{Clock, ManualClock, SystemClock};
 use daemon::metrics::Metrics;
 use daemon::pool::Pool;
 use daemon::random::Random;
+use futures_util::FutureExt;
+use model::error_kind::ErrorKind;
 use model::id::{CONTROL_GROUP, ClusterId, DriveId, GroupId, RaftId, SLOTS, Slot, UserId};
 use model::process::{ProcessId, Role};
-use model::time::{Age, BirthEpoch};
+use model::time::{Age, BirthEpoch, WallTime};
 use protocol::codes;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::metadata::control::{GroupInfo, ProcessInfo, SlotRange};
@@ -31,6 +33,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::time::timeout;
 
 const CLUSTER: ClusterId = ClusterId(1);
 
@@ -47,6 +51,8 @@ struct Cluster {
     asked: Mutex<Vec<(u64, Method, GroupId)>>,
     /// Whether the groups of drives have too much to do.
     is_busy: AtomicBool,
+    /// Whether the groups of drives have lost their majorities.
+    is_leaderless: AtomicBool,
     /// Ids of commands, in the order in which they came.
     proposed: Mutex<Vec<RequestKey>>,
     /// What the next commands are answered; when there is nothing left, they are done in the hour `NOW_HOUR`.
@@ -104,6 +110,9 @@ impl Handler for Replica {
         if self.cluster.is_busy.load(Ordering::Relaxed) && request.group != CONTROL_GROUP {
             return Err(codes::OVERLOADED.failure());
         }
+        if self.cluster.is_leaderless.load(Ordering::Relaxed) && request.group != CONTROL_GROUP {
+            return Err(Failure::new(ErrorKind::Unavailable, NOT_LEADER, "nobody leads"));
+        }
         let owner = GroupId(*self.cluster.owner.lock().unwrap());
         let result = match decode(&request.query)? {
             Query::Control(ControlQuery::Slots) => Ok(QueryAnswer::Slots(vec![SlotRange {
@@ -144,7 +153,10 @@ struct World {
 
 /// Three replicas in regions r1, r2 and r3; gateway 1 in r2.
 fn world(reads: MetadataReads) -> World {
-    let clock = Arc::new(SystemClock::new());
+    world_by(Arc::new(SystemClock::new()), reads)
+}
+
+fn world_by(clock: Arc<dyn Clock>, reads: MetadataReads) -> World {
     let network = MemoryNetwork::new(clock.clone());
     let cluster = Arc::new(Cluster::default());
     *cluster.owner.lock().unwrap() = 1;
@@ -302,6 +314,48 @@ async fn a_leader_that_has_too_much_to_do_is_asked_three_times_and_its_followers
         [(leader, Method::Query, GroupId(1))],
         "it is still the leader"
     );
+}
+
+/// However many ask it, a group that lost its majority keeps few requests here, and so few places that others need.
+///
+/// shows: D-3.9 side=isolation
+#[tokio::test]
+async fn a_group_without_a_leader_is_soon_asked_by_one_request_at_a_time_until_it_answers() {
+    const STEP: Duration = Duration::from_millis(100);
+    const MOMENT: Duration = Duration::from_millis(2);
+    let clock = ManualClock::new(WallTime(1));
+    let world = world_by(Arc::new(clock.clone()), MetadataReads::Leader);
+    world.ask().await;
+    let slot = Query::Slot(Slot::new(7).unwrap());
+    let query = || world.client.query(&slot, 0);
+    world.cluster.is_leaderless.store(true, Ordering::Relaxed);
+    let mut first = Box::pin(query());
+    for _ in 0..60 {
+        assert!(timeout(MOMENT, &mut first).await.is_err(), "it waits for a leader");
+        clock.advance(STEP);
+    }
+    let mut probe = Box::pin(query());
+    assert!((&mut probe).now_or_never().is_none(), "one may try");
+    // Nobody else runs meanwhile, so whatever is sent is sent for this one.
+    let asked = || world.cluster.asked.lock().unwrap().len();
+    let before = asked();
+    let refused = query().now_or_never().expect("at once").unwrap_err();
+    assert_eq!((refused.code.as_str(), asked()), ("metadata_unreachable", before));
+    drop(probe);
+    let mut probe = Box::pin(query());
+    assert!((&mut probe).now_or_never().is_none(), "the next one may try");
+
+    world.cluster.is_leaderless.store(false, Ordering::Relaxed);
+    let answer = loop {
+        if let Ok(answer) = timeout(MOMENT, &mut probe).await {
+            break answer;
+        }
+        clock.advance(STEP);
+    };
+    assert_eq!(answer.unwrap_err().code, "not_found", "a refusal by the group");
+    let both = tokio::join!(query(), query());
+    let codes = [both.0, both.1].map(|answer| answer.unwrap_err().code);
+    assert_eq!(codes, ["not_found"; 2]);
 }
 
 #[tokio::test]
