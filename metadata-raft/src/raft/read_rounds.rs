@@ -10,6 +10,7 @@
 use crate::raft::network::{GroupNetwork, GroupRaft};
 use crate::raft::types::{ReplicaInfo, TypeConfig};
 use model::id::RaftId;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{LinearizableReadError, RaftError};
 use openraft::{RaftMetrics, ReadPolicy};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -132,6 +133,10 @@ impl ReadRounds {
         let Some((id, info)) = leader else {
             return Err(NoRound::NotLed(None));
         };
+        if !self.takes_for_leader(id) {
+            // A leader that hands over names its successor before it is followed: that one is to be asked.
+            return Err(NoRound::NotLed(leader));
+        }
         tokio::select! {
             biased;
             told = self.network.read_index(id, info.address, self.within) => match told {
@@ -148,8 +153,11 @@ impl ReadRounds {
         }
     }
 
-    /// Returns once this replica takes another one for the leader than `leader`, or none, or has stopped. Where it has only just
-    /// heard of `leader` this may be at once: then whoever asked tries again.
+    fn takes_for_leader(&self, leader: RaftId) -> bool {
+        self.raft.metrics().borrow_watched().current_leader == Some(leader.0)
+    }
+
+    /// Returns once this replica takes another one for the leader than `leader`, or none, or has stopped.
     async fn no_longer_led_by(&self, leader: RaftId) {
         let waiting = self.raft.wait(None);
         let is_another = |metrics: &RaftMetrics<TypeConfig>| metrics.current_leader != Some(leader.0);

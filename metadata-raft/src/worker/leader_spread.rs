@@ -88,7 +88,8 @@ impl Worker for LeaderSpread {
                 return Ok(Next::After(AGAIN_AFTER));
             }
         }
-        Ok(Next::Together(LOOK_EVERY))
+        // Not all at the same moment: each would hand a group to the one that leads the fewest.
+        Ok(Next::After(LOOK_EVERY))
     }
 }
 
