@@ -99,6 +99,13 @@ pub struct GroupParts {
     pub nonce: u64,
 }
 
+fn bug(group: GroupId, error: impl std::fmt::Display) -> GroupError {
+    GroupError::Bug {
+        group,
+        detail: error.to_string(),
+    }
+}
+
 /// Refuses a state that lacks entries which the log has no more, and drops entries that contradict the state.
 async fn reconcile(log: &Arc<RaftLog>, state: &GroupState, group: GroupId) -> Result<(), GroupError> {
     let applied = state.last_applied();
@@ -113,10 +120,22 @@ async fn reconcile(log: &Arc<RaftLog>, state: &GroupState, group: GroupId) -> Re
         return Ok(());
     };
     let dropped = log.drop_contradicted(group, applied).await;
-    dropped.map_err(|error| GroupError::Bug {
-        group,
-        detail: error.to_string(),
-    })
+    dropped.map_err(|error| bug(group, error))
+}
+
+/// What the store holds of a group, after the log agrees with it.
+async fn open_state(
+    log: &Arc<RaftLog>,
+    kv: Arc<dyn Kv>,
+    group: GroupId,
+    apply: Arc<dyn Apply>,
+) -> Result<GroupState, GroupError> {
+    if let Some(fault) = log.fault() {
+        return Err(fault.into());
+    }
+    let state = GroupState::open(kv, group, apply)?;
+    reconcile(log, &state, group).await?;
+    Ok(state)
 }
 
 impl Group {
@@ -150,18 +169,12 @@ impl Group {
             entries_kept,
             nonce,
         } = parts;
-        if let Some(fault) = log.fault() {
-            return Err(fault.into());
-        }
         let feed = apply.feed();
-        let state = GroupState::open(kv, group, apply)?;
-        reconcile(&log, &state, group).await?;
-        let bug = |detail: String| GroupError::Bug { group, detail };
-        let config = config_of(group, timing, entries_kept).validate();
-        let config = config.map_err(|error| bug(error.to_string()))?;
-        let log_at_start = store.get_log_state().await.map_err(|error| bug(error.to_string()))?;
+        let state = open_state(&log, kv, group, apply).await?;
+        let config = config_of(group, timing, entries_kept)?;
+        let log_at_start = store.get_log_state().await.map_err(|error| bug(group, error))?;
         let promise = OldPromise::of(&mut store, Arc::clone(&clock), timing.election_min).await;
-        let promise = promise.map_err(|error| bug(error.to_string()))?;
+        let promise = promise.map_err(|error| bug(group, error))?;
         let outgoing = Arc::new(Outgoing::new(nonce));
         let network = GroupNetwork::new(
             &transport,
@@ -173,13 +186,19 @@ impl Group {
         );
         let raft = GroupRaft::new(replica.0, Arc::new(config), network.clone(), store, state.clone())
             .await
-            .map_err(|error| bug(error.to_string()))?;
+            .map_err(|error| bug(group, error))?;
         let election_clock = heartbeats.join(group, raft.clone());
         let reads = ReadRounds::new(raft.clone(), network, ANSWER_WITHIN);
         let lease = lease_reads.then(|| Arc::new(Lease::new(raft.clone(), clock, lease::longest(timing.election_min))));
-        let (incoming, leased) = (Incoming::new(raft.clone(), state.clone(), group), lease.clone());
-        let (told, entered) = (Arc::clone(&election_clock), Arc::clone(&room));
-        let receiver = Receiver::new(raft.clone(), told, incoming, addresses, promise, leased, entered);
+        let receiver = Receiver::new(
+            raft.clone(),
+            Arc::clone(&election_clock),
+            Incoming::new(raft.clone(), state.clone(), group),
+            addresses,
+            promise,
+            lease.clone(),
+            Arc::clone(&room),
+        );
         Ok(Self {
             group,
             replica,
@@ -208,10 +227,7 @@ impl Group {
     pub async fn bootstrap(&self, voters: BTreeMap<RaftId, ReplicaInfo>) -> Result<(), GroupError> {
         let voters: BTreeMap<u64, ReplicaInfo> = voters.into_iter().map(|(id, info)| (id.0, info)).collect();
         let initialized = self.raft.initialize(voters).await;
-        initialized.map_err(|error| GroupError::Bug {
-            group: self.group,
-            detail: error.to_string(),
-        })
+        initialized.map_err(|error| bug(self.group, error))
     }
 
     /// Whether the group was made: this replica has a vote or an entry of it.
@@ -230,18 +246,21 @@ impl Group {
 }
 
 /// What openraft takes for the time between heartbeats. Those are sent by `Heartbeats`; openraft draws from it only how often a group
-/// looks whether its election is due (13/64 of it) and how long a successor is waited for. Looking at a sixth of the shortest silence
+/// looks whether its election is due (`tick_ms`) and how long a successor is waited for. Looking at a sixth of the shortest silence
 /// delays an election by that at most. It looks only while no leader lives (`raft::election_clock`).
-fn tick_base(timing: Timing) -> Duration {
-    timing.election_min * 3 / 4
+const fn tick_base_ms(timing: Timing) -> u128 {
+    timing.election_min.as_millis() * 3 / 4
+}
+
+/// Between two looks of openraft. The fraction of `tick_base_ms` is openraft's own (`Config::tick_interval`, which is not public).
+const fn tick_ms(timing: Timing) -> u128 {
+    tick_base_ms(timing) * 13 / 64
 }
 
 /// Whether an election clock that rests runs again before an election can be due: a look finds the last sign of life, the next one finds
 /// none, and the first tick comes a tick later.
 const fn runs_in_time(timing: Timing) -> bool {
-    let election_ms = timing.election_min.as_millis();
-    let tick_ms = election_ms * 3 / 4 * 13 / 64;
-    timing.heartbeat.as_millis() * 2 + tick_ms < election_ms
+    timing.heartbeat.as_millis() * 2 + tick_ms(timing) < timing.election_min.as_millis()
 }
 
 const _: () = assert!(
@@ -249,13 +268,13 @@ const _: () = assert!(
     "an election clock that rests would miss when an election is due"
 );
 
-fn config_of(group: GroupId, timing: Timing, entries_kept: u64) -> Config {
-    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    Config {
+fn config_of(group: GroupId, timing: Timing, entries_kept: u64) -> Result<Config, GroupError> {
+    let ms = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
+    let config = Config {
         cluster_name: format!("group-{group}"),
-        heartbeat_interval: ms(tick_base(timing)),
-        election_timeout_min: ms(timing.election_min),
-        election_timeout_max: ms(timing.election_max),
+        heartbeat_interval: ms(tick_base_ms(timing)),
+        election_timeout_min: ms(timing.election_min.as_millis()),
+        election_timeout_max: ms(timing.election_max.as_millis()),
         max_payload_entries: APPEND_ENTRIES_MAX,
         api_channel_size: Some(CORE_CALLS_MAX),
         notification_channel_size: Some(CORE_NOTES_MAX),
@@ -266,7 +285,8 @@ fn config_of(group: GroupId, timing: Timing, entries_kept: u64) -> Config {
         // A restored leader could answer a read below an acknowledged commit, since the state is written without sync.
         enable_leader_restore: Some(false),
         ..Config::default()
-    }
+    };
+    config.validate().map_err(|error| bug(group, error))
 }
 
 /// Tells once the state holds everything that was committed when the replica started.

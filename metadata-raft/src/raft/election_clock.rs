@@ -17,29 +17,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival(u64);
 
-/// Whether a leader was heard between two looks. Counts looks, so that it needs no time.
+/// When a leader was heard last. Counts looks, so that it needs no time.
 #[derive(Debug, Default)]
-struct Silence {
+struct LastHeard {
     /// Looks so far.
     looks: AtomicU64,
     /// The look before which a leader was heard last, counted from one; zero when none was.
-    heard: AtomicU64,
+    before_look: AtomicU64,
 }
 
-impl Silence {
+impl LastHeard {
     fn arrival(&self) -> Arrival {
         Arrival(self.looks.load(Ordering::Acquire) + 1)
     }
 
-    fn heard(&self, arrival: Arrival) {
-        self.heard.fetch_max(arrival.0, Ordering::AcqRel);
+    fn note(&self, arrival: Arrival) {
+        self.before_look.fetch_max(arrival.0, Ordering::AcqRel);
     }
 
     /// Whether a leader was heard since the last look.
     fn look(&self) -> bool {
         let look = self.looks.fetch_add(1, Ordering::AcqRel) + 1;
         // One that came during this look counts for the next one, too.
-        self.heard.load(Ordering::Acquire) >= look
+        self.before_look.load(Ordering::Acquire) >= look
     }
 }
 
@@ -61,7 +61,7 @@ impl Rest {
 /// The clock of one replica. It runs at first.
 pub struct ElectionClock {
     raft: GroupRaft,
-    silence: Silence,
+    last_heard: LastHeard,
     rest: Mutex<Rest>,
 }
 
@@ -71,24 +71,24 @@ impl ElectionClock {
     pub fn new(raft: GroupRaft) -> Self {
         Self {
             raft,
-            silence: Silence::default(),
+            last_heard: LastHeard::default(),
             rest: Mutex::default(),
         }
     }
 
     /// When an append has come, before openraft has it: it may keep the answer until a slow disk is done.
     pub(crate) fn arrival(&self) -> Arrival {
-        self.silence.arrival()
+        self.last_heard.arrival()
     }
 
     /// openraft has taken what came then for a leader's.
     pub(crate) fn heard(&self, arrival: Arrival) {
-        self.silence.heard(arrival);
+        self.last_heard.note(arrival);
     }
 
     /// Lets the clock rest until the next look, or run. Called once a period.
     pub fn look(&self) {
-        let was_heard = self.silence.look();
+        let was_heard = self.last_heard.look();
         // The state and not the leader's name: after a start a replica may take itself for the leader that it was.
         let leads = self.raft.metrics().borrow_watched().state.is_leader();
         self.change(|rest| rest.is_led = was_heard || leads);
@@ -120,7 +120,7 @@ impl ElectionClock {
 
 #[cfg(test)]
 mod tests {
-    use super::Silence;
+    use super::LastHeard;
 
     /// What comes between looks: an append that is taken at once, one that is taken later, the taking of that one, a look with what it
     /// finds.
@@ -132,13 +132,13 @@ mod tests {
     }
 
     fn check(steps: &[Step]) {
-        let (silence, mut late) = (Silence::default(), None);
+        let (last_heard, mut late) = (LastHeard::default(), None);
         for (number, step) in steps.iter().enumerate() {
             match step {
-                Step::Heard => silence.heard(silence.arrival()),
-                Step::Came => late = Some(silence.arrival()),
-                Step::Taken => silence.heard(late.unwrap()),
-                Step::Look(wanted) => assert_eq!(silence.look(), *wanted, "step {number}"),
+                Step::Heard => last_heard.note(last_heard.arrival()),
+                Step::Came => late = Some(last_heard.arrival()),
+                Step::Taken => last_heard.note(late.unwrap()),
+                Step::Look(wanted) => assert_eq!(last_heard.look(), *wanted, "step {number}"),
             }
         }
     }
