@@ -17,9 +17,9 @@ use std::path::PathBuf;
 /// Below this RocksDB flushes and reads without end.
 const MEMORY_MIB_MIN: usize = 8;
 const MEMORY_MIB_MAX: usize = 64 << 10;
-/// Write buffers come in so many sizes, as many as a group can have replicas, ...
+/// How many sizes write buffers come in: as many as a group can have replicas.
 const STAGGER_STEPS: u64 = 5;
-/// ... of which each is smaller by one of so many parts of the largest.
+/// Each size is smaller than the one before by this part of the largest.
 const STAGGER_PARTS: usize = 10;
 
 /// The file as written.
@@ -83,11 +83,14 @@ impl RawMemory {
     }
 }
 
-/// What a replica takes of `write_buffer_bytes`. The replicas of a group write the same at the same time: with equal buffers all of them
-/// flush in the same second, and commits find no majority that is free (decision 0032).
-fn staggered(write_buffer_bytes: usize, replica: u64) -> usize {
-    let steps = usize::try_from(replica % STAGGER_STEPS).unwrap_or(0);
-    write_buffer_bytes - write_buffer_bytes / STAGGER_PARTS * steps
+/// What a process takes of `write_buffer_bytes`: all of it without a replica. The replicas of a group write the same at the same time:
+/// with equal buffers all of them flush in the same second, and commits find no majority that is free (decision 0032). Equal they still
+/// are where the numbers differ by a multiple of `STAGGER_STEPS`, and where the steps would lead below `MEMORY_MIB_MIN`.
+fn staggered(write_buffer_bytes: usize, replica: Option<u64>) -> usize {
+    let steps = replica.map_or(0, |number| number % STAGGER_STEPS);
+    let steps = usize::try_from(steps).expect("below STAGGER_STEPS");
+    let staggered = write_buffer_bytes - write_buffer_bytes / STAGGER_PARTS * steps;
+    staggered.max(MEMORY_MIB_MIN << 20)
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -208,7 +211,7 @@ impl RawConfig for RawFile {
             region: site.region,
             zone: site.zone,
         });
-        let replica = metadata.as_ref().map_or(0, |(_, section)| section.replica.0);
+        let replica = metadata.as_ref().map(|(_, section)| section.replica.0);
         let seed = |seed: &RawSeed| Peer {
             process: ProcessId {
                 role: Role::Metadata,
@@ -303,17 +306,31 @@ fn section<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::{STAGGER_STEPS, staggered};
+    use super::{MEMORY_MIB_MIN, STAGGER_STEPS, staggered};
     use std::collections::BTreeSet;
 
     #[test]
-    fn no_two_replicas_of_a_group_have_equal_buffers_and_none_has_more_than_said() {
+    fn replicas_that_are_numbered_in_a_row_have_different_buffers_and_none_has_more_than_said() {
         let sizes: BTreeSet<usize> = (1..=STAGGER_STEPS)
-            .map(|replica| staggered(64 << 20, replica))
+            .map(|replica| staggered(64 << 20, Some(replica)))
             .collect();
         assert_eq!(sizes.len(), 5);
         assert_eq!(sizes.last(), Some(&(64 << 20)));
         assert!(sizes.first() > Some(&(38 << 20)), "{sizes:?}");
-        assert_eq!(staggered(8 << 20, 0), 8 << 20, "who is no replica has it all");
+        assert_eq!(staggered(64 << 20, None), 64 << 20, "who is no replica has it all");
+    }
+
+    #[test]
+    fn no_replica_has_a_smaller_buffer_than_can_be_configured() {
+        let check = |mib: usize, expected_mib: [usize; 5]| {
+            let sizes: Vec<usize> = (0..STAGGER_STEPS)
+                .map(|replica| staggered(mib << 20, Some(replica)))
+                .collect();
+            let expected: Vec<usize> = expected_mib.into_iter().map(|mib| mib << 20).collect();
+            assert_eq!(sizes, expected, "{mib} MiB");
+        };
+        check(MEMORY_MIB_MIN, [8, 8, 8, 8, 8]);
+        check(10, [10, 9, 8, 8, 8]);
+        check(20, [20, 18, 16, 14, 12]);
     }
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 const SEEDS: u64 = 20;
 /// How long each of them lasts, in operations.
 const OPERATIONS: usize = 2_000;
-/// How long one lasts that runs twice and is ended by their number: longer than the usual time lets it, which is some 140.
+/// Operations after which a world that runs twice ends: more than the some 140 that the usual time allows.
 const OPERATIONS_TWICE: usize = 250;
 /// Seeds in which a planted bug must be seen at least once; docs/testing.md has how many of them see each.
 const SEEDS_TO_CATCH: u64 = 200;

@@ -29,6 +29,15 @@ const WAN: Allowed = Allowed {
     pause: Duration::from_secs(9),
 };
 
+impl Allowed {
+    fn most(self, blow: Blow) -> Duration {
+        match blow {
+            Blow::Kill => self.kill,
+            Blow::Pause => self.pause,
+        }
+    }
+}
+
 /// A gateway, the leader, a node.
 const LONG_PAUSES: usize = 3;
 
@@ -73,18 +82,15 @@ fn judge_rounds(rounds: &[Round], allowed: Allowed) -> anyhow::Result<()> {
         kills.len(),
         allowed.kill_mostly
     );
-    for (times, most) in [(kills, allowed.kill), (pauses, allowed.pause)] {
-        let longest = times.last().copied().unwrap_or_default();
+    for (times, blow) in [(kills, Blow::Kill), (pauses, Blow::Pause)] {
+        let (longest, most) = (times.last().copied().unwrap_or_default(), allowed.most(blow));
         ensure!(
             longest <= most,
             "writes stood still for {longest:?}, {most:?} are allowed"
         );
     }
     for round in rounds {
-        let most = match round.blow {
-            Blow::Kill => allowed.kill,
-            Blow::Pause => allowed.pause,
-        };
+        let most = allowed.most(round.blow);
         ensure!(
             round.last <= most,
             "the last of {} writes that waited was answered after {:?}, {most:?} are allowed",

@@ -139,7 +139,7 @@ impl Suite {
         Ok(found.seen)
     }
 
-    /// Runs a scheduler to its end; the first violation.
+    /// Runs a scheduler to its end; the first violation, of what a schedule wrote down before it panicked as well.
     fn run_scheduler<L: Ledger>(
         &self,
         scheduler: impl Scheduler + 'static,
@@ -152,9 +152,12 @@ impl Suite {
         // Our seeds replay a schedule.
         config.failure_persistence = FailurePersistence::None;
         let (scene, all, schedules) = (Arc::clone(scene), Arc::clone(found), AtomicU64::new(0));
+        let present: Arc<Mutex<Shared<L>>> = Arc::default();
+        let latest = Arc::clone(&present);
         let schedule = move || {
             let number = schedules.fetch_add(1, Ordering::Relaxed);
             let ledger = Shared::<L>::default();
+            *lock(&present) = Arc::clone(&ledger);
             scene(Schedule { seed, number }, &ledger);
             let ledger = std::mem::take(&mut *lock(&ledger));
             let mut all = lock(&all);
@@ -166,7 +169,12 @@ impl Suite {
         // A deadlock is a panic of shuttle's.
         let ran = catch_unwind(AssertUnwindSafe(|| Runner::new(scheduler, config).run(schedule)));
         let violation = lock(found).violation.clone();
-        violation.or_else(|| ran.err().map(|_| "a thread panics or waits for ever".to_owned()))
+        if violation.is_some() || ran.is_ok() {
+            return violation;
+        }
+        let ledger = Arc::clone(&lock(&latest));
+        let violation = lock(&ledger).violations().first().cloned();
+        violation.or_else(|| Some("a thread panics or waits for ever".to_owned()))
     }
 }
 

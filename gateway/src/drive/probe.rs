@@ -11,7 +11,7 @@ use protocol::node::{DiskState, NodeStatusAnswer};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Between two looks whether a disk is due at least, and between two questions to a node that was just started.
+/// The least time between two looks whether a disk is due, and between two questions to a node that was just started.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a node that was just started may stay silent: its breaker lets a call through each second, and then it answers.
 const START_PATIENCE: Duration = Duration::from_secs(5);

@@ -36,7 +36,7 @@ fn handed_by_make(printed: &str) -> Vec<String> {
     handed.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The orders that this binary would follow.
+/// Checks that the command printed for `orders` gives this binary the same orders.
 fn check(orders: &Orders) {
     let printed = replay(orders);
     let handed = handed_by_make(&printed);

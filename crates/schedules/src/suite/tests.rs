@@ -134,6 +134,20 @@ fn a_deadlock_is_found_and_none_where_locks_have_an_order() {
 }
 
 #[test]
+fn what_was_written_down_before_a_panic_is_told_instead_of_it() {
+    let told = SUITE.catch(|_: Schedule, ledger: &Shared<Runs>| {
+        let ledger = Arc::clone(ledger);
+        let thread = shuttle::thread::spawn(move || {
+            let mut ledger = lock(&ledger);
+            ledger.violations.push("a write is lost".to_owned());
+            assert!(ledger.violations.is_empty(), "the thread panics with the ledger's lock");
+        });
+        thread.join().unwrap();
+    });
+    assert_eq!(told, "a write is lost");
+}
+
+#[test]
 #[should_panic(expected = "the planted bug was not seen")]
 fn a_bug_that_is_not_seen_fails_the_suite() {
     SUITE.catch(adding(false));
