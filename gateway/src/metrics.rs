@@ -107,6 +107,18 @@ pub const METADATA_RETRIES: Definition = Definition::counter(
     "Calls to metadata groups sent again.",
     &["reason"],
 );
+/// Groups that have long been silent.
+pub const SILENT_GROUPS: Definition = Definition::gauge(
+    "gateway_silent_groups",
+    "Groups of drives that answered none of the requests under way to them for 5 s, and nothing since.",
+    &[],
+);
+/// Requests that were not sent to such groups.
+pub const SILENT_GROUP_REFUSED: Definition = Definition::counter(
+    "gateway_silent_group_refused_total",
+    "Requests refused at once since their group is silent and another one asks it already.",
+    &[],
+);
 
 /// Connections of clients.
 pub const CONNECTIONS: Definition =
@@ -267,6 +279,8 @@ pub const ALL: &[Definition] = &[
     REQUEST_WAIT,
     SIGN_INS,
     METADATA_RETRIES,
+    SILENT_GROUPS,
+    SILENT_GROUP_REFUSED,
     CONNECTIONS,
     CONNECTIONS_PARKED,
     CONNECTIONS_TURNED_AWAY,

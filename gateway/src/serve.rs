@@ -123,6 +123,7 @@ pub fn core(config: &GatewayConfig, place: &Place, seams: &Seams) -> Result<Arc<
     let (kek, text) = read_kek(&config.kek_file)?;
     let metadata = MetadataClient::new(seams.clone(), place.number, place.metadata.clone());
     let metadata = Arc::new(metadata.reading(config.metadata_reads));
+    metadata.show_silent();
     let answers = Answers::new(Arc::clone(&metadata), seams, config.cache.answers_bytes);
     Ok(Arc::new(Core {
         answers: Arc::new(answers),

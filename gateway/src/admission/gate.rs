@@ -1,9 +1,10 @@
 //! A gate before something that has room for so many: lets in, has the others wait for a while, sends away.
 //!
-//! A burst is waited out: nobody is sent away before somebody has waited for `BURST_WAIT_MAX`. Then more comes than is done, and only
-//! those are served who came just now; the others, whose clients have less and less time left, are sent away (as CoDel does with
-//! packets), and of those who come then, no more wait than will be served so soon. Once that was needed it is begun again sooner, for
-//! as long as `CALM_AFTER`: as soon as somebody has waited without a break for `STANDS_AFTER`.
+//! A burst is waited out: whoever waits for a gate that follows times is not sent away for coming too late before somebody has
+//! waited for longer than `BURST_WAIT_MAX`, or for the gate's whole patience. Then more comes than is done, and only those are
+//! served who came just now; the others, whose clients have less and less time left, are sent away (as CoDel does with packets),
+//! and of those who come then, no more wait than will be served so soon. Once that was needed it is begun again sooner, for as long
+//! as `CALM_AFTER`: as soon as somebody has waited without a break for `STANDS_AFTER`.
 //! Invariants: who was let in gives the place back however the work ends; who stops waiting, or is dropped while waiting, leaves
 //! nothing behind; nobody waits longer than the gate's patience.
 //! Not here: the rules (`places`), how many may be in service (`pace`).

@@ -197,36 +197,45 @@ impl MetadataClient {
     ) -> Result<Asked<T>, Failure> {
         let started = self.seams.clock.monotonic();
         // Counts from the leader as far as one is known; a leader that has just been named is asked next.
-        let (mut turn, mut hops, mut busy, mut pause, mut is_unknown) = (0_usize, 0, 0, PAUSE_MIN, false);
+        let (mut turn, mut hops, mut busy, mut pause) = (0_usize, 0, 0, PAUSE_MIN);
         let mut asking = Asking {
             target,
             method,
             trace,
             passage: None,
+            is_unknown: false,
         };
         loop {
             let left = WHOLE_DEADLINE.saturating_sub(self.seams.clock.monotonic() - started);
             if left.is_zero() {
-                return Err(given_up(method, is_unknown));
+                return Err(given_up(method, asking.is_unknown));
             }
             // Boxed: whoever calls, and may wait for long afterwards, is not as large as all that a try takes.
             let outcome = Box::pin(self.try_once::<T>(&mut asking, &message, turn, left.min(CALL_DEADLINE)));
             match outcome.await {
-                Ok(reply) => return Ok(Asked { reply, is_unknown }),
+                Ok(reply) => {
+                    return Ok(Asked {
+                        reply,
+                        is_unknown: asking.is_unknown,
+                    });
+                }
                 Err(Try::Final(failure)) => return Err(failure),
-                Err(Try::Silent) => return Err(given_up(method, is_unknown)),
                 Err(Try::Busy(failure)) => {
                     busy += 1;
                     self.count("overloaded");
                     if busy == BUSY_TRIES_MAX {
-                        return Err(if is_unknown { given_up(method, true) } else { failure });
+                        return Err(if asking.is_unknown {
+                            given_up(method, true)
+                        } else {
+                            failure
+                        });
                     }
                     // A leader that has too much to do is still the leader; of equals another may have less.
                     turn += usize::from(method == Method::QueryReplica);
                     self.wait(&mut pause).await;
                 }
                 Err(Try::Again { reason, next, unknown }) => {
-                    is_unknown |= unknown;
+                    asking.is_unknown |= unknown;
                     self.count(reason);
                     // Two replicas that name each other would play us back and forth without a pause.
                     if next == Next::Leader && hops < HOPS_MAX {
@@ -266,7 +275,8 @@ impl MetadataClient {
             return Err(again("no_group", Next::Later, false));
         };
         if !self.admits(&mut asking.passage, group) {
-            return Err(Try::Silent);
+            // Nothing was sent to it this time.
+            return Err(Try::Final(given_up(method, asking.is_unknown)));
         }
         let peers = self.peers(group, method);
         let Some(peer) = peers.get(turn % peers.len().max(1)) else {
@@ -305,6 +315,7 @@ impl MetadataClient {
                     _ => Ok(reply),
                 }
             }
+            // Says nothing of a silence: a replica refuses so before it knows whether anybody leads.
             Err(RpcError::Refused(failure)) if group_codes::OVERLOADED.is(&failure) => Err(Try::Busy(failure)),
             // Another replica is as good, and each is tried once before a pause.
             Err(error) if method == Method::QueryReplica && is_away(&error) => {
@@ -406,10 +417,12 @@ struct Asking<'a> {
     trace: u128,
     /// For the group that was tried last.
     passage: Option<Passage>,
+    /// Whether the outcome of a try before was not told.
+    is_unknown: bool,
 }
 
 impl Asking<'_> {
-    /// Whoever leads the group said what becomes of the request, be it a refusal.
+    /// Whoever leads the group said what becomes of the request, be it a refusal for good.
     fn note_answer(&self) {
         if let Some(passage) = &self.passage {
             passage.note_answer();
@@ -453,8 +466,6 @@ enum Next {
 
 enum Try {
     Final(Failure),
-    /// The group has not answered anybody for long: nothing was sent to it.
-    Silent,
     /// Too many wait there, and it was surely not done.
     Busy(Failure),
     Again {

@@ -3,7 +3,8 @@
 //! Not here: who gets leave (`silence`).
 
 use super::MetadataClient;
-use super::silence::{Entry, Silences};
+use super::silence::{Leave, Silences};
+use crate::metrics;
 use daemon::clock::Clock;
 use model::id::{CONTROL_GROUP, GroupId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ pub(super) struct Passage {
     silences: Arc<Mutex<Silences>>,
     clock: Arc<dyn Clock>,
     group: GroupId,
-    entry: Entry,
+    leave: Leave,
 }
 
 impl Passage {
@@ -27,11 +28,25 @@ impl Passage {
 impl Drop for Passage {
     fn drop(&mut self) {
         let now = self.clock.monotonic();
-        locked(&self.silences).leave(self.group, self.entry, now);
+        locked(&self.silences).end(self.group, self.leave, now);
     }
 }
 
 impl MetadataClient {
+    /// Has the metrics show how many groups are silent whenever they are read: a group falls silent by time alone, without an event.
+    /// Called once for each gateway: another client that counts on the same part would set the same gauge.
+    pub fn show_silent(&self) {
+        let shown = self.seams.metrics.gauge(&metrics::SILENT_GROUPS);
+        let shown = shown.with_label_values::<&str>(&[]);
+        let (silences, clock) = (Arc::downgrade(&self.silences), Arc::clone(&self.seams.clock));
+        self.seams.metrics.before_reading(move || {
+            let silent = silences
+                .upgrade()
+                .map_or(0, |silences| locked(&silences).silent(clock.monotonic()));
+            shown.set(i64::try_from(silent).unwrap_or(i64::MAX));
+        });
+    }
+
     /// Whether a request may go to `group`: with the passage that it has, or with one that it gets here. The control group is open
     /// to everybody: a gateway asks it for itself, also before there is a cluster, and requests to drives do not wait for it.
     pub(super) fn admits(&self, passage: &mut Option<Passage>, group: GroupId) -> bool {
@@ -41,13 +56,17 @@ impl MetadataClient {
         // What it had for another group ends first: both take the lock.
         *passage = None;
         let clock = Arc::clone(&self.seams.clock);
-        let entry = locked(&self.silences).enter(group, clock.monotonic());
-        *passage = entry.map(|entry| Passage {
+        let leave = locked(&self.silences).enter(group, clock.monotonic());
+        *passage = leave.map(|leave| Passage {
             silences: Arc::clone(&self.silences),
             clock,
             group,
-            entry,
+            leave,
         });
+        if passage.is_none() {
+            let refused = self.seams.metrics.counter(&metrics::SILENT_GROUP_REFUSED);
+            refused.with_label_values::<&str>(&[]).inc();
+        }
         passage.is_some()
     }
 }

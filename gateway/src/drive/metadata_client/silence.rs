@@ -15,13 +15,13 @@ use std::time::Duration;
 /// one is not refused. A third of what a request waits in all, so the requests of one group fill no more than these seconds can.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 
-/// How a request was let through.
+/// A request's leave to go to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum Leave {
     /// As any other.
     Ordinary,
     /// As the only one that comes to a silent group meanwhile.
-    Probe,
+    Scout,
 }
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Unanswered {
     /// The last answer, or the first request after none was under way.
     since: Duration,
     under_way: usize,
-    is_probed: bool,
+    has_scout: bool,
 }
 
 impl Unanswered {
@@ -46,48 +46,55 @@ pub(super) struct Silences {
 
 impl Silences {
     /// A request to `group` comes; `None` when it is refused. Whoever was let through says when it is done, in whatever way.
-    pub(super) fn enter(&mut self, group: GroupId, now: Duration) -> Option<Entry> {
+    pub(super) fn enter(&mut self, group: GroupId, now: Duration) -> Option<Leave> {
         let unanswered = self.groups.entry(group).or_insert(Unanswered {
             since: now,
             under_way: 0,
-            is_probed: false,
+            has_scout: false,
         });
         let is_silent = unanswered.is_silent(now);
-        if is_silent && unanswered.is_probed {
+        if is_silent && unanswered.has_scout {
             return None;
         }
         unanswered.under_way += 1;
         if !is_silent {
-            return Some(Entry::Ordinary);
+            return Some(Leave::Ordinary);
         }
-        unanswered.is_probed = true;
-        Some(Entry::Probe)
+        unanswered.has_scout = true;
+        Some(Leave::Scout)
     }
 
     /// The group answered one of the requests that are under way.
     pub(super) fn note_answer(&mut self, group: GroupId, now: Duration) {
-        if let Some(unanswered) = self.groups.get_mut(&group) {
-            unanswered.since = now;
-        }
+        let unanswered = self.groups.get_mut(&group);
+        unanswered
+            .expect("a group with requests under way is kept in mind")
+            .since = now;
     }
 
     /// A request that was let through is done, or nobody waits for it any more.
-    pub(super) fn leave(&mut self, group: GroupId, entry: Entry, now: Duration) {
-        let Some(unanswered) = self.groups.get_mut(&group) else {
-            return;
-        };
-        unanswered.under_way = unanswered.under_way.saturating_sub(1);
-        unanswered.is_probed &= entry != Entry::Probe;
+    pub(super) fn end(&mut self, group: GroupId, leave: Leave, now: Duration) {
+        let unanswered = self.groups.get_mut(&group);
+        let unanswered = unanswered.expect("a group with requests under way is kept in mind");
+        assert!(unanswered.under_way > 0, "whoever ends was let through");
+        unanswered.under_way -= 1;
+        unanswered.has_scout &= leave != Leave::Scout;
         // Clients that left sooner have proven nothing.
         if unanswered.under_way == 0 && !unanswered.is_silent(now) {
             self.groups.remove(&group);
         }
     }
+
+    /// How many groups are silent.
+    pub(super) fn silent(&self, now: Duration) -> usize {
+        let silent = self.groups.values().filter(|unanswered| unanswered.is_silent(now));
+        silent.count()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, SILENT_AFTER, Silences};
+    use super::{Leave, SILENT_AFTER, Silences};
     use model::id::GroupId;
     use std::time::Duration;
 
@@ -98,12 +105,30 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Event {
         /// A request comes, and this becomes of it.
-        Asks(Option<Entry>),
+        Asks(Option<Leave>),
         Answers,
-        Leaves(Entry),
+        Ends(Leave),
+        /// So many groups are silent, this one or others.
+        Silent(usize),
     }
-    use Entry::{Ordinary, Probe};
-    use Event::{Answers, Asks, Leaves};
+    use Event::{Answers, Asks, Ends, Silent};
+    use Leave::{Ordinary, Scout};
+
+    impl Silences {
+        fn check(&self, now: Duration) {
+            for (group, unanswered) in &self.groups {
+                assert!(unanswered.since <= now, "{group:?}: {unanswered:?}");
+                assert!(
+                    !unanswered.has_scout || unanswered.under_way > 0,
+                    "{group:?}: {unanswered:?}"
+                );
+                assert!(
+                    unanswered.under_way > 0 || unanswered.is_silent(now),
+                    "{group:?} is kept for nothing: {unanswered:?}"
+                );
+            }
+        }
+    }
 
     /// Events with the millisecond of each; returns what is kept in mind afterwards.
     fn check(events: &[(u64, GroupId, Event)]) -> Vec<GroupId> {
@@ -113,8 +138,10 @@ mod tests {
             match *event {
                 Asks(expected) => assert_eq!(silences.enter(*group, now), expected, "event {at} of {events:?}"),
                 Answers => silences.note_answer(*group, now),
-                Leaves(entry) => silences.leave(*group, entry, now),
+                Ends(leave) => silences.end(*group, leave, now),
+                Silent(expected) => assert_eq!(silences.silent(now), expected, "event {at} of {events:?}"),
             }
+            silences.check(now);
         }
         silences.groups.into_keys().collect()
     }
@@ -133,7 +160,7 @@ mod tests {
         // Those who waited are answered one after the other.
         events.extend((0..40).flat_map(|step| {
             let ms = 4_010 + step * 100;
-            [(ms, Answers), (ms, Leaves(Ordinary)), (ms, Asks(Some(Ordinary)))]
+            [(ms, Answers), (ms, Ends(Ordinary)), (ms, Asks(Some(Ordinary)))]
         }));
         assert_eq!(after_the_first(&events), [GROUP]);
     }
@@ -142,36 +169,41 @@ mod tests {
     fn a_silent_group_is_asked_by_one_at_a_time_until_it_answers() {
         let kept = after_the_first(&[
             (4_999, Asks(Some(Ordinary))),
-            (5_000, Asks(Some(Probe))),
+            (4_999, Silent(0)),
+            (5_000, Silent(1)),
+            (5_000, Asks(Some(Scout))),
             (5_000, Asks(None)),
-            // Others that give up free no place of the probe.
-            (15_000, Leaves(Ordinary)),
+            // Others that give up free no place of the scout.
+            (15_000, Ends(Ordinary)),
             (15_000, Asks(None)),
-            // The probe's client has gone.
-            (15_100, Leaves(Probe)),
-            (15_200, Asks(Some(Probe))),
+            // The scout's client has gone.
+            (15_100, Ends(Scout)),
+            (15_200, Asks(Some(Scout))),
             (15_200, Asks(None)),
-            (19_999, Leaves(Ordinary)),
+            (19_999, Ends(Ordinary)),
             (19_999, Asks(None)),
+            (20_000, Silent(1)),
             (20_000, Answers),
+            (20_000, Silent(0)),
             (20_000, Asks(Some(Ordinary))),
-            (20_000, Leaves(Probe)),
+            (20_000, Ends(Scout)),
             (20_000, Asks(Some(Ordinary))),
-            (20_000, Leaves(Ordinary)),
+            (20_000, Ends(Ordinary)),
             (20_001, Answers),
-            (20_001, Leaves(Ordinary)),
+            (20_001, Ends(Ordinary)),
         ]);
         assert!(kept.is_empty(), "nothing is under way");
     }
 
     #[test]
-    fn a_silence_lasts_while_nobody_asks_and_the_next_one_is_the_probe() {
+    fn a_silence_lasts_while_nobody_asks_and_the_next_one_is_the_scout() {
         let kept = after_the_first(&[
-            (5_000, Leaves(Ordinary)),
-            (3_600_000, Asks(Some(Probe))),
+            (5_000, Ends(Ordinary)),
+            (3_600_000, Silent(1)),
+            (3_600_000, Asks(Some(Scout))),
             (3_600_000, Asks(None)),
             (3_600_010, Answers),
-            (3_600_010, Leaves(Probe)),
+            (3_600_010, Ends(Scout)),
             (3_600_010, Asks(Some(Ordinary))),
         ]);
         assert_eq!(kept, [GROUP]);
@@ -180,13 +212,14 @@ mod tests {
     #[test]
     fn a_client_that_left_soon_and_a_long_rest_are_no_silence() {
         let kept = after_the_first(&[
-            (10, Leaves(Ordinary)),
+            (10, Ends(Ordinary)),
+            (60_000, Silent(0)),
             (60_000, Asks(Some(Ordinary))),
             (60_000, Asks(Some(Ordinary))),
             (60_010, Answers),
-            (60_010, Leaves(Ordinary)),
+            (60_010, Ends(Ordinary)),
             (60_010, Answers),
-            (60_010, Leaves(Ordinary)),
+            (60_010, Ends(Ordinary)),
         ]);
         assert!(kept.is_empty());
     }
@@ -195,9 +228,9 @@ mod tests {
     fn impatient_clients_that_follow_each_other_without_a_break_are_one_silence() {
         let mut events = Vec::new();
         for step in 1..10 {
-            events.extend([(step * 500, Asks(Some(Ordinary))), (step * 500, Leaves(Ordinary))]);
+            events.extend([(step * 500, Asks(Some(Ordinary))), (step * 500, Ends(Ordinary))]);
         }
-        events.extend([(5_000, Asks(Some(Probe))), (5_000, Asks(None))]);
+        events.extend([(5_000, Asks(Some(Scout))), (5_000, Asks(None))]);
         assert_eq!(after_the_first(&events), [GROUP]);
     }
 
@@ -206,9 +239,9 @@ mod tests {
         after_the_first(&[
             (0, Asks(Some(Ordinary))),
             (4_000, Answers),
-            (4_000, Leaves(Ordinary)),
+            (4_000, Ends(Ordinary)),
             (8_999, Asks(Some(Ordinary))),
-            (9_000, Asks(Some(Probe))),
+            (9_000, Asks(Some(Scout))),
             (9_000, Asks(None)),
         ]);
     }
@@ -218,14 +251,15 @@ mod tests {
         let late = u64::try_from(SILENT_AFTER.as_millis()).unwrap();
         let kept = check(&[
             (0, GROUP, Asks(Some(Ordinary))),
-            (late, GROUP, Asks(Some(Probe))),
+            (late, GROUP, Asks(Some(Scout))),
             (late, GROUP, Asks(None)),
             (late, OTHER, Asks(Some(Ordinary))),
             (late, OTHER, Asks(Some(Ordinary))),
             (late, OTHER, Answers),
+            (late, OTHER, Silent(1)),
             (late, GROUP, Asks(None)),
-            (late, OTHER, Leaves(Ordinary)),
-            (late, OTHER, Leaves(Ordinary)),
+            (late, OTHER, Ends(Ordinary)),
+            (late, OTHER, Ends(Ordinary)),
         ]);
         assert_eq!(kept, [GROUP]);
     }

@@ -1,8 +1,8 @@
 //! The standing call that waits until feeds of a group go on.
 //!
 //! Invariants: one call at a time for each group, whoever waits; it ends early when another leader becomes known.
-//! Not here: who waits for what (`drive::notices`). Such a call holds no place of a request, so it goes also to groups that are silent,
-//! and it says nothing about their silence.
+//! A standing call holds no place of a request, so it goes also to silent groups and says nothing about their silence.
+//! Not here: who waits for what (`drive::notices`).
 
 use super::{CALL_DEADLINE, MetadataClient, Target, Try};
 use crate::codes;
@@ -47,7 +47,7 @@ impl MetadataClient {
             match self.watch_at(group, peer, message.clone(), wait).await {
                 Ok(answer) => return Ok(answer),
                 Err(Try::Final(failure) | Try::Busy(failure)) => return Err(failure),
-                Err(Try::Again { .. } | Try::Silent) => {}
+                Err(Try::Again { .. }) => {}
             }
         }
         Err(codes::METADATA_UNREACHABLE.failure())
