@@ -96,10 +96,18 @@ fn identity(authority: &ClusterAuthority, process: ProcessId) -> Identity {
 }
 
 fn bind(identity: Identity, handler: Arc<dyn Handler>) -> (Arc<QuicTransport>, SocketAddr) {
+    bind_with_clock(identity, handler, Arc::new(SystemClock::new()))
+}
+
+fn bind_with_clock(
+    identity: Identity,
+    handler: Arc<dyn Handler>,
+    clock: Arc<dyn Clock>,
+) -> (Arc<QuicTransport>, SocketAddr) {
     let options = QuicOptions {
         identity,
         listen: ([127, 0, 0, 1], 0).into(),
-        clock: Arc::new(SystemClock::new()),
+        clock,
         limits: RpcLimits::default(),
         revocations: Revocations::default(),
         has_jumbo_frames: false,

@@ -13,7 +13,7 @@ use quinn::Connection;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) struct ConnectionPool {
 struct PeerConnections {
     address: SocketAddr,
     /// A slot is locked while it is dialed, so that a hundred callers make one connection and wait for it.
-    slots: [tokio::sync::Mutex<Option<Connection>>; CONNECTIONS_PER_PEER],
+    slots: [tokio::sync::Mutex<Option<Kept>>; CONNECTIONS_PER_PEER],
     next: AtomicUsize,
     /// Calls under way.
     calls: AtomicUsize,
@@ -36,17 +36,50 @@ struct PeerConnections {
     spare_used_ms: AtomicU64,
 }
 
+/// A connection as its slot and the calls over it share it.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    connection: Connection,
+    is_forgotten: Arc<AtomicBool>,
+}
+
+impl Kept {
+    /// No later call gets this connection, the next one in its slot dials anew; calls under way keep it.
+    pub(crate) fn forget(&self) {
+        self.is_forgotten.store(true, Ordering::Relaxed);
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.is_forgotten.load(Ordering::Relaxed) && self.connection.close_reason().is_none()
+    }
+}
+
+impl Deref for Kept {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
 /// A connection for one call, whose end is this one's.
 pub(crate) struct Lent {
-    connection: Connection,
+    kept: Kept,
     peer: Arc<PeerConnections>,
+}
+
+impl Lent {
+    /// The connection, to be held beyond the call.
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
+    }
 }
 
 impl Deref for Lent {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection
+        &self.kept
     }
 }
 
@@ -112,31 +145,34 @@ impl ConnectionPool {
         Dialing: Future<Output = Result<Connection, RpcError>>,
     {
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.look_at_all(now_ms);
+        self.let_all_spares_go_if_due(now_ms);
         let connections = self.connections_of(peer);
         let others = connections.calls.fetch_add(1, Ordering::Relaxed);
         let mut asking = Asking(Some(Arc::clone(&connections)));
         let turn = connections.slot(others, now_ms);
         let mut slot = connections.slots[turn].lock().await;
-        let known = slot.as_ref().filter(|connection| connection.close_reason().is_none());
-        let connection = match known {
-            Some(connection) => connection.clone(),
+        let known = slot.as_ref().filter(|kept| kept.is_usable());
+        let kept = match known {
+            Some(kept) => kept.clone(),
             None => {
-                let connection = dial().await?;
-                *slot = Some(connection.clone());
-                connection
+                let fresh = Kept {
+                    connection: dial().await?,
+                    is_forgotten: Arc::default(),
+                };
+                *slot = Some(fresh.clone());
+                fresh
             }
         };
         drop(slot);
         asking.0 = None;
         Ok(Lent {
-            connection,
+            kept,
             peer: connections,
         })
     }
 
     /// Lets spare connections to all peers go now and then: a peer that is not called any more would keep its own for good.
-    fn look_at_all(&self, now_ms: u64) {
+    fn let_all_spares_go_if_due(&self, now_ms: u64) {
         if !is_long_ago(self.looked_ms.load(Ordering::Relaxed), now_ms) {
             return;
         }
@@ -148,11 +184,6 @@ impl ConnectionPool {
                 peer.let_spares_go(now_ms);
             }
         }
-    }
-
-    /// Drops the peer's connections from the pool: the next calls dial anew, calls under way keep theirs.
-    pub(crate) fn forget(&self, process: ProcessId) {
-        self.peers().remove(&process);
     }
 
     fn connections_of(&self, peer: &Peer) -> Arc<PeerConnections> {

@@ -9,7 +9,7 @@ use crate::frame_stream::{FrameError, read_head, read_payload, write_frame};
 use crate::identity::{Identity, IdentityError, Revocations};
 use crate::limits::{DEADLINE_MAX, IDLE_MAX, KEEP_ALIVE, PACKET_BYTES_MAX, RpcLimits, SOCKET_BUFFER_BYTES};
 use crate::listener::{CLOSE_DONE, CLOSE_UNTRUSTED, Listener, RESET_CANCELLED};
-use crate::pool::{ConnectionPool, Lent};
+use crate::pool::{ConnectionPool, Kept, Lent};
 use crate::transport::{Handler, Peer, RpcError, Transport};
 use crate::trust::{TLS_NAME, Trust};
 use crate::wire::{Frame, decode_answer_head, encode_request};
@@ -36,9 +36,9 @@ const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 /// How soon the packet length of a path is searched for again after losses spoke against it, where it is known to be no shorter.
 const SEARCH_AGAIN: Duration = Duration::from_millis(100);
-/// A call that was given up after so long, and over whose connection nothing at all came meanwhile, found nobody there: a peer that
-/// lives acknowledges within a round trip, of 0.3 s over the longest link, and 25 ms.
-pub(crate) const SILENT_AFTER: Duration = Duration::from_millis(500);
+/// A call that was given up so long after it had its connection, and over whose connection nothing at all came meanwhile, found
+/// nobody there: a peer that lives acknowledges within a round trip, of 0.3 s over the longest link, and 25 ms.
+pub(crate) const DEAD_AFTER: Duration = Duration::from_millis(500);
 /// Unacknowledged bytes a connection may have on their way; bounds the sender's memory.
 const SEND_WINDOW: u64 = 32 << 20;
 
@@ -220,7 +220,7 @@ impl QuicTransport {
             attempts_left -= 1;
             let now = self.clock.monotonic();
             let connection = self.pool.connection(peer, now, || self.dial(peer)).await?;
-            progress.connected(&connection);
+            progress.connected(connection.kept(), self.clock.monotonic());
             match connection.open_bi().await {
                 Ok((send, recv)) => {
                     return Ok(CallStream {
@@ -297,18 +297,16 @@ impl Transport for QuicTransport {
         self.breakers.ask(peer, method, self.clock.monotonic())?;
         let progress = Progress::default();
         let mut waiting = Waiting {
-            transport: self,
-            peer: peer.process,
+            clock: self.clock.as_ref(),
             progress: &progress,
-            since: self.clock.monotonic(),
             is_over: false,
         };
         let result = timeout(deadline, self.exchange(peer, frame, &progress))
             .await
             .unwrap_or_else(|_| {
-                if progress.is_silent() {
+                if let Some((silent, _)) = progress.silent() {
                     // Nothing at all came back: the next call proves with a handshake of its own that somebody is there.
-                    self.pool.forget(peer.process);
+                    silent.forget();
                 }
                 Err(RpcError::DeadlineMissed {
                     peer: peer.process,
@@ -324,40 +322,52 @@ impl Transport for QuicTransport {
 /// A call that its caller may give up: a process that was killed and is back at its address answers nothing that comes over its
 /// connections of before, which look alive until `IDLE_MAX` has passed.
 struct Waiting<'a> {
-    transport: &'a QuicTransport,
-    peer: ProcessId,
+    clock: &'a dyn Clock,
     progress: &'a Progress,
-    since: Duration,
     is_over: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let waited = || self.transport.clock.monotonic().saturating_sub(self.since);
-        if !self.is_over && self.progress.is_silent() && waited() >= SILENT_AFTER {
+        if !self.is_over
+            && let Some(dead) = self.progress.dead(self.clock.monotonic())
+        {
             // As after a missed deadline.
-            self.transport.pool.forget(self.peer);
+            dead.forget();
         }
     }
 }
 
-/// How far a call has come, to be read when its deadline cuts it off.
+/// How far a call has come, to be read when its deadline cuts it off or its caller gives it up.
 #[derive(Default)]
-struct Progress {
+pub(crate) struct Progress {
     state: Mutex<ProgressState>,
 }
 
 #[derive(Default)]
 struct ProgressState {
-    /// The connection in use, with the datagrams that it had received when the call began.
-    connection: Option<(Connection, u64)>,
+    used: Option<Used>,
     is_sending: bool,
 }
 
+/// The connection that a call uses.
+struct Used {
+    kept: Kept,
+    /// Datagrams that it had received when the call got it.
+    received: u64,
+    /// When the call got it, by the monotonic clock.
+    since: Duration,
+}
+
 impl Progress {
-    fn connected(&self, connection: &Connection) {
-        let received = connection.stats().udp_rx.datagrams;
-        self.lock().connection = Some((connection.clone(), received));
+    /// The call has this connection since `now` of the monotonic clock. What it waited for before says nothing of the connection.
+    pub(crate) fn connected(&self, kept: &Kept, now: Duration) {
+        let used = Used {
+            kept: kept.clone(),
+            received: kept.stats().udp_rx.datagrams,
+            since: now,
+        };
+        self.lock().used = Some(used);
     }
 
     fn sending(&self) {
@@ -368,11 +378,18 @@ impl Progress {
         self.lock().is_sending
     }
 
-    fn is_silent(&self) -> bool {
-        match &self.lock().connection {
-            Some((connection, received)) => connection.stats().udp_rx.datagrams == *received,
-            None => false,
-        }
+    /// The call's connection when nothing at all came over it since the call got it, and when that was.
+    fn silent(&self) -> Option<(Kept, Duration)> {
+        let state = self.lock();
+        let used = state.used.as_ref()?;
+        let is_silent = used.kept.stats().udp_rx.datagrams == used.received;
+        is_silent.then(|| (used.kept.clone(), used.since))
+    }
+
+    /// The call's connection when by `now` it was silent for so long that nobody is there.
+    pub(crate) fn dead(&self, now: Duration) -> Option<Kept> {
+        let (kept, since) = self.silent()?;
+        (now.saturating_sub(since) >= DEAD_AFTER).then_some(kept)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, ProgressState> {
