@@ -3,7 +3,7 @@
 //! Invariants: every call has a deadline, and so has the whole; a command is repeated after an unknown outcome only under the
 //! same request id, so it is applied once, also when a try of it arrives hours later (decision 0052); pauses grow and are jittered;
 //! queries go to the leader, or by option to the replica that stands nearest, which is as fresh; a group that has been silent for long
-//! is asked by one request at a time.
+//! is asked by scouts alone.
 //! Not here: what is asked of groups as a whole (`groups`); who leads instead of a replica that does not answer (`doubt`); which group
 //! serves a slot (`routes`, which `directory` keeps current); when a group is silent (`silence`).
 

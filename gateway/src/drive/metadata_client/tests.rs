@@ -346,7 +346,7 @@ fn silent_and_refused(client: &MetadataClient) -> (i64, u64) {
 
 /// However many ask it, a group that lost its majority keeps few requests here, and so few places that others need.
 #[tokio::test]
-async fn a_group_without_a_leader_is_soon_asked_by_one_request_at_a_time_until_it_answers() {
+async fn a_group_without_a_leader_is_soon_asked_by_scouts_alone_until_it_answers() {
     const STEP: Duration = Duration::from_millis(100);
     let clock = ManualClock::new(WallTime(1));
     let world = world_by(Arc::new(clock.clone()), MetadataReads::Leader);
