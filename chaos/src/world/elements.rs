@@ -5,7 +5,7 @@
 
 use crate::oracle::linearizability::Event;
 use crate::oracle::set::{Act, violations};
-use crate::world::clients::Clients;
+use crate::world::clients::{Clients, Turn};
 use crate::world::hatch::Hatch;
 use crate::world::history::History;
 use crate::world::home::{Account, Home, patiently};
@@ -102,14 +102,14 @@ impl Elements {
         });
     }
 
-    async fn add(&self) {
+    async fn add(&self) -> Turn {
         let element = {
             let mut inner = self.inner();
             inner.added += 1;
             inner.added
         };
         if element >= u64::from(ELEMENTS_MAX) {
-            return;
+            return Turn::Done;
         }
         let called = self.called();
         let name = EntryName::new(&format!("element-{element}")).expect("a short word is a name");
@@ -125,23 +125,28 @@ impl Elements {
             .hatch
             .ask(move |core| async move { account.at(core).upload(target, None, tag).await });
         // Of what died with its gateway nobody knows whether it happened.
-        let is_known = match added.await {
+        let turn = match added.await {
             Ok(Err(failure)) => {
                 self.judge(&format!("add element {element}"), &failure);
-                false
+                Turn::Later
             }
-            added => added.is_ok(),
+            Ok(Ok(_)) => Turn::Done,
+            Err(_) => Turn::Later,
         };
-        self.returned(called, Act::Add(element), is_known);
+        self.returned(called, Act::Add(element), turn == Turn::Done);
+        turn
     }
 
-    async fn read(&self) {
+    async fn read(&self) -> Turn {
         let own = self.clone();
         let read = self
             .hatch
             .ask(move |core| async move { own.read_at(&own.account.at(core)).await });
         // A read without an answer says nothing; a failure was judged.
-        drop(read.await);
+        match read.await {
+            Ok(Ok(())) => Turn::Done,
+            Ok(Err(_)) | Err(_) => Turn::Later,
+        }
     }
 
     async fn read_at(&self, home: &Home) -> Result<(), Failure> {

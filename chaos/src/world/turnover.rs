@@ -7,7 +7,7 @@
 
 use crate::oracle::collection::{Findings, Found};
 use crate::world::census;
-use crate::world::clients::Clients;
+use crate::world::clients::{Clients, Turn};
 use crate::world::hatch::{Died, Hatch};
 use crate::world::history::{Tag, content};
 use crate::world::home::{Account, Home, order, patiently};
@@ -130,25 +130,28 @@ impl Turnover {
         CLIENTS.work(phases, &self.random, act, accuse).await;
     }
 
-    async fn act(&self, random: &Random) {
+    async fn act(&self, random: &Random) -> Turn {
         self.ledger.called();
         let (visit, draws) = (self.visit(), random.clone());
         let done = self.hatch.ask(move |core| async move { visit(core).one(&draws).await });
-        let is_unknown = match done.await {
+        let (is_unknown, turn) = match done.await {
             // Of what died with its gateway nobody knows whether it happened.
-            Err(Died) => true,
-            Ok((_, Ok(()))) => false,
+            Err(Died) => (true, Turn::Later),
+            Ok((_, Ok(()))) => (false, Turn::Done),
             Ok((what, Err(failure))) => match failure.kind {
                 ErrorKind::Bug | ErrorKind::Corrupt => {
                     self.ledger
                         .accuse(format!("{what} is answered {}: {}", failure.code, failure.detail));
-                    true
+                    (true, Turn::Done)
                 }
-                ErrorKind::Ambiguous | ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Exhausted => true,
-                _ => false,
+                _ => {
+                    let turn = Turn::after(&failure);
+                    (turn == Turn::Later, turn)
+                }
             },
         };
         self.ledger.returned(is_unknown);
+        turn
     }
 
     /// Waits until the cluster serves again and two graces have passed, then takes stock of everything.

@@ -5,7 +5,7 @@
 //! Not here: faults (`nemesis`), what must hold of the answers (`oracle`).
 
 use crate::oracle::durability::{self, Found};
-use crate::world::clients::Clients;
+use crate::world::clients::{Clients, Turn};
 use crate::world::hatch::Hatch;
 use crate::world::history::{Answer, Ask, History, NameNumber, Refusal, Tag};
 use crate::world::home::{Account, Home};
@@ -99,7 +99,7 @@ impl Workload {
         CLIENTS.work(phases, &self.random, act, accuse).await;
     }
 
-    async fn act(&self, random: &Random) {
+    async fn act(&self, random: &Random) -> Turn {
         let ask = self.choose(random);
         let called = self.history.called();
         let (visit, asked) = (self.visit(), ask.clone());
@@ -107,9 +107,10 @@ impl Workload {
             .hatch
             .ask(move |core| async move { visit(core).answered(&asked).await });
         // Of what died with its gateway nobody knows whether it happened.
-        let answer = answer.await.unwrap_or(Answer::Unknown);
+        let (answer, turn) = answer.await.unwrap_or((Answer::Unknown, Turn::Later));
         self.note(&ask, &answer);
         self.history.returned(called, ask, answer);
+        turn
     }
 
     fn choose(&self, random: &Random) -> Ask {
@@ -169,7 +170,7 @@ impl Workload {
 }
 
 impl Visit {
-    async fn answered(&self, ask: &Ask) -> Answer {
+    async fn answered(&self, ask: &Ask) -> (Answer, Turn) {
         let result = match ask {
             Ask::Create(name, tag) => {
                 let target = UploadTarget::Place {
@@ -199,7 +200,10 @@ impl Visit {
                 .map(|()| Answer::Done),
             Ask::List(folder) => self.list(*folder).await,
         };
-        result.unwrap_or_else(|failure| self.judged(ask, &failure))
+        match result {
+            Ok(answer) => (answer, Turn::Done),
+            Err(failure) => (self.judged(ask, &failure), Turn::after(&failure)),
+        }
     }
 
     /// What a failure says of the state.
@@ -212,7 +216,8 @@ impl Visit {
                     .accuse(format!("{ask:?} is answered {}: {}", failure.code, failure.detail));
                 Answer::Unknown
             }
-            ErrorKind::Ambiguous | ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Exhausted => Answer::Unknown,
+            ErrorKind::Ambiguous | ErrorKind::Exhausted => Answer::Unknown,
+            // Unavailable and busy among them: whoever is told so may repeat it blindly, so it must not have happened (decision 0020).
             _ => Answer::Nothing,
         }
     }
