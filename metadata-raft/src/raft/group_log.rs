@@ -65,7 +65,7 @@ pub struct GroupLog {
 
 impl GroupLog {
     /// Makes `change`, whose record lies at `place` when it was read back; a submitted one has no place until `note_place`.
-    /// Nothing is changed on an error.
+    /// Nothing is changed on an error. Behind all that was read back comes `check`.
     ///
     /// # Errors
     /// When the change does not fit.
@@ -138,7 +138,9 @@ impl GroupLog {
                     found: found.log_id.term,
                 });
             }
-            if let Some(last) = last.filter(|last| last.index + 1 != index) {
+            // What is read back may begin with an older purge point, whose next entries went with their segments: a later one covers
+            // them, or `check` finds the hole.
+            if let Some(last) = last.filter(|last| place.is_none() && last.index + 1 != index) {
                 return Err(LogFault::Hole {
                     index,
                     last: last.index,
@@ -322,4 +324,54 @@ fn bytes_of(slots: &BTreeMap<u64, Slot>) -> usize {
         .filter_map(|slot| slot.entry.as_ref())
         .map(StoredEntry::len_bytes)
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GroupLog, LogFault};
+    use crate::raft::record::{LogChange, StoredEntry, StoredLogId, StoredPayload};
+    use disk::{Place, SegmentNumber};
+
+    fn at(index: u64) -> StoredLogId {
+        StoredLogId { term: 1, index }
+    }
+
+    fn entries(indexes: std::ops::RangeInclusive<u64>) -> LogChange {
+        let entry = |index| StoredEntry {
+            log_id: at(index),
+            payload: StoredPayload::Blank,
+        };
+        LogChange::Entries(indexes.map(entry).collect())
+    }
+
+    fn in_segment(segment: u64) -> Option<Place> {
+        Some(Place {
+            segment: SegmentNumber(segment),
+            offset: 0,
+            len_bytes: 1,
+        })
+    }
+
+    /// The entries between an old purge point and the first one that is left lay in segments that a later purge point let go.
+    #[test]
+    fn an_old_purge_point_that_is_read_back_without_the_entries_behind_it_is_covered_by_the_next_one() {
+        let mut log = GroupLog::default();
+        log.apply(LogChange::Purge(at(3)), in_segment(7)).unwrap();
+        log.apply(entries(6..=8), in_segment(7)).unwrap();
+        // Had the next one been lost, so were entries.
+        assert!(matches!(log.check(), Err(LogFault::Broken(_))));
+        log.apply(LogChange::Purge(at(6)), in_segment(9)).unwrap();
+        log.check().unwrap();
+        assert_eq!((log.purged, log.last()), (Some(at(6)), Some(at(8))));
+        assert_eq!(log.oldest_segment(), Some(SegmentNumber(7)));
+    }
+
+    #[test]
+    fn nobody_submits_an_entry_behind_a_hole() {
+        let mut log = GroupLog::default();
+        log.apply(LogChange::Purge(at(3)), None).unwrap();
+        let hole = LogFault::Hole { index: 5, last: 3 };
+        assert_eq!(log.apply(entries(5..=5), None), Err(hole));
+        log.apply(entries(4..=4), None).unwrap();
+    }
 }
