@@ -11,7 +11,6 @@ use crate::world::history::History;
 use crate::world::home::{Account, Home, patiently};
 use crate::world::phase::Phases;
 use daemon::random::Random;
-use model::error_kind::ErrorKind;
 use model::id::EntryId;
 use model::name::{DrivePath, EntryName};
 use protocol::codes;
@@ -125,15 +124,17 @@ impl Elements {
             .hatch
             .ask(move |core| async move { account.at(core).upload(target, None, tag).await });
         // Of what died with its gateway nobody knows whether it happened.
-        let turn = match added.await {
+        let added = added.await;
+        let is_known = matches!(added, Ok(Ok(_)));
+        let turn = match added {
             Ok(Err(failure)) => {
                 self.judge(&format!("add element {element}"), &failure);
-                Turn::Later
+                Turn::after(&failure)
             }
             Ok(Ok(_)) => Turn::Done,
             Err(_) => Turn::Later,
         };
-        self.returned(called, Act::Add(element), turn == Turn::Done);
+        self.returned(called, Act::Add(element), is_known);
         turn
     }
 
@@ -145,7 +146,8 @@ impl Elements {
         // A read without an answer says nothing; a failure was judged.
         match read.await {
             Ok(Ok(())) => Turn::Done,
-            Ok(Err(_)) | Err(_) => Turn::Later,
+            Ok(Err(failure)) => Turn::after(&failure),
+            Err(_) => Turn::Later,
         }
     }
 
@@ -168,11 +170,7 @@ impl Elements {
 
     /// What no fault explains.
     fn judge(&self, what: &str, failure: &Failure) {
-        let is_fault = matches!(
-            failure.kind,
-            ErrorKind::Ambiguous | ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Exhausted
-        );
-        if !is_fault {
+        if Turn::after(failure) == Turn::Done {
             self.history
                 .accuse(format!("{what} is answered {}: {}", failure.code, failure.detail));
         }
