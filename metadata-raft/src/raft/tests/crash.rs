@@ -68,6 +68,17 @@ fn script() -> Vec<(usize, Op)> {
         (0, Op::Release),
         (1, Op::Append(3, 5, 6)),
     ]);
+    // A purge point that is behind by more than a segment: some segments begin with one whose next entries lie in an older segment.
+    for step in 0..12 {
+        let upto = 10 + step;
+        let term = match upto {
+            ..=14 => 1,
+            15..=18 => 2,
+            _ => 4,
+        };
+        ops.extend([(0, Op::Append(4, 21 + step, 22 + step)), (0, Op::Purge(term, upto))]);
+    }
+    ops.extend([(0, Op::Purge(4, 30)), (0, Op::Append(4, 33, 34)), (0, Op::Release)]);
     ops
 }
 
