@@ -82,6 +82,12 @@ pub const DEDUPLICATION_PERCENT: Definition = Definition::gauge(
     "Plain bytes of all versions, for each hundred that count against quotas.",
     &["group"],
 );
+/// How much compression saves.
+pub const COMPRESSION_PERCENT: Definition = Definition::gauge(
+    "metadata_compression_percent",
+    "Sealed bytes of all blocks that live, for each hundred plain ones, rounded up.",
+    &["group"],
+);
 /// Stripes that wait to be removed.
 pub const DYING_STRIPES: Definition = Definition::gauge(
     "metadata_dying_stripes",
@@ -103,7 +109,7 @@ pub const FEED_WATCHES: Definition = Definition::gauge(
 );
 
 /// Every metric of this package, for its page.
-pub const ALL: [Definition; 17] = [
+pub const ALL: [Definition; 18] = [
     PROPOSE_SECONDS,
     QUERY_SECONDS,
     FOLLOWER_READS,
@@ -118,6 +124,7 @@ pub const ALL: [Definition; 17] = [
     CONTENT_BYTES,
     INLINE_CONTENTS,
     DEDUPLICATION_PERCENT,
+    COMPRESSION_PERCENT,
     DYING_STRIPES,
     OLDEST_WAITING_SECONDS,
     FEED_WATCHES,

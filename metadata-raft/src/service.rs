@@ -15,7 +15,7 @@ use crate::space::Space;
 use crate::state::content_counts::{self, ContentCounts};
 use crate::state::packing::{self, InlineCounts};
 use crate::state::store::Outcome;
-use crate::state::{collection, stripe_counts};
+use crate::state::{collection, inline_bytes, stripe_counts};
 use crate::volume;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,14 +47,19 @@ use tokio::time::timeout;
 struct Shown {
     contents: ContentCounts,
     inline: InlineCounts,
+    /// Sealed bytes of all blocks and tails that live, in stripes or inline; zero until all that an earlier release left is counted.
+    sealed_bytes: u64,
     stripes_dying: u64,
     oldest_ms: u64,
 }
 
 impl Shown {
     fn of(kv: &dyn KvRead) -> Outcome<Self> {
+        let contents = content_counts::of_group(kv)?;
+        let inline_bytes = inline_bytes::of_group(kv)?;
         Ok(Self {
-            contents: content_counts::of_group(kv)?,
+            contents,
+            sealed_bytes: inline_bytes.map_or(0, |bytes| bytes.saturating_add(contents.living_bytes)),
             inline: packing::counts_of_group(kv)?,
             stripes_dying: stripe_counts::of_group(kv)?.dying,
             oldest_ms: collection::oldest_waiting_ms(kv)?,
@@ -150,6 +155,7 @@ impl MetadataService {
             ("dead", contents.stripe_bytes.saturating_sub(contents.living_bytes)),
             ("stored", contents.stored_bytes),
             ("inline", shown.inline.sealed_bytes),
+            ("sealed", shown.sealed_bytes),
         ] {
             bytes.with_label_values(&[label, kind]).set(whole(value));
         }
@@ -158,6 +164,10 @@ impl MetadataService {
             (
                 &metrics::DEDUPLICATION_PERCENT,
                 percent.checked_div(contents.charged_bytes).unwrap_or_default(),
+            ),
+            (
+                &metrics::COMPRESSION_PERCENT,
+                contents.compression_percent(shown.sealed_bytes),
             ),
             (&metrics::INLINE_CONTENTS, shown.inline.contents),
             (&metrics::DYING_STRIPES, shown.stripes_dying),

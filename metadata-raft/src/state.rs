@@ -26,6 +26,7 @@ mod erasure;
 mod feed;
 mod file_batch;
 mod filling;
+pub(crate) mod inline_bytes;
 mod inventory;
 pub(crate) mod job;
 mod manifest;

@@ -4,6 +4,7 @@
 //! empties nothing; a slot's age is the counter plus an offset set when the slot was adopted.
 
 use crate::state::collection;
+use crate::state::inline_bytes;
 use crate::state::keys::{self, Key};
 use crate::state::packing;
 use crate::state::repacking;
@@ -161,6 +162,7 @@ pub(crate) fn apply(tx: &mut Overlay<'_>, command: &GroupCommand) -> Outcome<()>
             advance(tx, *term, *led_ms)?;
             waiting::fill(tx)?;
             packing::fill(tx)?;
+            inline_bytes::fill(tx)?;
             repacking::fill(tx)
         }
         GroupCommand::TellRows {
@@ -190,6 +192,7 @@ fn configure(tx: &mut Overlay<'_>, settings: &GroupSettings) -> Outcome<()> {
         waiting::begin(tx)?;
         repacking::begin(tx)?;
         packing::begin(tx)?;
+        inline_bytes::begin(tx)?;
     }
     save(tx, settings_key(), settings)
 }

@@ -9,6 +9,7 @@
 use crate::state::age::Now;
 use crate::state::collection;
 use crate::state::drive::DriveRecord;
+use crate::state::inline_bytes;
 use crate::state::keys;
 use crate::state::packing;
 use crate::state::store::{Outcome, broken, load, require, save};
@@ -185,6 +186,7 @@ pub(crate) fn enter_inline(
         let (block, record) =
             find(&*tx, drive.drive, inline.row.digest)?.ok_or_else(|| broken("a new block is not there"))?;
         tx.put(keys::inline(drive.drive, block), inline.sealed.clone());
+        inline_bytes::enter(tx, drive.drive, block)?;
         if record.references > 0 {
             // It lay in a stripe that is damaged.
             packing::enter(tx, drive.drive, block, record.since, inline_bytes(&inline.sealed))?;
@@ -279,7 +281,10 @@ pub(crate) fn die(tx: &mut Overlay<'_>, drive: DriveId, block: BlockId, record: 
         BlockStanding::Fresh | BlockStanding::Live => usage::shift(&mut usage.charged_bytes, -size),
     })?;
     match record.place {
-        StoredPlace::Inline => tx.delete(keys::inline(drive, block)),
+        StoredPlace::Inline => {
+            inline_bytes::leave(tx, drive, block)?;
+            tx.delete(keys::inline(drive, block));
+        }
         StoredPlace::Stripe {
             profile,
             stripe,

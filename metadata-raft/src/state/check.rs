@@ -85,6 +85,7 @@ fn check_all(kv: &dyn KvRead, complaints: &mut Complaints) -> Outcome<()> {
         }
         contents::check_stripes(kv, slot, (&living, counted), &mut stripes, complaints)?;
         packing::check_counts(kv, slot, inline, complaints)?;
+        packing::check_bytes(kv, slot, complaints)?;
         check_requests(kv, slot, complaints)?;
         waiting::check_slot(kv, slot, &mut queued, complaints)?;
     }

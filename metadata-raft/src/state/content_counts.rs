@@ -59,6 +59,14 @@ impl ContentCounts {
         Some(self)
     }
 
+    /// What so many sealed bytes of all that lives are of its plain ones, in percent, rounded up; zero where nothing is.
+    pub(crate) fn compression_percent(&self, sealed_bytes: u64) -> u64 {
+        match self.charged_bytes.saturating_add(self.released_bytes) {
+            0 => 0,
+            plain_bytes => sealed_bytes.saturating_mul(100).div_ceil(plain_bytes),
+        }
+    }
+
     /// What a drive adds.
     pub(crate) fn of_drive(usage: &UsageRecord) -> Self {
         Self {

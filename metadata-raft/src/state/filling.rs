@@ -2,11 +2,11 @@
 //!
 //! Invariants: slots are looked at in ascending order and the rows of each in the order of their keys; what lies before a place was
 //! looked at, and nothing behind it.
-//! Not here: what is made of a row (`packing`, `repacking`), rows that are made drive by drive (`waiting`).
+//! Not here: what is made of a row (`packing`, `inline_bytes`, `repacking`), rows that are made drive by drive (`waiting`).
 
 use crate::state::age;
 use crate::state::keys::Key;
-use crate::state::store::Outcome;
+use crate::state::store::{Outcome, load};
 use crate::state::waiting;
 use bytes::Bytes;
 use kv::overlay::Overlay;
@@ -26,6 +26,22 @@ impl FilledTo {
     pub(crate) fn begin_of(slot: u16) -> Self {
         let after = Bytes::new();
         Self { slot, after }
+    }
+}
+
+/// How far a table was looked at, or that it was as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Filled {
+    /// All before this place.
+    UpTo(FilledTo),
+    /// All.
+    Whole,
+}
+
+impl Filled {
+    /// What stands under a key; nothing stands there where an earlier release began.
+    pub(crate) fn under(kv: &dyn KvRead, key: &[u8]) -> Outcome<Self> {
+        Ok(load(kv, key)?.unwrap_or(Self::UpTo(FilledTo::begin_of(0))))
     }
 }
 

@@ -70,6 +70,8 @@ tables! {
     PACKING = 0x29
     /// Of a slot: how many inline blocks somebody holds and what they take.
     INLINE_COUNTS = 0x2a
+    /// Of a slot: what all of its inline blocks take, held or not.
+    INLINE_BYTES = 0x2b
     /// Stripes by (profile, id).
     STRIPE = 0x30
     /// (drive, block) by (stripe, offset).
@@ -148,7 +150,7 @@ tables! {
     DUE_FILLED = 0x86
     /// Of the whole group: drives with contents to be packed, by (counter at which they are looked at, drive).
     PACKING_DUE = 0x88
-    /// Of the whole group: how far inline blocks that an earlier release left were entered among those to be packed.
+    /// Of the whole group: how far inline blocks that an earlier release left were entered among those to be packed, and counted.
     PACKING_FILLED = 0x89
     /// Of the whole group: how far stripes less than half alive that an earlier release left were entered into the queue.
     REPACKABLE_FILLED = 0x8a

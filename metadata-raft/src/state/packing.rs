@@ -11,7 +11,8 @@ use crate::state::age::{self, Now};
 use crate::state::block::{self, StoredPlace};
 use crate::state::collection::{self, TABLE_PREFIX_BYTES};
 use crate::state::drive;
-use crate::state::filling::{self, FilledTo};
+use crate::state::filling::{self, Filled};
+use crate::state::inline_bytes;
 use crate::state::keys::{self, DRIVE_PREFIX_BYTES, Key};
 use crate::state::store::{Outcome, broken, list, load, save};
 use crate::state::stripe;
@@ -41,15 +42,6 @@ const FILLED_AT_ONCE: usize = 256;
 pub(crate) struct InlineCounts {
     pub(crate) contents: u64,
     pub(crate) sealed_bytes: u64,
-}
-
-/// How far inline blocks of an earlier release were looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Filled {
-    /// All before this place have their rows.
-    UpTo(FilledTo),
-    /// All have.
-    Whole,
 }
 
 fn span(kv: &dyn KvRead) -> Outcome<Duration> {
@@ -204,6 +196,7 @@ fn relocate(tx: &mut Overlay<'_>, drive: DriveId, row: BlockRow, place: StoredPl
         return Ok(false);
     }
     leave(tx, drive, block, known.since)?;
+    inline_bytes::leave(tx, drive, block)?;
     tx.delete(keys::inline(drive, block));
     block::replace_place(tx, drive, block, known, place)?;
     Ok(true)
@@ -259,10 +252,6 @@ fn filled_key() -> Bytes {
     Key::of_group(keys::PACKING_FILLED).done()
 }
 
-fn filled(kv: &dyn KvRead) -> Outcome<Filled> {
-    Ok(load(kv, &filled_key())?.unwrap_or(Filled::UpTo(FilledTo::begin_of(0))))
-}
-
 /// A group that is new has nothing to be filled in.
 pub(crate) fn begin(tx: &mut Overlay<'_>) -> Outcome<()> {
     save(tx, filled_key(), &Filled::Whole)
@@ -270,12 +259,12 @@ pub(crate) fn begin(tx: &mut Overlay<'_>) -> Outcome<()> {
 
 /// Whether every inline block that is held has its row.
 pub(crate) fn is_filled(kv: &dyn KvRead) -> Outcome<bool> {
-    Ok(filled(kv)? == Filled::Whole)
+    Ok(Filled::under(kv, &filled_key())? == Filled::Whole)
 }
 
 /// Enters inline blocks that an earlier release left, a bounded number of blocks and slots a command; nothing once all have rows.
 pub(crate) fn fill(tx: &mut Overlay<'_>) -> Outcome<()> {
-    let Filled::UpTo(at) = filled(&*tx)? else {
+    let Filled::UpTo(at) = Filled::under(&*tx, &filled_key())? else {
         return Ok(());
     };
     let rest = filling::go_on(tx, at, keys::INLINE, FILLED_AT_ONCE, |tx, key, sealed| {

@@ -10,6 +10,7 @@ mod feed;
 mod file_batches;
 mod foreseen;
 mod golden;
+mod inline_bytes;
 mod inventory;
 mod model_tree;
 mod model_versions;

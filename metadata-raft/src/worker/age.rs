@@ -7,7 +7,7 @@
 
 use super::{WorkError, command};
 use crate::group::Group;
-use crate::state::{packing, repacking, waiting};
+use crate::state::{inline_bytes, packing, repacking, waiting};
 use async_trait::async_trait;
 use daemon::clock::Clock;
 use daemon::worker::{Next, StepError, Worker};
@@ -85,7 +85,12 @@ impl AgeWorker {
 
 /// Whether age commands have nothing to fill in any more. A state that cannot be read is told, and fails there.
 fn is_filled(group: &Group) -> bool {
-    let all = [waiting::is_filled, packing::is_filled, repacking::is_filled];
+    let all = [
+        waiting::is_filled,
+        packing::is_filled,
+        inline_bytes::is_filled,
+        repacking::is_filled,
+    ];
     group.read(|state| all.iter().all(|is_filled| is_filled(state).unwrap_or(false)))
 }
 

@@ -1,8 +1,10 @@
 //! The part of the check that is about packing: inline blocks that are held, found the long way, against what stands among those to be
-//! packed, and the queue of drives.
+//! packed, the queue of drives, and what all inline blocks take.
 
 use super::{Complaints, expect, table};
 use crate::state::block::{self, BlockRecord, StoredPlace};
+use crate::state::collection::TABLE_PREFIX_BYTES;
+use crate::state::inline_bytes;
 use crate::state::keys::{self, Key};
 use crate::state::packing::{self, InlineCounts};
 use crate::state::store::Outcome;
@@ -59,6 +61,26 @@ pub(super) fn check_counts(
     let counted = packing::counts_of_slot(kv, slot)?;
     expect(complaints, counted == wanted, || {
         format!("slot {} has {wanted:?}, not {counted:?}", slot.number())
+    });
+    Ok(())
+}
+
+/// Checks what a slot counts of its inline table, held or not, as far as its count covers it.
+pub(super) fn check_bytes(kv: &dyn KvRead, slot: Slot, complaints: &mut Complaints) -> Outcome<()> {
+    let rows = kv.scan(&Scan::prefix(&Key::of_slot(slot, keys::INLINE).done(), usize::MAX))?;
+    let mut wanted = 0;
+    for (key, sealed) in rows {
+        let drive = DriveId(keys::u64_at(&key, TABLE_PREFIX_BYTES));
+        if inline_bytes::is_covered(kv, drive, BlockId(keys::last_u64(&key)))? {
+            wanted += sealed.len() as u64;
+        }
+    }
+    let counted = inline_bytes::of_slot(kv, slot)?;
+    expect(complaints, counted == wanted, || {
+        format!(
+            "slot {} has {wanted} bytes of inline blocks, not {counted}",
+            slot.number()
+        )
     });
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::state::age::Times;
 use crate::state::check::check;
 use crate::state::keys::{self, Key};
 use crate::state::packing::{self, InlineCounts, PACK_AFTER_EPOCHS};
-use crate::state::{block, drive, stripe};
+use crate::state::{block, drive, inline_bytes, stripe};
 use bytes::Bytes;
 use kv::overlay::Overlay;
 use kv::seam::{Change, Kv, KvRead, Scan};
@@ -117,10 +117,11 @@ fn bench() -> Bench {
 }
 
 /// What an earlier release did not write.
-const QUEUES: [u8; 5] = [
+const QUEUES: [u8; 6] = [
     keys::PACKABLE,
     keys::PACKING,
     keys::INLINE_COUNTS,
+    keys::INLINE_BYTES,
     keys::PACKING_DUE,
     keys::PACKING_FILLED,
 ];
@@ -172,6 +173,7 @@ fn small_contents_are_packed_when_they_have_lain_for_long_enough_and_a_repeat_ch
     assert_eq!(places(&bench, &files, stripe.id), (0, WORTH));
     assert_eq!((table(&bench, keys::INLINE), table(&bench, keys::PACKABLE)), (0, 0));
     assert_eq!(packing::counts_of_group(&bench.kv).unwrap(), InlineCounts::default());
+    assert_eq!(inline_bytes::of_group(&bench.kv).unwrap(), Some(0));
     assert_eq!(bench.usage(), usage);
     assert!(!is_due(&bench));
     assert_eq!(pack(&mut bench, LEASE, Some(stripe)).unwrap(), NOTHING);
