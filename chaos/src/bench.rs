@@ -90,9 +90,10 @@ pub async fn run() -> anyhow::Result<()> {
         wipe(&arguments.data_dir)?;
     }
     let report = outcome?;
-    match arguments.quick {
-        true => Ok(()),
-        false => metadata::judge(&report.figures),
+    let takes_turns = !(arguments.quick || arguments.limits_only || arguments.one_process);
+    match takes_turns {
+        true => metadata::judge(&report.figures),
+        false => Ok(()),
     }
 }
 

@@ -157,7 +157,7 @@ impl Bound {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{Bound, Bounds, Step};
     use crate::bench::limit::{Limit, LimitName, Unit};
     use model::profile::ProfileId;
@@ -178,10 +178,9 @@ mod tests {
         assert_eq!(bound(Some(0.1e9)), 0.1e9);
     }
 
-    /// The figures of decision 0021 must give its own bounds, or the list of steps is another one.
-    #[test]
-    fn the_reference_limits_give_the_reference_bounds() {
-        let limits: Vec<Limit> = [
+    /// Those of decision 0021.
+    fn reference_limits() -> Vec<Limit> {
+        let costs = [
             (LimitName::Blake3, 1.0 / 9.4),
             (LimitName::AesGcm, 1.0 / 3.3),
             (LimitName::ReedSolomon, 1.0 / 24.0),
@@ -190,11 +189,20 @@ mod tests {
             (LimitName::HttpSink, 2.0 / 4.3),
             (LimitName::PageCacheCopy, 0.1),
             (LimitName::SequentialWrite, 1.0),
-        ]
-        .into_iter()
-        .map(|(name, cost)| Limit::new(name, "", Unit::BytesPerSecond, 3e9, "", None).costing(cost))
-        .collect();
-        let bounds = Bounds::of(&limits, 2, ProfileId::Dev.profile()).unwrap();
+        ];
+        let limit = |(name, cost)| Limit::new(name, "", Unit::BytesPerSecond, 3e9, "", None).costing(cost);
+        costs.into_iter().map(limit).collect()
+    }
+
+    /// The bounds of the machine of decision 0021.
+    pub(in crate::bench) fn reference() -> anyhow::Result<Bounds> {
+        Bounds::of(&reference_limits(), 2, ProfileId::Dev.profile())
+    }
+
+    /// The figures of decision 0021 must give its own bounds, or the list of steps is another one.
+    #[test]
+    fn the_reference_limits_give_the_reference_bounds() {
+        let bounds = reference().unwrap();
         assert_eq!(bounds.expansion, 1.5);
         assert!(
             (bounds.put.bytes_per_s / 490e6 - 1.0).abs() < 0.1,
@@ -206,6 +214,6 @@ mod tests {
             "GET: {}",
             bounds.get.bytes_per_s
         );
-        assert!(Bounds::of(&limits[1..], 2, ProfileId::Dev.profile()).is_err());
+        assert!(Bounds::of(&reference_limits()[1..], 2, ProfileId::Dev.profile()).is_err());
     }
 }

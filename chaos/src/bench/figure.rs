@@ -5,6 +5,7 @@ use super::metadata::GroupCalls;
 use super::read_pairs::ReadPairs;
 use super::watch::{ClusterWatch, CpuSeconds, RoleCost};
 use crate::percentile::percentile;
+use anyhow::ensure;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub(super) struct Figure {
     pub(super) direction: Direction,
     pub(super) at_once: usize,
     pub(super) operations: usize,
-    /// User bytes that moved; 0 for metadata.
+    /// User bytes that moved; of metadata those that moved beside it.
     pub(super) bytes: u64,
     pub(super) wall_s: f64,
     pub(super) operations_per_s: f64,
@@ -95,8 +96,9 @@ impl<'a> Phase<'a> {
         })
     }
 
-    /// Stops the clocks.
+    /// Stops the clocks; an error when nothing was done, which would look quicker than anything.
     pub(super) fn end(self, samples: &[Sample]) -> anyhow::Result<Figure> {
+        ensure!(!samples.is_empty(), "nothing was done in `{}`", self.name);
         let wall_s = self.begun.elapsed().as_secs_f64();
         let load_cpu_s = (limit::process_cpu() - self.load_cpu).as_secs_f64();
         let roles = self.watch.costs(&self.cluster_cpu)?;
@@ -126,5 +128,64 @@ impl<'a> Phase<'a> {
             pairs: None,
         };
         Ok(figure)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::{Direction, Figure, Phase, Sample};
+    use crate::bench::watch::ClusterWatch;
+    use crate::dev_cluster::DevFacts;
+    use std::time::Duration;
+
+    /// A figure of nothing.
+    pub(in crate::bench) fn figure(name: &str) -> Figure {
+        Figure {
+            name: name.to_owned(),
+            direction: Direction::Metadata,
+            at_once: 64,
+            operations: 1,
+            bytes: 0,
+            wall_s: 1.0,
+            operations_per_s: 1.0,
+            bytes_per_s: 0.0,
+            p50_ms: 0.0,
+            p99_ms: 0.0,
+            cluster_cpu_s: 0.0,
+            load_cpu_s: 0.0,
+            cluster_peak_bytes: 0,
+            peak_is_of_this_phase: true,
+            repeats: 0,
+            percent_of_bound: None,
+            percent_of_quic_calls: None,
+            roles: Vec::new(),
+            groups: None,
+            pairs: None,
+        }
+    }
+
+    #[test]
+    fn a_phase_in_which_nothing_was_done_is_an_error_and_no_quick_figure() {
+        // This process stands for a cluster.
+        let facts = DevFacts {
+            url: String::new(),
+            user: String::new(),
+            password: String::new(),
+            admin_token: String::new(),
+            profile: String::new(),
+            processes: Vec::new(),
+        };
+        let watch = ClusterWatch::of(&facts, std::process::id());
+        let begin = || Phase::begin(&watch, "x".to_owned(), Direction::Put, 1).unwrap();
+        let error = begin().end(&[]).unwrap_err();
+        assert!(error.to_string().contains("nothing was done in `x`"), "{error}");
+        let sample = |took_ms| Sample {
+            took: Duration::from_millis(took_ms),
+            bytes: 3,
+            repeats: 1,
+        };
+        let figure = begin().end(&[sample(4), sample(2)]).unwrap();
+        assert_eq!((figure.operations, figure.bytes, figure.repeats), (2, 6, 2));
+        assert_eq!((figure.p50_ms, figure.p99_ms), (2.0, 4.0));
     }
 }

@@ -106,6 +106,16 @@ fn workloads(quick: bool) -> [Workload; 4] {
     if quick { QUICK } else { FULL }
 }
 
+/// The row of whole files of this length going in.
+pub(super) fn put_row(length_bytes: u64) -> String {
+    format!("PUT {}", table::bytes(length_bytes))
+}
+
+/// The row of whole files of this length coming out.
+pub(super) fn get_row(length_bytes: u64) -> String {
+    format!("GET {}", table::bytes(length_bytes))
+}
+
 /// Runs every phase; an error when a call fails or something comes back wrong.
 pub(super) async fn run(client: &Client, watch: &ClusterWatch, quick: bool, seed: u64) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
@@ -158,7 +168,7 @@ pub(super) async fn store(
     workload: Workload,
     contents: Vec<Content>,
 ) -> anyhow::Result<(Figure, Vec<Stored>)> {
-    let name = format!("PUT {}", table::bytes(workload.length_bytes));
+    let name = put_row(workload.length_bytes);
     store_as(client, watch, name, workload.at_once, contents).await
 }
 
@@ -190,7 +200,7 @@ pub(super) async fn fetch(
     workload: Workload,
     stored: Vec<Stored>,
 ) -> anyhow::Result<Figure> {
-    let name = format!("GET {}", table::bytes(workload.length_bytes));
+    let name = get_row(workload.length_bytes);
     fetch_as(client, watch, name, workload.at_once, stored).await
 }
 
@@ -221,7 +231,7 @@ pub(super) async fn largest_upload(
     length_bytes: u64,
     seed: u64,
 ) -> anyhow::Result<Figure> {
-    let name = format!("PUT {}", table::bytes(length_bytes));
+    let name = put_row(length_bytes);
     let counter = Counter::start(&name, 1);
     let phase = Phase::begin(watch, name, Direction::Put, 1)?;
     let begun = Instant::now();

@@ -91,7 +91,11 @@ impl Report {
             };
             figure.percent_of_bound = Some(figure.bytes_per_s * 100.0 / bound.bytes_per_s);
         }
-        self.goals = goal::of(&self.figures, &self.idle, Some(bounds));
+        // Without a cluster there is nothing to be asked of it.
+        if !self.figures.is_empty() {
+            let is_quiet = self.neighbours_cores.is_some_and(|cores| cores <= QUIET_CORES);
+            self.goals = goal::of(&self.figures, &self.idle, bounds, is_quiet);
+        }
     }
 
     /// The bounds, the figures and the goals as tables; the limits were shown when they were measured.
@@ -137,8 +141,7 @@ impl Report {
         let mut rows = vec![goal::HEADING.map(str::to_owned).to_vec()];
         rows.extend(self.goals.iter().map(Goal::row));
         println!("goals\n{}", table::render(&rows));
-        let missed = self.goals.iter().filter(|goal| !goal.is_reached).count();
-        println!("{} of {} goals reached", self.goals.len() - missed, self.goals.len());
+        println!("{}", goal::summary(&self.goals));
         if self.quick {
             println!("Quick sizes: too short to say anything about a goal.");
         }
@@ -212,7 +215,7 @@ fn figures_table(figures: &[Figure]) -> String {
     ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for figure in figures {
-        let has_content = figure.direction != Direction::Metadata;
+        let has_content = figure.bytes > 0;
         let mark = if figure.peak_is_of_this_phase { "" } else { " *" };
         let share = figure.percent_of_bound.or(figure.percent_of_quic_calls);
         rows.push(vec![
