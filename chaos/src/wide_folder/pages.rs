@@ -16,8 +16,12 @@ const PART: usize = 20;
 /// Prints the times of each sweep. The median is judged of every part, the 99th percentile of all pages of a sweep: of fifty it would
 /// be the longest one.
 ///
-/// Errors: a bound that is passed, with the part that passes it.
+/// Errors: a bound that is passed, with the part that passes it; a sweep without a page, which would be quicker than any.
 pub(super) fn judge(sweeps: &[Vec<Duration>]) -> anyhow::Result<()> {
+    ensure!(
+        !sweeps.is_empty() && sweeps.iter().all(|pages| !pages.is_empty()),
+        "no page was listed"
+    );
     let mut rows = vec![["pages", "number", "p50", "p99", "longest"].map(str::to_owned).to_vec()];
     let mut slow = Vec::new();
     for (sweep, pages) in sweeps.iter().enumerate() {
@@ -64,6 +68,13 @@ mod tests {
         let starts = parts(&pages).map(|(_, part)| (part[0].as_millis(), part.len()));
         assert_eq!(starts, [(0, 50), (475, 50), (950, 50)]);
         assert_eq!(parts(&pages[..1])[2].1.len(), 1);
+    }
+
+    #[test]
+    fn no_page_at_all_fails() {
+        for sweeps in [vec![], vec![vec![]], vec![vec![MEDIAN_MAX], vec![]]] {
+            assert!(judge(&sweeps).is_err(), "{sweeps:?}");
+        }
     }
 
     #[test]
