@@ -46,7 +46,8 @@ fix:
 	HOLDFAST_FIX=1 $(CARGO) test --release --test tidy -q the_requirement_map || true
 
 # Figures beside the machine's limits and the goals: about five minutes and four gigabytes of disk. ARGS=--one-process for one process,
-# ARGS=--largest-upload for a 10 GiB file as well, ARGS=--quick to see that it runs.
+# ARGS=--largest-upload for a 10 GiB file as well, ARGS=--quick to see that it runs, ARGS="--largest-upload --require-goals" to fail
+# unless every goal is reached.
 bench: build
 	$(HOLDFAST) --version
 	$(CARGO) run --release --locked -p chaos --bin bench -- --holdfast $(HOLDFAST) $(ARGS)

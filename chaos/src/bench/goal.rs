@@ -10,6 +10,7 @@ use super::figure::Figure;
 use super::idle::{Idle, ONE_PROCESS, PROCESSES};
 use super::load::{get_row, put_row};
 use super::{LARGEST_UPLOAD_BYTES, beside, file_batches, metadata};
+use anyhow::ensure;
 use serde::Serialize;
 
 /// What a large transfer is to reach of its bound.
@@ -139,6 +140,17 @@ pub(super) fn summary(goals: &[Goal]) -> String {
     text
 }
 
+/// An error that names each goal which was not reached; also where nothing was asked.
+pub(super) fn require_all(goals: &[Goal]) -> anyhow::Result<()> {
+    ensure!(!goals.is_empty(), "nothing was judged: no cluster was measured");
+    let others = goals.iter().filter(|goal| goal.verdict != Verdict::Reached);
+    let others: Vec<String> = others
+        .map(|goal| format!("{} ({})", goal.what, goal.verdict.word()))
+        .collect();
+    ensure!(others.is_empty(), "goals: {}", others.join("; "));
+    Ok(())
+}
+
 /// Every goal of the bench, with its figure where there is one. `is_quiet` says that nobody else used the machine while its limits
 /// were measured.
 pub(super) fn of(figures: &[Figure], idle: &[Idle], bounds: &Bounds, is_quiet: bool) -> Vec<Goal> {
@@ -244,7 +256,7 @@ fn of_idle(idle: &[Idle]) -> [Goal; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Goal, LARGE_BYTES, Verdict, bar, of, summary};
+    use super::{Goal, LARGE_BYTES, Verdict, bar, of, require_all, summary};
     use crate::bench::bound::Bounds;
     use crate::bench::bound::tests::reference;
     use crate::bench::figure::Figure;
@@ -367,6 +379,17 @@ mod tests {
         assert_eq!(came_to(&bad, Verdict::Missed).len(), bad.len() - in_time.len());
         let worse = of(&figures(0.2), &idle(0.2), &bounds(), true);
         assert_eq!(came_to(&worse, Verdict::Missed).len(), worse.len());
+    }
+
+    #[test]
+    fn only_a_run_that_reached_every_goal_passes_where_all_are_required() {
+        let run = |is_quiet| of(&figures(1.0), &idle(1.0), &bounds(), is_quiet);
+        require_all(&run(true)).unwrap();
+        let said = |goals: &[Goal]| require_all(goals).unwrap_err().to_string();
+        assert!(said(&run(false)).contains("PUT 1.0 GiB, 60 % of the bound (not known"));
+        assert!(said(&of(&[], &idle(1.0), &bounds(), true)).contains("PUT 4.0 KiB p99 (not measured)"));
+        assert!(said(&of(&figures(1.0), &idle(0.9), &bounds(), true)).contains("idle as processes, memory (missed)"));
+        assert!(said(&[]).contains("nothing was judged"));
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl Report {
         }
     }
 
+    /// An error unless every goal was measured and reached.
+    pub(super) fn require_goals(&self) -> anyhow::Result<()> {
+        goal::require_all(&self.goals)
+    }
+
     /// The bounds, the figures and the goals as tables; the limits were shown when they were measured.
     pub(super) fn print(&self) {
         if let Some(bounds) = &self.bounds {
