@@ -203,6 +203,11 @@ async fn start_asking(cluster: &DevCluster, asked: Asks, asks: Asks) -> anyhow::
     if asked != asks {
         return process_attack::reconfigure(cluster, GATEWAY, asked.line(), asks.line()).await;
     }
+    start_gateway_again(cluster).await
+}
+
+/// A new gateway holds nothing of what others have done before. A watch of before has lost its process then.
+pub(super) async fn start_gateway_again(cluster: &DevCluster) -> anyhow::Result<()> {
     process_attack::stop(cluster, GATEWAY).await?;
     process_attack::start(cluster, GATEWAY).await
 }
