@@ -53,7 +53,7 @@ use crate::drive::seals::Seals;
 use crate::drive::upload::turns::Turns;
 use crate::seams::Seams;
 use model::authorize::Principal;
-use model::id::DriveId;
+use model::id::{DriveId, GroupId};
 use protocol::metadata::query::{DriveAsk, DriveFacts, DriveQuery};
 use protocol::metadata::user::{TokenFacts, TokenHash};
 use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer, RequestKey, SlotTime};
@@ -92,6 +92,8 @@ pub struct Core {
     pub seals: Seals,
     /// Living tokens, for as long as a revocation may take to count.
     pub tokens: Remembered<TokenHash, Arc<TokenFacts>>,
+    /// Living tokens that polls begin with, and the groups that tell of their ends.
+    pub poll_tokens: Remembered<TokenHash, (GroupId, Arc<TokenFacts>)>,
     /// What is needed to cut and seal in a drive.
     pub drives: Remembered<DriveId, DriveFacts>,
     /// What uploads may hold in memory.

@@ -12,7 +12,9 @@ use crate::auth::setup::SetupToken;
 use crate::config::{GatewayConfig, KekError, read_kek};
 use crate::connections::{Connections, Seat};
 use crate::drive::Core;
-use crate::drive::account::{DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX, TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX};
+use crate::drive::account::{
+    DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX, POLL_TOKEN_REMEMBERED, TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX,
+};
 use crate::drive::answers::Answers;
 use crate::drive::budget::Budget;
 use crate::drive::directory::Directory;
@@ -137,6 +139,7 @@ pub fn core(config: &GatewayConfig, place: &Place, seams: &Seams) -> Result<Arc<
         notices: Arc::new(Notices::new(config.limits.polls, &seams.metrics)),
         shared_pages: SharedPages::default(),
         tokens: Remembered::new(TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX),
+        poll_tokens: Remembered::new(POLL_TOKEN_REMEMBERED, TOKENS_REMEMBERED_MAX),
         drives: Remembered::new(DRIVE_REMEMBERED, DRIVES_REMEMBERED_MAX),
         last_look: LastLook::default(),
         setup: SetupToken::derive(&text),

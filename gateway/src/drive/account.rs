@@ -1,7 +1,8 @@
 //! Accounts: making and changing them, signing in, and who a token belongs to.
 //!
 //! Invariants: this file sees hashes of passwords and of tokens' secrets, never the secrets; a token is known for at most
-//! `TOKEN_REMEMBERED` after the user's group was asked, and what ends it through this gateway counts here at once.
+//! `TOKEN_REMEMBERED` after the user's group was asked, and what ends it through this gateway counts here at once. For a poll to begin
+//! with, and for nothing else, it is known for longer while its group tells of ended tokens (decision 0055).
 //! Not here: argon2 and the form of tokens (`auth`).
 
 use crate::codes;
@@ -37,6 +38,10 @@ pub const CUT: CutParameters = CutParameters {
 pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(1);
 /// Living tokens that a gateway remembers; about 400 bytes each.
 pub const TOKENS_REMEMBERED_MAX: usize = 16_384;
+/// How long a token counts for the beginning of polls without being asked for again, while the group that tells of its end is watched
+/// without a gap (decision 0055). Longer than a poll waits, so that it is known still when the client comes again; bounded because a
+/// leader of a release before decision 0053 tells nothing of tokens.
+pub const POLL_TOKEN_REMEMBERED: Duration = Duration::from_secs(600);
 /// How long a drive's key and cut are known without being asked for again. They do not change; what may, as the account's right to
 /// the drive, is checked by the command itself.
 pub const DRIVE_REMEMBERED: Duration = Duration::from_secs(60);
@@ -126,7 +131,7 @@ impl Core {
             password_hash,
         };
         let done = self.user_command(command, None, caller.trace).await;
-        self.forget_tokens(user);
+        self.forget_tokens_of(user);
         done
     }
 
@@ -135,13 +140,20 @@ impl Core {
         let principal = caller.principal;
         let command = UserCommand::DeleteUser { principal, user };
         let done = self.user_command(command, None, caller.trace).await;
-        self.forget_tokens(user);
+        self.forget_tokens_of(user);
         done
     }
 
     /// Also after a failure: the command may have been applied.
-    fn forget_tokens(&self, user: UserId) {
-        self.tokens.forget(|_, facts| facts.user.user == user);
+    fn forget_tokens_of(&self, user: UserId) {
+        self.forget_tokens(|facts| facts.user.user == user);
+    }
+
+    /// Forgets what is remembered of the tokens that are `meant`, in this order: what polls begin with may come from the other, and is not
+    /// taken in any more once that has gone.
+    pub(super) fn forget_tokens(&self, meant: impl Fn(&TokenFacts) -> bool) {
+        self.tokens.forget(|_, facts| meant(facts));
+        self.poll_tokens.forget(|_, (_, facts)| meant(facts));
     }
 
     async fn user_command(
@@ -207,7 +219,7 @@ impl Core {
             .command(Command::User(command), None, trace)
             .await
             .map(drop);
-        self.forget_tokens(user);
+        self.forget_tokens_of(user);
         done
     }
 
@@ -234,6 +246,8 @@ impl Core {
             Ok(_) => return expect(None),
             Err(failure) => failure,
         };
+        // What begins no request begins no poll.
+        self.poll_tokens.forget_one(&hash);
         // Whether the account exists is nobody's business who has no token of it.
         let is_unknown = failure.kind == model::error_kind::ErrorKind::NotFound;
         Err(if is_unknown {
@@ -241,6 +255,35 @@ impl Core {
         } else {
             failure
         })
+    }
+
+    /// As `token_facts`, to begin a poll with: while the user's group tells of ended tokens it is not asked for each poll of each minute.
+    ///
+    /// Until it looks again by `token_facts`, such a poll may be told that nothing came, as one that had waited on, and nothing else.
+    pub async fn poll_token_facts(
+        &self,
+        user: UserId,
+        hash: TokenHash,
+        trace: u128,
+    ) -> Result<Arc<TokenFacts>, Failure> {
+        let group = self.metadata.group_of(user.slot());
+        let Some(group) = group.filter(|group| self.notices.is_told(*group)) else {
+            return Box::pin(self.token_facts(user, hash, trace)).await;
+        };
+        let now = self.seams.clock.wall();
+        let asking = match self.poll_tokens.get(&hash, self.seams.clock.monotonic()) {
+            // Of a slot that went over to another group, that one tells only what it ended itself.
+            Ok((home, facts)) if home == group && facts.user.user == user && now < facts.expires_at => {
+                return Ok(facts);
+            }
+            Ok(_) => None,
+            Err(asking) => Some(asking),
+        };
+        let facts = Box::pin(self.token_facts(user, hash, trace)).await?;
+        if let Some(asking) = asking {
+            self.poll_tokens.put(hash, (group, Arc::clone(&facts)), asking);
+        }
+        Ok(facts)
     }
 
     /// An account by its id.

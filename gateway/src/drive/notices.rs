@@ -260,6 +260,13 @@ impl Notices {
         }
     }
 
+    /// Whether everything that moves in `group` is told.
+    pub fn is_told(&self, group: GroupId) -> bool {
+        let registry = self.registry();
+        let watched = registry.groups.get(&group);
+        watched.is_some_and(|watched| *watched.covered.borrow())
+    }
+
     /// The scopes of `group`.
     pub fn scopes_of(&self, group: GroupId) -> Vec<EntryId> {
         let registry = self.registry();

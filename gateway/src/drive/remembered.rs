@@ -87,6 +87,11 @@ impl<K: Ord + Clone, V: Clone> Remembered<K, V> {
         state.entries.insert(key, (asking.at, value));
     }
 
+    /// Forgets the answer to `key` alone. One that is being asked for now is taken in all the same.
+    pub fn forget_one(&self, key: &K) {
+        self.state().entries.remove(key);
+    }
+
     /// Forgets the answers that are `meant`, and takes in none that is being asked for now.
     pub fn forget(&self, meant: impl Fn(&K, &V) -> bool) {
         let mut state = self.state();
@@ -109,6 +114,20 @@ mod tests {
 
     fn at(millis: u64) -> Duration {
         Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn one_answer_is_forgotten_and_what_is_asked_for_meanwhile_is_taken_in() {
+        let known = Remembered::new(LIFE, 10);
+        for key in [1, 2] {
+            let asking = known.get(&key, at(0)).unwrap_err();
+            known.put(key, 'a', asking);
+        }
+        let asking = known.get(&3, at(0)).unwrap_err();
+        known.forget_one(&1);
+        known.put(3, 'b', asking);
+        let found = [1, 2, 3].map(|key| known.get(&key, at(1)).ok());
+        assert_eq!(found, [None, Some('a'), Some('b')]);
     }
 
     #[test]

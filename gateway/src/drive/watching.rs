@@ -53,6 +53,8 @@ impl Core {
                 }
                 Err(failure) => {
                     tracing::debug!(%group, %failure, "a group does not tell what moves");
+                    // Nothing is missed, but it is told later.
+                    self.poll_tokens.forget(|_, (home, _)| *home == group);
                     let span = pause / 2 + self.seams.random.up_to(pause / 2);
                     self.seams.clock.sleep(span).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -72,7 +74,7 @@ impl Core {
     async fn watch_once(&self, group: GroupId, after: Option<u64>) -> Result<u64, Failure> {
         let told = self.metadata.watch_feed(group, after, WATCH_WAIT).await?;
         if after.is_none() || !told.is_whole {
-            self.tokens.forget(|_, _| true);
+            self.forget_tokens(|_| true);
         }
         if after.is_some() && !told.is_whole {
             // Behind the call, so that it shows all that the call could not tell. Failing, the call is made again from where it was.
@@ -81,7 +83,7 @@ impl Core {
         }
         let ended: BTreeSet<UserId> = told.moved.iter().filter_map(MovedScope::user).collect();
         if !ended.is_empty() {
-            self.tokens.forget(|_, facts| ended.contains(&facts.user.user));
+            self.forget_tokens(|facts| ended.contains(&facts.user.user));
             self.notices.doubt(&ended);
         }
         if !told.moved.is_empty() {

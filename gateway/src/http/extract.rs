@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use model::id::UserId;
 use model::limits::{IDEMPOTENCY_KEY_BYTES_MAX, JSON_BYTES_MAX};
-use protocol::metadata::user::{TokenHash, TokenUse};
+use protocol::metadata::user::{TokenFacts, TokenHash, TokenUse};
 use protocol::wire_error::Failure;
 use serde::de::DeserializeOwned;
 use std::net::Ipv4Addr;
@@ -33,23 +33,41 @@ impl FromRequestParts<Arc<App>> for Authenticated {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, HttpError> {
         let token = Token::from_request_parts(parts, app).await?;
-        let Token { user, hash } = token;
         let trace = trace::current();
-        let facts = app.core.token_facts(user, hash, trace).await?;
-        if facts.token_use != TokenUse::Access {
-            return Err(codes::WRONG_TOKEN_USE.failure().into());
-        }
-        app.admission.prove(hash, user);
-        age_hour::note(user.slot());
-        if let Some(let_in) = parts.extensions.get::<LetIn>() {
-            let_in.by(token);
-        }
-        Ok(Self(Caller {
-            principal: facts.principal,
-            home: facts.user.home,
-            trace,
-        }))
+        let facts = app.core.token_facts(token.user, token.hash, trace).await?;
+        Ok(Self(let_in(parts, app, token, &facts, trace)?))
     }
+}
+
+/// The caller of a poll, from a bearer token that may have been looked at some time ago (`Core::poll_token_facts`).
+pub struct Polling(pub Caller);
+
+impl FromRequestParts<Arc<App>> for Polling {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, HttpError> {
+        let token = Token::from_request_parts(parts, app).await?;
+        let trace = trace::current();
+        let facts = app.core.poll_token_facts(token.user, token.hash, trace).await?;
+        Ok(Self(let_in(parts, app, token, &facts, trace)?))
+    }
+}
+
+/// Whoever is let in by `token`, which lives, and all that is noted of that.
+fn let_in(parts: &Parts, app: &App, token: Token, facts: &TokenFacts, trace: u128) -> Result<Caller, HttpError> {
+    if facts.token_use != TokenUse::Access {
+        return Err(codes::WRONG_TOKEN_USE.failure().into());
+    }
+    app.admission.prove(token.hash, token.user);
+    age_hour::note(token.user.slot());
+    if let Some(let_in) = parts.extensions.get::<LetIn>() {
+        let_in.by(token);
+    }
+    Ok(Caller {
+        principal: facts.principal,
+        home: facts.user.home,
+        trace,
+    })
 }
 
 /// The bearer token of a request: whose it claims to be, and which. It proves nothing by itself. Who reads it first notes it among the

@@ -2,13 +2,14 @@
 //!
 //! Invariants: a place among the requests that are worked on is held until the poll waits; who is woken is never sent away, since
 //! thousands may be woken together, and takes a turn instead; a poll ends when its token has: it looks again when the token's group says
-//! that it may have ended, and when its time is over; a gateway that stops answers at once that nothing changed.
+//! that it may have ended, and when its time is over; one that begins by a token that was looked at some time ago tells nothing before it
+//! has looked again (decision 0055); a gateway that stops answers at once that nothing changed.
 //! Not here: who is woken by what (`drive::poll`, `drive::notices`).
 
 use super::App;
 use super::admit::{Entered, EnteredWith};
 use super::changes;
-use super::extract::{Authenticated, MaybeJson, Query, Token};
+use super::extract::{MaybeJson, Polling, Query, Token};
 use super::problem::HttpError;
 use super::trace::Awaited;
 use crate::codes;
@@ -23,6 +24,7 @@ use axum::http::HeaderValue;
 use axum::http::request::Parts;
 use model::limits::{POLL_WAIT, POLL_WAIT_MAX, POLL_WAIT_MIN};
 use model::time::WallTime;
+use protocol::metadata::user::TokenFacts;
 use protocol::wire_error::Failure;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ const ENDS_EVERY: Duration = Duration::from_millis(250);
 const LATE_PARTS: u32 = 100;
 
 /// Who polls and for what, when a body says so.
-type Asked = (Authenticated, Token, Query<PollRequest>, MaybeJson<PollRequest>);
+type Asked = (Polling, Token, Query<PollRequest>, MaybeJson<PollRequest>);
 
 /// The header `Timeout`, when there is one.
 pub struct Timeout(Option<HeaderValue>);
@@ -55,7 +57,7 @@ impl FromRequestParts<Arc<App>> for Timeout {
 pub async fn poll(
     State(app): State<Arc<App>>,
     entered: Entered,
-    Authenticated(caller): Authenticated,
+    Polling(caller): Polling,
     token: Token,
     Extension(awaited): Extension<Awaited>,
     Query(query): Query<PollRequest>,
@@ -74,7 +76,7 @@ pub async fn poll_by_body(
     timeout: Timeout,
     EnteredWith(entered, (caller, token, query, body)): EnteredWith<Asked>,
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
-    let (Authenticated(caller), Query(query), MaybeJson(body)) = (caller, query, body);
+    let (Polling(caller), Query(query), MaybeJson(body)) = (caller, query, body);
     let wanted = PollRequest {
         cursor: query.cursor.or(body.cursor),
         timeout: query.timeout.or(body.timeout),
@@ -89,7 +91,7 @@ pub async fn poll_by_body(
 pub async fn events(
     state: State<Arc<App>>,
     entered: Entered,
-    caller: Authenticated,
+    caller: Polling,
     token: Token,
     awaited: Extension<Awaited>,
     query: Query<PollRequest>,
@@ -156,6 +158,10 @@ async fn answer(
 ) -> Result<axum::Json<PollAnswer>, HttpError> {
     let begun = app.core.seams.clock.monotonic();
     let end = end_of(begun, wait(wanted.timeout, timeout.0.as_ref())?);
+    if wanted.cursor.is_none() {
+        // Where the feed stands is more than that nothing came.
+        Box::pin(app.core.token_facts(token.user, token.hash, caller.trace)).await?;
+    }
     // What is done before and after the wait is boxed, so that a poll that waits takes no memory for it.
     let mut waiting = Box::pin(app.core.begin_poll(caller, wanted.cursor.as_deref())).await?;
     // The smallest header keeps the buffer of a whole head of a request.
@@ -187,7 +193,8 @@ async fn until(
 ) -> Result<Option<Read>, Failure> {
     let clock = &app.core.seams.clock;
     // What was told of the token before the poll had entered, nobody tells it again.
-    let mut life = Box::pin(life(app, caller, token, waiting)).await?;
+    waiting.trust();
+    let mut life = Box::pin(known_life(app, caller, token)).await?;
     loop {
         let begun = clock.monotonic();
         let is_last = end <= life;
@@ -218,17 +225,22 @@ async fn look(
     waiting: &mut Waiting,
 ) -> Result<(Option<Read>, Duration), Failure> {
     let _turn = app.core.notices.turn().await;
-    let life = life(app, caller, token, waiting).await?;
-    Ok((app.core.look(caller, waiting).await?, life))
-}
-
-/// Until when the token lives, which it does.
-async fn life(app: &Arc<App>, caller: &Caller, token: Token, waiting: &Waiting) -> Result<Duration, Failure> {
     // Before the look: what ends it behind it wakes again.
     waiting.trust();
     let facts = app.core.token_facts(token.user, token.hash, caller.trace).await?;
+    let life = life(app, &facts);
+    Ok((app.core.look(caller, waiting).await?, life))
+}
+
+/// Until when the token lives, which it does as far as its group has told.
+async fn known_life(app: &Arc<App>, caller: &Caller, token: Token) -> Result<Duration, Failure> {
+    let facts = app.core.poll_token_facts(token.user, token.hash, caller.trace).await?;
+    Ok(life(app, &facts))
+}
+
+fn life(app: &App, facts: &TokenFacts) -> Duration {
     let clock = &app.core.seams.clock;
-    Ok(life_of(facts.expires_at, clock.monotonic(), clock.wall()))
+    life_of(facts.expires_at, clock.monotonic(), clock.wall())
 }
 
 fn told(app: &App, caller: &Caller, waiting: &Waiting, read: Option<Read>) -> PollAnswer {

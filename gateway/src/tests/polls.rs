@@ -3,6 +3,7 @@
 use super::wire::{Line, Reply};
 use super::world::{Wishes, World};
 use crate::config::{AdmissionLimits, Limits};
+use crate::drive::account::TOKEN_REMEMBERED;
 use crate::drive::notices::PollLimits;
 use crate::metrics;
 use api::change::{ChangeKind, ChangesPage, PollAnswer};
@@ -12,6 +13,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::id::GroupId;
 use model::limits::POLL_WAIT_MAX;
 use protocol::frame::Method;
 use std::pin::Pin;
@@ -332,17 +334,17 @@ async fn a_token_that_ended_while_its_poll_waited_is_told_nothing() {
     assert!(!problem.detail.contains("secret"));
 }
 
-/// A poll of the bearer of `token`, of eight minutes.
-async fn poll_with(world: &World, token: &str) -> Reply {
+/// A poll of the bearer of `token`.
+async fn poll_with(world: &World, token: &str, timeout_s: u64) -> Reply {
     let cursor = changes(world, "").await.cursor;
-    let line = format!("GET /api/v1/events?cursor={cursor}&timeout=480 HTTP/1.1");
+    let line = format!("GET /api/v1/events?cursor={cursor}&timeout={timeout_s} HTTP/1.1");
     let head = format!("{line}\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
     super::wire::exchange(world.address(), head.as_bytes()).await
 }
 
-/// The same, which waits by now.
+/// The same, of eight minutes, which waits by now.
 async fn waits_with<'a>(world: &'a World, token: &'a str) -> Pin<Box<impl Future<Output = Reply> + use<'a>>> {
-    let mut reply = Box::pin(poll_with(world, token));
+    let mut reply = Box::pin(poll_with(world, token, 480));
     tokio::select! {
         reply = &mut reply => panic!("{reply:?}"),
         () = waiting(world, 1) => {}
@@ -391,7 +393,66 @@ async fn a_poll_waits_on_when_another_token_ends_and_when_what_was_told_is_lost(
 async fn a_poll_ends_when_its_token_expires_though_nothing_happens() {
     let world = World::start().await;
     let token = world.token_for(Duration::from_secs(30)).await;
-    let reply = world.while_time_passes(poll_with(&world, &token)).await;
+    let reply = world.while_time_passes(poll_with(&world, &token, 480)).await;
+    reply.refused(401, "token_expired");
+}
+
+/// Polls with a token until the gateway knows it and its group tells of its end.
+async fn known(world: &World, life: Duration) -> String {
+    let token = world.token_for(life).await;
+    // By the first the group is watched, by the second the token is known.
+    for timeout_s in [5, 1] {
+        let silent = told(&world.while_time_passes(poll_with(world, &token, timeout_s)).await);
+        assert!(!silent.changes && world.core().notices.is_told(GroupId(1)));
+    }
+    token
+}
+
+/// Nobody is asked for each poll, and nobody is told more than that nothing came who was not looked at anew.
+#[tokio::test]
+async fn a_known_token_begins_polls_unasked_and_is_looked_at_before_anything_is_told() {
+    let world = World::start().await;
+    let token = known(&world, Duration::from_secs(3600)).await;
+    world.revoke_unheard(&token);
+    world.clock.advance(TOKEN_REMEMBERED);
+    let silent = told(&world.while_time_passes(poll_with(&world, &token, 1)).await);
+    assert!(!silent.changes && silent.events.is_empty());
+    // Without a cursor it would be told where the feed stands.
+    let line = "GET /api/v1/events?timeout=1 HTTP/1.1";
+    let head = format!("{line}\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let nowhere = super::wire::exchange(world.address(), head.as_bytes());
+    world.while_time_passes(nowhere).await.refused(401, "token_unknown");
+    // Refused once, it begins nothing any more.
+    let again = world.while_time_passes(poll_with(&world, &token, 1)).await;
+    again.refused(401, "token_unknown");
+
+    let token = known(&world, Duration::from_secs(3600)).await;
+    world.revoke_unheard(&token);
+    world.clock.advance(TOKEN_REMEMBERED);
+    let reply = waits_with(&world, &token).await;
+    make(&world, "/secret").await;
+    let problem = world.while_time_passes(reply).await.refused(401, "token_unknown");
+    assert!(!problem.detail.contains("secret"));
+}
+
+#[tokio::test]
+async fn a_known_token_begins_no_poll_once_its_end_was_told_or_its_time_is_over() {
+    let world = World::start().await;
+    let token = known(&world, Duration::from_secs(3600)).await;
+    world.revoke(&token);
+    let reply = world.within(Duration::from_secs(1), poll_with(&world, &token, 480));
+    reply.await.refused(401, "token_unknown");
+
+    // What was told of it is lost.
+    let token = known(&world, Duration::from_secs(3600)).await;
+    world.revoke_unheard(&token);
+    world.feed().jumped(world.feed().index() + 10);
+    let reply = world.while_time_passes(poll_with(&world, &token, 480)).await;
+    reply.refused(401, "token_unknown");
+
+    let token = known(&world, Duration::from_secs(60)).await;
+    world.clock.advance(Duration::from_secs(60));
+    let reply = world.while_time_passes(poll_with(&world, &token, 480)).await;
     reply.refused(401, "token_expired");
 }
 

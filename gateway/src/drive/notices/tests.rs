@@ -149,11 +149,13 @@ async fn the_group_of_a_users_tokens_is_watched_as_well() {
     );
     notices.cover(GROUP, true);
     assert!(!ticket.is_covered() && ticket.covered().now_or_never().is_none());
+    assert_eq!([GROUP, tokens].map(|group| notices.is_told(group)), [true, false]);
     notices.cover(tokens, true);
-    assert!(ticket.is_covered());
+    assert!(ticket.is_covered() && notices.is_told(tokens));
     assert!(!notices.prune(tokens, NOW));
     drop(ticket);
     assert!(notices.prune(tokens, NOW));
+    assert!(!notices.is_told(tokens), "nobody watches it any more");
 }
 
 #[test]
