@@ -2,6 +2,7 @@
 
 use super::wire::{Line, Reply};
 use super::world::{Wishes, World};
+use crate::auth::token;
 use crate::config::{AdmissionLimits, Limits};
 use crate::drive::account::TOKEN_REMEMBERED;
 use crate::drive::notices::PollLimits;
@@ -468,4 +469,19 @@ async fn a_gateway_that_stops_answers_its_polls_at_once() {
     // The clock stands still.
     let (reply, ()) = tokio::time::timeout(super::world::DEADLINE, work).await.unwrap();
     assert!(!told(&reply).changes);
+}
+
+#[tokio::test]
+async fn a_known_token_is_asked_for_when_its_group_can_no_longer_tell() {
+    let world = World::start().await;
+    let (user, hash) = token::read(&known(&world, Duration::from_secs(3600)).await).unwrap();
+    let ask = || world.core().poll_token_facts(user, hash, 0);
+    world.cut_metadata();
+    world.clock.advance(TOKEN_REMEMBERED);
+    // Nobody is asked, since nobody would answer while the clock stands still.
+    assert_eq!(ask().await.unwrap().principal.user, user);
+    // The standing call that is under way is not cut; the next one is.
+    let longer_than_a_call = world.core().seams.clock.sleep(Duration::from_secs(40));
+    world.while_time_passes(longer_than_a_call).await;
+    world.while_time_passes(ask()).await.unwrap_err();
 }
