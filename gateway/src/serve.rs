@@ -57,8 +57,10 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long running requests may take after the stop was asked for.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// How often map, rows and routes are fetched without being asked to.
+/// How often it is asked without a reason whether map, rows and routes are still what they were.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// In one of so many turns all of it is fetched, whatever the control group's entries tell: a minute. A guess.
+const REFRESH_ALL_TURNS: u32 = 12;
 const REFRESH_AGAIN: Duration = Duration::from_millis(200);
 /// Pause after a connection that could not be accepted: without descriptors the next one cannot either.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
@@ -218,10 +220,16 @@ pub async fn serve(config: GatewayConfig, place: Place, seams: Seams, shutdown: 
 }
 
 async fn keep_fresh(core: &Core) {
-    let mut is_told = false;
+    let (mut is_told, mut turn) = (false, 0);
     loop {
-        let pause = match core.directory.refresh(0).await {
-            Ok(_) => {
+        let refreshed = if turn == 0 {
+            core.directory.refresh(0).await.map(drop)
+        } else {
+            core.directory.keep_up(0).await
+        };
+        turn = (turn + 1) % REFRESH_ALL_TURNS;
+        let pause = match refreshed {
+            Ok(()) => {
                 is_told = false;
                 REFRESH_EVERY
             }

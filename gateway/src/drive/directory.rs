@@ -1,7 +1,9 @@
 //! What a gateway knows of the cluster: map, rows, settings; and which disks it spares.
 //!
 //! Kept fresh by asking the control group: on a timer, and at once when somebody says that a row is old.
-//! Invariants: a row is only ever replaced by a newer one; what is known is a whole, published at once.
+//! Invariants: a row is only ever replaced by a newer one; what is known is a whole, published at once. Answers come with the last entry
+//! that the replica had applied, and no state is older than what was heard before it was asked for: so a timer asks one question as
+//! long as nothing was decided since all of them were asked.
 //! Not here: routes of metadata groups (`metadata_client`).
 
 use crate::codes;
@@ -9,12 +11,12 @@ use crate::drive::metadata_client::{MetadataClient, unexpected};
 use crate::drive::sparing::Sparing;
 use model::cluster::ClusterMap;
 use model::entry::PlacedStripe;
-use model::id::{DiskId, NodeId};
+use model::id::{CONTROL_GROUP, DiskId, NodeId};
 use model::layout::{Layout, Row};
 use model::process::{ProcessId, Role};
 use model::profile::ProfileId;
 use model::stripe::StripeId;
-use protocol::metadata::control::ClusterSettings;
+use protocol::metadata::control::{ClusterSettings, ClusterState};
 use protocol::metadata::query::ControlQuery;
 use protocol::metadata::{Query, QueryAnswer};
 use protocol::wire_error::Failure;
@@ -36,6 +38,8 @@ pub struct Known {
 #[derive(Default)]
 struct State {
     known: Option<Known>,
+    /// `known` is as of this entry of the control group or a later one.
+    as_of: u64,
     /// Rows met that are newer than the layout's, by profile and placement group.
     newer: BTreeMap<(ProfileId, u32), Row>,
 }
@@ -59,13 +63,40 @@ impl Directory {
 
     /// Asks the control group for map, layout and settings, and for the routes.
     pub async fn refresh(&self, trace: u128) -> Result<Known, Failure> {
+        // Heard before anything is asked: whatever is answered is at least as new.
+        let as_of = self.client.applied_of(CONTROL_GROUP);
         self.client.refresh_routes(trace).await?;
-        let (cluster, _) = self.client.query(&Query::Control(ControlQuery::Cluster), trace).await?;
-        let (layout, _) = self
-            .client
-            .query(&Query::Control(ControlQuery::Layout(None)), trace)
-            .await?;
-        let (QueryAnswer::Cluster(cluster), QueryAnswer::Layout(layout)) = (cluster, layout) else {
+        let cluster = self.ask_cluster(trace).await?;
+        self.ask_layout(as_of, cluster, trace).await
+    }
+
+    /// As `refresh`, but asks one thing alone when that tells that the control group has decided nothing since all was asked.
+    pub async fn keep_up(&self, trace: u128) -> Result<(), Failure> {
+        if !self.is_ready() {
+            return self.refresh(trace).await.map(drop);
+        }
+        let as_of = self.client.applied_of(CONTROL_GROUP);
+        let cluster = self.ask_cluster(trace).await?;
+        // Noted with the answer: nothing was committed behind this entry when it was asked for.
+        let applied = self.client.applied_of(CONTROL_GROUP);
+        if self.state().as_of == applied && self.client.routes_as_of() == Some(applied) {
+            return Ok(());
+        }
+        self.client.refresh_routes(trace).await?;
+        self.ask_layout(as_of, cluster, trace).await.map(drop)
+    }
+
+    async fn ask_cluster(&self, trace: u128) -> Result<ClusterState, Failure> {
+        match self.client.query(&Query::Control(ControlQuery::Cluster), trace).await? {
+            (QueryAnswer::Cluster(cluster), _) => Ok(cluster),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Asks for the layout beside `cluster`, and keeps both unless something newer was kept meanwhile; both are as of `as_of` or later.
+    async fn ask_layout(&self, as_of: u64, cluster: ClusterState, trace: u128) -> Result<Known, Failure> {
+        let asked = Query::Control(ControlQuery::Layout(None));
+        let (QueryAnswer::Layout(layout), _) = self.client.query(&asked, trace).await? else {
             return Err(unexpected());
         };
         let known = Known {
@@ -73,7 +104,11 @@ impl Directory {
             layout: Arc::new(layout),
             settings: cluster.settings,
         };
-        self.state().known = Some(known.clone());
+        let mut state = self.state();
+        if as_of >= state.as_of {
+            state.known = Some(known.clone());
+            state.as_of = as_of;
+        }
         Ok(known)
     }
 
@@ -187,3 +222,6 @@ pub fn node_peer(node: NodeId, address: std::net::SocketAddr) -> Peer {
         address,
     }
 }
+
+#[cfg(test)]
+mod tests;

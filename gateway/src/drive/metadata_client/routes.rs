@@ -19,6 +19,8 @@ use std::sync::{MutexGuard, PoisonError};
 /// What is known of groups and their replicas.
 #[derive(Default)]
 pub(super) struct Routes {
+    /// What was fetched is as of this entry of the control group or a later one; `None` while nobody knows.
+    as_of: Option<u64>,
     slots: Vec<SlotRange>,
     pub(super) groups: BTreeMap<GroupId, Vec<Peer>>,
     pub(super) processes: Vec<ProcessInfo>,
@@ -53,8 +55,10 @@ impl MetadataClient {
         if known.is_empty() { self.seeds.clone() } else { known }
     }
 
-    /// Fetches the routes anew from the control group.
+    /// Fetches the routes anew from the control group; what it decided later is kept, should that have come meanwhile.
     pub async fn refresh_routes(&self, trace: u128) -> Result<(), Failure> {
+        // Heard before anything is asked: whatever is answered is at least as new.
+        let as_of = self.applied_of(CONTROL_GROUP);
         let ask = async |what| {
             Box::pin(self.query(&Query::Control(what), trace))
                 .await
@@ -70,12 +74,22 @@ impl MetadataClient {
         else {
             return Err(unexpected());
         };
-        self.set_routes(slots, &groups, processes);
+        self.replace(Some(as_of), slots, &groups, processes);
         Ok(())
     }
 
-    /// Replaces the routes.
+    /// Replaces the routes by what nobody knows the age of.
     pub fn set_routes(&self, slots: Vec<SlotRange>, groups: &[GroupInfo], processes: Vec<ProcessInfo>) {
+        self.replace(None, slots, groups, processes);
+    }
+
+    /// As of which entry of the control group, or a later one, the routes were fetched last; `None` when that is not known.
+    pub fn routes_as_of(&self) -> Option<u64> {
+        self.routes().as_of
+    }
+
+    /// Replaces the routes, unless `as_of` tells that they are older than those that are known.
+    fn replace(&self, as_of: Option<u64>, slots: Vec<SlotRange>, groups: &[GroupInfo], processes: Vec<ProcessInfo>) {
         let peer = |number: u64| {
             let id = ProcessId {
                 role: Role::Metadata,
@@ -92,6 +106,10 @@ impl MetadataClient {
             .map(|group| (group.group, group.voters.iter().filter_map(|id| peer(id.0)).collect()));
         let groups: BTreeMap<GroupId, Vec<Peer>> = peers.collect();
         let mut routes = self.routes();
+        if as_of.is_some() && as_of < routes.as_of {
+            return;
+        }
+        routes.as_of = as_of;
         routes.slots = slots;
         routes.groups = groups;
         routes.processes = processes;
