@@ -15,6 +15,9 @@ pub const CONNECTIONS_PER_PEER: usize = 2;
 /// How long a connection that only calls at once have a use for is kept after the last of them, and up to as long again until a call to
 /// any peer lets it go. A guess: another burst comes sooner.
 pub const SPARE_KEPT: Duration = Duration::from_secs(10);
+/// How long a connection is kept to a storage node that nobody calls, and up to `SPARE_KEPT` longer until a call to any peer lets it go.
+/// The next call to it waits for a handshake, one round trip. A guess: who comes after so long a rest does not notice that.
+pub const UNUSED_KEPT: Duration = Duration::from_secs(300);
 /// Size asked for each of the socket's two buffers; the kernel may cut it to net.core.{r,w}mem_max. Measured as above.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 

@@ -2,13 +2,14 @@
 //! and made again when broken.
 //!
 //! A connection that nobody uses still costs probes and acknowledgements; of a cluster that does nothing they were a quarter of all
-//! packets.
-//! Invariants: a connection is handed out only after its other end proved to be the peer's process; none is let go under a call.
+//! packets. So spare ones go soon, and the last one to a storage node goes when that was not called for minutes.
+//! Invariants: a connection is handed out only after its other end proved to be the peer's process; none is let go under a call, nor
+//! the last one to a metadata replica: an election, and whoever looks for the new leader, would wait for a handshake.
 //! Not here: connections that others make to us (listener.rs).
 
-use crate::limits::{CONNECTIONS_PER_PEER, SPARE_KEPT};
+use crate::limits::{CONNECTIONS_PER_PEER, SPARE_KEPT, UNUSED_KEPT};
 use crate::transport::{Peer, RpcError};
-use model::process::ProcessId;
+use model::process::{ProcessId, Role};
 use quinn::Connection;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,14 +28,21 @@ pub(crate) struct ConnectionPool {
 
 struct PeerConnections {
     address: SocketAddr,
+    /// Whether the last connection stays however long nobody calls.
+    is_kept: bool,
     /// A slot is locked while it is dialed, so that a hundred callers make one connection and wait for it.
-    slots: [tokio::sync::Mutex<Option<Kept>>; CONNECTIONS_PER_PEER],
+    slots: [ConnectionSlot; CONNECTIONS_PER_PEER],
     next: AtomicUsize,
     /// Calls under way.
     calls: AtomicUsize,
-    /// When another slot than the first was used last, in milliseconds of the caller's monotonic clock.
+    /// When the last call began, in milliseconds of the caller's monotonic clock.
+    used_ms: AtomicU64,
+    /// When another slot than the first was used last, by the same clock.
     spare_used_ms: AtomicU64,
 }
+
+/// A place for a connection.
+type ConnectionSlot = tokio::sync::Mutex<Option<Kept>>;
 
 /// A connection as its slot and the calls over it share it.
 #[derive(Clone)]
@@ -116,19 +124,31 @@ impl PeerConnections {
 
     /// Lets those go that were not used for too long. Called while no call needs them.
     fn let_spares_go(&self, now_ms: u64) {
-        if is_long_ago(self.spare_used_ms.load(Ordering::Relaxed), now_ms) {
-            for spare in &self.slots[1..] {
-                // One that is being dialed is not let go. The last handle that is dropped closes a connection, so no call loses it.
-                if let Ok(mut spare) = spare.try_lock() {
-                    *spare = None;
-                }
-            }
+        if is_longer_ago(SPARE_KEPT, self.spare_used_ms.load(Ordering::Relaxed), now_ms) {
+            let_go(&self.slots[1..]);
+        }
+    }
+
+    /// As `let_spares_go`, and lets the last connection to a storage node go as well once nobody has called for long.
+    fn let_unused_go(&self, now_ms: u64) {
+        self.let_spares_go(now_ms);
+        if !self.is_kept && is_longer_ago(UNUSED_KEPT, self.used_ms.load(Ordering::Relaxed), now_ms) {
+            let_go(&self.slots);
         }
     }
 }
 
-fn is_long_ago(then_ms: u64, now_ms: u64) -> bool {
-    u128::from(now_ms.saturating_sub(then_ms)) > SPARE_KEPT.as_millis()
+fn let_go(slots: &[ConnectionSlot]) {
+    for slot in slots {
+        // One that is being dialed is not let go. The last handle that is dropped closes a connection, so no call loses it.
+        if let Ok(mut slot) = slot.try_lock() {
+            *slot = None;
+        }
+    }
+}
+
+fn is_longer_ago(span: Duration, then_ms: u64, now_ms: u64) -> bool {
+    u128::from(now_ms.saturating_sub(then_ms)) > span.as_millis()
 }
 
 impl ConnectionPool {
@@ -145,10 +165,12 @@ impl ConnectionPool {
         Dialing: Future<Output = Result<Connection, RpcError>>,
     {
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.let_all_spares_go_if_due(now_ms);
         let connections = self.connections_of(peer);
         let others = connections.calls.fetch_add(1, Ordering::Relaxed);
         let mut asking = Asking(Some(Arc::clone(&connections)));
+        connections.used_ms.store(now_ms, Ordering::Relaxed);
+        // Behind the count, so that this call finds the connection that it is about to use.
+        self.let_unused_go_if_due(now_ms);
         let turn = connections.slot(others, now_ms);
         let mut slot = connections.slots[turn].lock().await;
         let known = slot.as_ref().filter(|kept| kept.is_usable());
@@ -171,9 +193,9 @@ impl ConnectionPool {
         })
     }
 
-    /// Lets spare connections to all peers go now and then: a peer that is not called any more would keep its own for good.
-    fn let_all_spares_go_if_due(&self, now_ms: u64) {
-        if !is_long_ago(self.looked_ms.load(Ordering::Relaxed), now_ms) {
+    /// Lets connections to all peers go now and then that nobody uses: a peer that is not called any more would keep its own for good.
+    fn let_unused_go_if_due(&self, now_ms: u64) {
+        if !is_longer_ago(SPARE_KEPT, self.looked_ms.load(Ordering::Relaxed), now_ms) {
             return;
         }
         // Two calls that both look do no harm.
@@ -181,7 +203,7 @@ impl ConnectionPool {
         let peers: Vec<Arc<PeerConnections>> = self.peers().values().cloned().collect();
         for peer in peers {
             if peer.calls.load(Ordering::Relaxed) == 0 {
-                peer.let_spares_go(now_ms);
+                peer.let_unused_go(now_ms);
             }
         }
     }
@@ -194,9 +216,11 @@ impl ConnectionPool {
         // A peer that moved to another address is dialed there; the old connections end with their last call.
         let fresh = Arc::new(PeerConnections {
             address: peer.address,
+            is_kept: peer.process.role != Role::Node,
             slots: std::array::from_fn(|_| tokio::sync::Mutex::new(None)),
             next: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
+            used_ms: AtomicU64::new(0),
             spare_used_ms: AtomicU64::new(0),
         });
         peers.insert(peer.process, Arc::clone(&fresh));

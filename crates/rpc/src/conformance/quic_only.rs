@@ -3,7 +3,8 @@
 use super::{CLUSTER, DAY, LONG, OTHER, SERVER, SHORT, Scripted, authority, bind, call, identity};
 use crate::authority::ClusterAuthority;
 use crate::identity::{Identity, Revocations};
-use crate::limits::{CONNECTIONS_PER_PEER, PACKET_BYTES_MAX, RpcLimits, SPARE_KEPT};
+use crate::limits::{CONNECTIONS_PER_PEER, PACKET_BYTES_MAX, RpcLimits, SPARE_KEPT, UNUSED_KEPT};
+use crate::pool::Lent;
 use crate::quic::{BindError, QuicOptions, QuicTransport};
 use crate::transport::{Peer, RpcError, Transport};
 use crate::wire::encode_request;
@@ -178,24 +179,42 @@ async fn a_spare_connection_is_made_for_calls_at_once_and_let_go_when_nobody_nee
     ping(&caller, address).await.unwrap();
 }
 
+/// A caller and two servers of one authority, with where those are called.
+fn caller_of(processes: [ProcessId; 2]) -> (Arc<QuicTransport>, [Arc<QuicTransport>; 2], [Peer; 2]) {
+    let authority = authority();
+    let bound = processes.map(|process| {
+        let (server, address) = bind(identity(&authority, process), Arc::new(Scripted::default()));
+        (server, Peer { process, address })
+    });
+    let peers = [bound[0].1, bound[1].1];
+    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
+    (caller, bound.map(|(server, _)| server), peers)
+}
+
+async fn lend(caller: &QuicTransport, peer: &Peer, now: Duration) -> Lent {
+    let lent = caller.pool.connection(peer, now, || caller.dial(peer)).await;
+    lent.unwrap()
+}
+
+async fn until_open(caller: &QuicTransport, connections: usize) {
+    let let_go = async {
+        while caller.open_connections() > connections {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, let_go).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_spare_connection_to_a_peer_that_is_not_called_any_more_goes_with_a_call_to_another() {
-    let authority = authority();
-    let (_server, address) = bind(identity(&authority, SERVER), Arc::new(Scripted::default()));
-    let (_other, other_address) = bind(identity(&authority, OTHER), Arc::new(Scripted::default()));
-    let (caller, _) = bind(identity(&authority, CALLER), Arc::new(Scripted::default()));
-    let lend = async |process, address, now| {
-        let peer = Peer { process, address };
-        let lent = caller.pool.connection(&peer, now, || caller.dial(&peer)).await;
-        lent.unwrap()
-    };
+    let (caller, _servers, [called, other]) = caller_of([SERVER, OTHER]);
     let mut at_once = Vec::new();
     for _ in 0..=CONNECTIONS_PER_PEER {
-        at_once.push(lend(SERVER, address, Duration::ZERO).await);
+        at_once.push(lend(&caller, &called, Duration::ZERO).await);
     }
     assert_eq!(caller.open_connections(), CONNECTIONS_PER_PEER);
     let late = SPARE_KEPT + Duration::from_secs(1);
-    drop(lend(OTHER, other_address, late).await);
+    drop(lend(&caller, &other, late).await);
     assert!(at_once.iter().all(|lent| lent.close_reason().is_none()));
     assert_eq!(
         caller.open_connections(),
@@ -203,13 +222,45 @@ async fn a_spare_connection_to_a_peer_that_is_not_called_any_more_goes_with_a_ca
         "calls are under way"
     );
     drop(at_once);
-    drop(lend(OTHER, other_address, late * 2).await);
-    let let_go = async {
-        while caller.open_connections() > 2 {
-            tokio::task::yield_now().await;
-        }
+    drop(lend(&caller, &other, late * 2).await);
+    until_open(&caller, 2).await;
+}
+
+#[tokio::test]
+async fn the_last_connection_to_a_node_that_nobody_calls_goes_and_is_made_again_for_the_next_call() {
+    let (caller, _servers, [called, other]) = caller_of([SERVER, OTHER]);
+    drop(lend(&caller, &called, Duration::ZERO).await);
+    drop(lend(&caller, &other, UNUSED_KEPT).await);
+    assert_eq!(caller.open_connections(), 2);
+    let long_call = lend(&caller, &called, UNUSED_KEPT).await;
+    let late = UNUSED_KEPT * 2 + Duration::from_secs(1);
+    drop(lend(&caller, &other, late).await);
+    assert!(long_call.close_reason().is_none(), "a call is under way");
+    drop(long_call);
+    drop(lend(&caller, &other, late * 2).await);
+    until_open(&caller, 1).await;
+    // Its own call finds the connection, however long nobody made one.
+    let kept = lend(&caller, &other, late * 4).await;
+    assert_eq!(caller.open_connections(), 1);
+    drop(kept);
+    ping(&caller, called.address).await.unwrap();
+    assert_eq!(caller.open_connections(), 2);
+}
+
+#[tokio::test]
+async fn the_last_connection_to_a_metadata_replica_stays_however_long_nobody_calls() {
+    let replica = ProcessId {
+        role: Role::Metadata,
+        number: 3,
     };
-    tokio::time::timeout(LONG, let_go).await.unwrap();
+    let (caller, _servers, [called, other]) = caller_of([replica, OTHER]);
+    let first = lend(&caller, &called, Duration::ZERO).await;
+    let number = first.stable_id();
+    drop(first);
+    let late = UNUSED_KEPT + Duration::from_secs(1);
+    drop(lend(&caller, &other, late).await);
+    let again = lend(&caller, &called, late).await;
+    assert_eq!((again.stable_id(), again.close_reason()), (number, None));
 }
 
 /// Each process dials every other one when it starts: one connection in thirty that is never answered would be seen at each start.
