@@ -167,11 +167,15 @@ impl Worker for Founder {
                 self.found().await?;
                 self.is_said = true;
             }
-            return Ok(Next::After(REST));
+            return Ok(Next::Together(REST));
         }
         self.is_said = false;
         let is_led = self.control.status().leader.is_some_and(|leader| leader != self.own);
-        Ok(Next::After(if is_led { REST } else { LOOK_EVERY }))
+        Ok(if is_led {
+            Next::Together(REST)
+        } else {
+            Next::After(LOOK_EVERY)
+        })
     }
 }
 
