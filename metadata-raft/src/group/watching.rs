@@ -5,13 +5,14 @@
 //! Not here: what moved (`feed_watch`), how long a gateway waits and what it does then.
 
 use super::{Group, GroupError};
-use daemon::clock::Clock;
+use daemon::clock::{Clock, until_multiple};
 use model::id::RaftId;
 use openraft::async_runtime::watch::WatchReceiver;
 use protocol::metadata::watch::WatchAnswer;
 use std::time::Duration;
 
-/// How often a leader that is waited at looks whether it still leads: a look at a number, no message.
+/// How often, at least, a leader that is waited at looks whether it still leads: a look at a number, no message. All who wait at a process
+/// look at the same moment.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Group {
@@ -52,7 +53,7 @@ impl Group {
             self.require_leading()?;
             tokio::select! {
                 changed = news.changed() => changed.map_err(|_| self.unavailable("the replica has stopped"))?,
-                () = clock.sleep(left.min(LOOK_EVERY)) => {}
+                () = clock.sleep(left.min(until_multiple(clock.wall(), LOOK_EVERY))) => {}
             }
         }
     }

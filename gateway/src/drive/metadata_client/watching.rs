@@ -8,6 +8,7 @@ use super::{CALL_DEADLINE, MetadataClient, Target, Try};
 use crate::codes;
 use crate::metrics;
 use bytes::Bytes;
+use daemon::clock::until_multiple;
 use model::id::{GroupId, Slot};
 use protocol::frame::{Call, Method, decode, encode};
 use protocol::metadata::watch::{WatchAnswer, WatchRequest};
@@ -15,7 +16,7 @@ use protocol::wire_error::Failure;
 use rpc::transport::Peer;
 use std::time::Duration;
 
-/// How often it is looked whether other calls have met another leader: a look at a map.
+/// How often, at least, it is looked whether other calls have met another leader: a look at a map, for all groups at the same moment.
 const LEADER_LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl MetadataClient {
@@ -83,7 +84,8 @@ impl MetadataClient {
     /// Returns once another replica than `peer` is known to lead.
     async fn another_leads(&self, group: GroupId, peer: &Peer) {
         loop {
-            self.seams.clock.sleep(LEADER_LOOK_EVERY).await;
+            let clock = &self.seams.clock;
+            clock.sleep(until_multiple(clock.wall(), LEADER_LOOK_EVERY)).await;
             if self
                 .leader_of(group)
                 .is_some_and(|leader| leader != peer.process.number)
