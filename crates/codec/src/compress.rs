@@ -4,13 +4,12 @@
 //! block longer; decompressing takes no more memory than the length that the reader expects.
 //! Not here: the byte that says which was chosen is part of the sealed form (`seal`).
 
+use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
 
 /// Zstd's level: the highest that stays above 300 MB/s a core with sealing on English text (QAS-011), measured on two shared
-/// cores; docs/format/sealed.md has the figures of levels 1 and 3.
+/// cores; docs/format/sealed.md has the figures of levels 1 and 3. The probe takes it too: it only has to tell text from noise.
 const LEVEL: i32 = 1;
-/// The probe only has to tell text from noise, so it takes the cheapest level.
-const PROBE_LEVEL: i32 = 1;
 /// Blocks up to this length are compressed without a probe, which would cost as much.
 const PROBE_FROM_BYTES: usize = 64 << 10;
 /// Samples lie evenly over the block, so that a header or a trailer of another kind does not decide alone. Guess.
@@ -25,6 +24,13 @@ const _: () = assert!(
     PROBE_SAMPLES * PROBE_SAMPLE_BYTES <= PROBE_FROM_BYTES,
     "samples do not overlap"
 );
+
+thread_local! {
+    /// Each thread keeps its compressor, since making one for every block of some kilobytes costs a part of compressing it: memory of
+    /// some hundred kilobytes, and three questions to the processor, each of which leaves a virtual machine. It begins every block
+    /// anew, also behind one that found too little room, so what it compressed before changes no byte of what follows.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
 
 /// How a block's bytes lie inside its seal. The number is stored, so it never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +67,7 @@ pub fn compress(plain: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let room = plain.len() - plain.len().div_ceil(SAVES_DIVISOR);
-    compress_within(plain, LEVEL, room)
+    compress_within(plain, room)
 }
 
 fn probe_says_it_pays(plain: &[u8]) -> bool {
@@ -70,23 +76,20 @@ fn probe_says_it_pays(plain: &[u8]) -> bool {
     for sample in 0..PROBE_SAMPLES {
         samples.extend_from_slice(&plain[sample * stride..][..PROBE_SAMPLE_BYTES]);
     }
-    compress_within(
-        &samples,
-        PROBE_LEVEL,
-        samples.len() - samples.len() / PROBE_SAVES_DIVISOR,
-    )
-    .is_some()
+    compress_within(&samples, samples.len() - samples.len() / PROBE_SAVES_DIVISOR).is_some()
 }
 
 /// Compresses into at most `room` bytes; `None` when they do not suffice.
-fn compress_within(plain: &[u8], level: i32, room: usize) -> Option<Vec<u8>> {
-    let mut compressed = Vec::with_capacity(room);
-    // An allocator may give more than was asked for and zstd fills the whole capacity, so the length is checked as well.
-    Compressor::new(level)
-        .ok()?
-        .compress_to_buffer(plain, &mut compressed)
-        .ok()?;
-    (compressed.len() <= room).then_some(compressed)
+fn compress_within(plain: &[u8], room: usize) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        if kept.is_none() {
+            *kept = Compressor::new(LEVEL).ok();
+        }
+        let mut compressed = Vec::with_capacity(room);
+        // An allocator may give more than was asked for and zstd fills the whole capacity, so the length is checked as well.
+        kept.as_mut()?.compress_to_buffer(plain, &mut compressed).ok()?;
+        (compressed.len() <= room).then_some(compressed)
+    })
 }
 
 /// Decompresses a zstd frame that must give exactly `plain_bytes` bytes; `None` for anything else.

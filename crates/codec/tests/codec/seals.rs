@@ -255,6 +255,30 @@ fn a_probe_is_not_misled_by_a_header_of_another_kind() {
     assert_eq!(compress(&noisy), None);
 }
 
+/// A thread keeps its compressor: blocks of all lengths, one behind the other and with noise between, for which room is lacking, must
+/// come out as of a thread that has compressed nothing before.
+#[test]
+fn what_a_thread_compressed_before_changes_no_byte_of_what_follows() {
+    let text = sources().repeat(8);
+    let fresh = |plain: &[u8]| {
+        std::thread::scope(|scope| {
+            let compressed = scope.spawn(|| compress(plain));
+            compressed.join().unwrap()
+        })
+    };
+    let mut paid = 0;
+    for round in 0..3_usize {
+        for length in [300_000, 0, 5_000, 34_000, 100, 65_536, 65_537, 200_000] {
+            let plain = &text.as_bytes()[round * 777..][..length];
+            let compressed = compress(plain);
+            assert_eq!(compressed, fresh(plain), "{length} bytes in round {round}");
+            paid += usize::from(compressed.is_some());
+            assert_eq!(compress(&noise(round as u64, length)), None, "noise of {length} bytes");
+        }
+    }
+    assert!(paid >= 15, "{paid} blocks of text were worth it");
+}
+
 #[test]
 fn decompression_gives_the_declared_length_or_nothing() {
     let plain = vec![b'a'; 100_000];
