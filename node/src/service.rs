@@ -233,7 +233,7 @@ impl NodeService {
         let header = self
             .inner
             .pool
-            .run(Urgency::Foreground, describe)
+            .run_by_length(Urgency::Foreground, payload.len(), describe)
             .await
             .map_err(|error| {
                 Failure::new(
