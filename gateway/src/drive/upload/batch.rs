@@ -174,12 +174,10 @@ async fn digests(stage: &Stage, blocks: Vec<Bytes>) -> Vec<BlockRow> {
         digest: seal.digest(block),
         size: block.len() as u32,
     };
-    stage
-        .core
-        .seams
-        .pool
-        .run(Urgency::Foreground, move || blocks.iter().map(row).collect())
-        .await
+    let len_bytes: usize = blocks.iter().map(Bytes::len).sum();
+    let work = move || blocks.iter().map(row).collect::<Vec<BlockRow>>();
+    let pool = &stage.core.seams.pool;
+    pool.run_by_length(Urgency::Foreground, len_bytes, work).await
 }
 
 async fn store_blocks(
