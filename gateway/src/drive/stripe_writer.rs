@@ -50,26 +50,10 @@ impl Core {
 
     /// The same before or behind what others have the pool do.
     pub async fn code_stripe_as(&self, urgency: Urgency, stripe: Bytes, profile: ProfileId) -> Result<Coded, Failure> {
-        let work = move || {
-            let scheme = profile.profile();
-            let (form, fragments) = codec::erasure::encode(&stripe, scheme.k, scheme.m)?;
-            let hashed = fragments.into_iter().map(|bytes| {
-                let hash = PayloadHash(codec::digest::stripe_hash(&bytes).0);
-                (bytes, hash)
-            });
-            Ok::<_, codec::erasure::ErasureError>((form, hashed.collect()))
-        };
-        let (form, fragments) = self
-            .seams
+        self.seams
             .pool
-            .run(urgency, work)
+            .run(urgency, move || cut_and_code(&stripe, profile))
             .await
-            .map_err(|error| Failure::bug(format!("code stripe: {error}")))?;
-        Ok(Coded {
-            profile,
-            form,
-            fragments: Arc::new(fragments),
-        })
     }
 
     /// Writes a stripe's fragments and answers what is durable by the ack rule; `None` when the name is taken by other bytes.
@@ -181,6 +165,24 @@ impl Core {
         self.directory.sparing().welcome(send.disk);
         event
     }
+}
+
+/// Cuts `stripe` into fragments of `profile` and hashes each: work for the CPU pool.
+///
+/// Errors: a `bug` for a stripe that is longer than any.
+pub fn cut_and_code(stripe: &Bytes, profile: ProfileId) -> Result<Coded, Failure> {
+    let scheme = profile.profile();
+    let (form, fragments) = codec::erasure::encode(stripe, scheme.k, scheme.m)
+        .map_err(|error| Failure::bug(format!("code stripe: {error}")))?;
+    let hashed = fragments.into_iter().map(|bytes| {
+        let hash = PayloadHash(codec::digest::stripe_hash(&bytes).0);
+        (bytes, hash)
+    });
+    Ok(Coded {
+        profile,
+        form,
+        fragments: Arc::new(hashed.collect()),
+    })
 }
 
 fn fragment_call(id: StripeId, coded: &Coded, send: Send, trace: u128) -> Result<Call, Failure> {

@@ -4,13 +4,14 @@
 //! the rows are named, so that blocks which the drive loses meanwhile can be written after all.
 //! Not here: the order of batches, rows and commits (`upload`).
 
-use crate::drive::stripe_writer::Coded;
+use crate::drive::stripe_writer::{Coded, cut_and_code};
 use crate::drive::upload::Stage;
 use crate::drive::{Caller, Core, expect};
 use crate::metrics;
 use bytes::Bytes;
-use codec::seal::SEAL_BYTES;
-use codec::stripe::{ClosedStripe, StripeBuilder};
+use codec::keys::RandomBytes;
+use codec::seal::{DriveSeal, SEAL_BYTES};
+use codec::stripe::{ClosedStripe, StripeBuilder, StripeError};
 use daemon::pool::Urgency;
 use model::digest::Digest;
 use model::entry::BlockRow;
@@ -186,49 +187,61 @@ async fn store_blocks(
     lacking: &[BlockRow],
     plain: &BTreeMap<Digest, Bytes>,
 ) -> Result<(Vec<Written>, Survival), Failure> {
-    let Stage {
-        core, caller, facts, ..
-    } = stage;
     let mut survival = NOTHING_LOST;
     let mut stripes = Vec::new();
     let blocks = lacking
         .iter()
         .filter_map(|row| Some((*row, plain.get(&row.digest)?.clone())))
         .collect();
-    for closed in lay(stage, blocks).await? {
-        let profile = core.profile_for(facts, closed.bytes.len(), caller.trace).await?;
-        let coded = core.code_stripe(closed.bytes, profile).await?;
-        let blocks = closed.blocks.iter().map(|(row, place)| NewBlock {
-            row: *row,
-            offset: place.offset,
-            sealed_bytes: place.sealed_bytes,
-        });
-        let (named, durable) = write_named(stage, &coded, blocks.collect(), (None, time)).await?;
+    for (blocks, coded) in lay_and_code(stage, blocks).await? {
+        let (named, durable) = write_named(stage, &coded, blocks, (None, time)).await?;
         survival = survival.least(durable);
         stripes.push(Written { named, coded });
     }
     Ok((stripes, survival))
 }
 
-async fn lay(stage: &Stage, blocks: Vec<(BlockRow, Bytes)>) -> Result<Vec<ClosedStripe<BlockRow>>, Failure> {
+/// Seals the blocks, lays them into stripes and codes these: one piece of work, since each way to the pool and back costs wake-ups.
+async fn lay_and_code(stage: &Stage, blocks: Vec<(BlockRow, Bytes)>) -> Result<Vec<(Vec<NewBlock>, Coded)>, Failure> {
     if blocks.is_empty() {
         return Ok(Vec::new());
     }
-    let seams = &stage.core.seams;
-    let (seal, random) = (Arc::clone(&stage.seal), seams.random.clone());
+    let Stage {
+        core, caller, facts, ..
+    } = stage;
+    let (long, short) = (facts.profile, core.profile_for(facts, 0, caller.trace).await?);
+    let (seal, random) = (Arc::clone(&stage.seal), core.seams.random.clone());
     let work = move || {
         let mut fill = |bytes: &mut [u8]| random.fill(bytes);
-        let mut builder = StripeBuilder::new();
-        let mut closed = Vec::new();
-        for (row, plain) in blocks {
-            let sealed = seal.seal_block(&row.digest, &plain, &mut fill);
-            closed.extend(builder.push(row, sealed)?);
-        }
-        closed.extend(builder.close());
-        Ok::<_, codec::stripe::StripeError>(closed)
+        let laid = lay(&seal, blocks, &mut fill).map_err(|error| Failure::bug(error.to_string()))?;
+        let coded = laid.into_iter().map(|closed| {
+            let is_long = closed.bytes.len() > COPIES_BYTES_MAX;
+            let coded = cut_and_code(&closed.bytes, if is_long { long } else { short })?;
+            let blocks = closed.blocks.iter().map(|(row, place)| NewBlock {
+                row: *row,
+                offset: place.offset,
+                sealed_bytes: place.sealed_bytes,
+            });
+            Ok((blocks.collect(), coded))
+        });
+        coded.collect::<Result<Vec<(Vec<NewBlock>, Coded)>, Failure>>()
     };
-    let laid = seams.pool.run(Urgency::Foreground, work).await;
-    laid.map_err(|error| Failure::bug(error.to_string()))
+    core.seams.pool.run(Urgency::Foreground, work).await
+}
+
+fn lay(
+    seal: &DriveSeal,
+    blocks: Vec<(BlockRow, Bytes)>,
+    fill: &mut RandomBytes<'_>,
+) -> Result<Vec<ClosedStripe<BlockRow>>, StripeError> {
+    let mut builder = StripeBuilder::new();
+    let mut closed = Vec::new();
+    for (row, plain) in blocks {
+        let sealed = seal.seal_block(&row.digest, &plain, fill);
+        closed.extend(builder.push(row, sealed)?);
+    }
+    closed.extend(builder.close());
+    Ok(closed)
 }
 
 /// As `Core::write_named`, for an upload.
