@@ -128,6 +128,8 @@ enum Decision {
     Append {
         draft: Draft,
         name: FragmentName,
+        /// Its row, which stays the same until the record is indexed: there is one writer, and a name is decided once a run.
+        before: Option<Box<PlaceRow>>,
         held: Held,
         outcome: Written,
     },
@@ -170,6 +172,7 @@ impl Core {
                 Decision::Append {
                     draft,
                     name,
+                    before,
                     held,
                     outcome,
                 } => {
@@ -179,7 +182,7 @@ impl Core {
                     } else {
                         &mut stores
                     };
-                    group.push((number, draft, name, held, outcome));
+                    group.push((number, draft, (name, before.as_deref().copied(), held), outcome));
                 }
             }
         }
@@ -189,9 +192,9 @@ impl Core {
                 continue;
             }
             let (mut drafts, mut rows, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
-            for (number, draft, name, held, outcome) in group {
+            for (number, draft, row, outcome) in group {
                 drafts.push(draft);
-                rows.push((name, held));
+                rows.push(row);
                 outcomes.push((number, outcome));
             }
             let result = self
@@ -247,6 +250,7 @@ impl Core {
                 Ok(Decision::Append {
                     draft,
                     name,
+                    before: known.map(Box::new),
                     held,
                     outcome: Written::Stored,
                 })
@@ -260,6 +264,7 @@ impl Core {
                     Ok(Decision::Append {
                         draft,
                         name,
+                        before: known.map(Box::new),
                         held: Held::Tombstone,
                         outcome: Written::Removed,
                     })
@@ -273,7 +278,7 @@ impl Core {
     fn append_and_index(
         &mut self,
         drafts: Vec<Draft>,
-        rows: &[(FragmentName, Held)],
+        rows: &[(FragmentName, Option<PlaceRow>, Held)],
         purpose: Purpose,
     ) -> Result<(), StoreError> {
         if self.flaw == Flaw::CheckpointBeforeSync {
@@ -281,9 +286,10 @@ impl Core {
         }
         let records = self.append(drafts, purpose)?;
         let mut newest = Newest::default();
-        for ((name, held), (place, sequence)) in rows.iter().zip(records) {
+        for ((name, before, held), (place, sequence)) in rows.iter().zip(records) {
             newest.rows.push((
                 *name,
+                *before,
                 PlaceRow {
                     place,
                     sequence,
@@ -334,8 +340,7 @@ impl Core {
     fn apply(&mut self, newest: Newest) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         let (mut unlisted, mut came, mut went) = (0, Vec::new(), Vec::new());
-        for (name, row) in &newest.rows {
-            let before = self.row(name)?;
+        for (name, before, row) in &newest.rows {
             self.note_record(&row.place, row.sequence, &mut batch)?;
             batch.push(Change::Put(place_row::fragment_key(name), place_row::encode(row)?));
             unlisted += self.unlist(name, &mut batch)?;
@@ -487,7 +492,8 @@ impl Core {
 
 #[derive(Default)]
 struct Newest {
-    rows: Vec<(FragmentName, PlaceRow)>,
+    /// Each name with its row before and its row now.
+    rows: Vec<(FragmentName, Option<PlaceRow>, PlaceRow)>,
 }
 
 /// Bytes of a record with its header.
