@@ -2,8 +2,8 @@
 //!
 //! Two implementations, RocksDB and memory, pass one conformance suite. Calls block; they are short (a cached read, a buffered
 //! write) except `sync` and scans, which callers run off the async threads.
-//! Invariants: a batch is all or nothing; after a power cut the state is that of some prefix of the written batches, and every
-//! batch before the last successful `sync` is in it.
+//! Invariants: a batch is all or nothing; after a power cut, or when the process is killed, the state is that of some prefix of the
+//! written batches, and every batch before the last successful `sync` is in it.
 //! Not here: who may lose its tail. What must not is in a journal.
 
 use bytes::Bytes;
