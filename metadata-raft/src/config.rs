@@ -1,5 +1,6 @@
 //! The section `[metadata]` of a configuration: raw form, check, checked form.
 
+use crate::group::LogBounds;
 use daemon::config::Problem;
 use model::id::{GroupId, RaftId};
 use model::limits::{BIRTH_EPOCH, BIRTH_EPOCH_DEV, BLOCK_GRACE, QUOTA_BYTES_DEFAULT};
@@ -142,6 +143,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// How often leaders tell their groups the time.
     pub age_every: Duration,
+    /// How long the logs get; no key of the file sets it.
+    pub log_bounds: LogBounds,
 }
 
 /// Where a replica stands.
@@ -244,6 +247,7 @@ impl RawMetadata {
             require_encrypted_volume: self.require_encrypted_volume,
             segment_bytes: self.segment_mib << 20,
             age_every: Duration::from_secs(1),
+            log_bounds: LogBounds::PRODUCTION,
         })
     }
 }
@@ -254,6 +258,7 @@ mod tests {
     use daemon::config::{Problem, RawConfig, parse};
     use serde::Deserialize;
     use std::path::Path;
+    use std::time::Duration;
 
     /// A file that says nothing else.
     #[derive(Deserialize)]
@@ -293,5 +298,8 @@ mod tests {
         assert_eq!((read.timing, read.segment_bytes), (Timing::Lan, 256 << 20));
         assert_eq!(read.sites[0].zone, "z1");
         assert!(!read.require_encrypted_volume);
+        let bounds = read.log_bounds;
+        assert_eq!((bounds.entries_between_marks, bounds.entries_kept), (5_000, 2_000));
+        assert_eq!(bounds.look_every, Duration::from_secs(10));
     }
 }

@@ -30,18 +30,16 @@ use tokio::sync::watch;
 
 mod asking;
 mod group_error;
+mod log_bounds;
 mod reading;
 mod start;
 mod watching;
 
 pub use asking::{Answered, answer};
 pub use group_error::GroupError;
+pub use log_bounds::LogBounds;
 pub use reading::ReadBy;
-pub(crate) use start::ENTRIES_KEPT;
 pub use start::{GroupParts, Timing};
-
-/// Applied entries since the last mark from which `mark_if_due` makes a new one. A guess: seconds of writing, little to replay.
-const ENTRIES_BETWEEN_MARKS: u64 = 5_000;
 
 /// How long a proposal or a read-index may take. Whoever calls from outside has a deadline of its own; this one is for the process's
 /// workers, which would wait for ever, and keep it from stopping, when a majority is gone. A guess: some elections.
@@ -80,6 +78,7 @@ pub struct Group {
     heartbeats: Arc<Heartbeats>,
     election_clock: Arc<ElectionClock>,
     timing: Timing,
+    bounds: LogBounds,
     room: Arc<Room>,
     /// What the process's log has not synced. Not the log itself, which ends with its process.
     unsynced: Arc<Unsynced>,
@@ -293,7 +292,7 @@ impl Group {
                 metrics.snapshot.map_or(0, |at| at.index),
             )
         };
-        if !is_forced && applied.saturating_sub(marked) < ENTRIES_BETWEEN_MARKS {
+        if !is_forced && applied.saturating_sub(marked) < self.bounds.entries_between_marks {
             return Ok(());
         }
         let triggered = self.raft.trigger().snapshot().await;

@@ -7,7 +7,7 @@
 
 use crate::config::{Config, Timing as TimingChoice};
 use crate::feed_watch::FeedWatch;
-use crate::group::{ENTRIES_KEPT, Group, GroupError, GroupParts, Timing};
+use crate::group::{Group, GroupError, GroupParts, Timing};
 use crate::identity::{self, IdentityError};
 use crate::metrics;
 use crate::raft::address_book::AddressBook;
@@ -357,7 +357,7 @@ async fn start_group(id: GroupId, config: &Config, seams: &Seams, shared: &Share
         timing: timing_of(config),
         clock: Arc::clone(&seams.clock),
         lease_reads: config.lease_reads,
-        entries_kept: ENTRIES_KEPT,
+        bounds: config.log_bounds,
         nonce: seams.random.u64(),
     })
     .await
@@ -373,9 +373,8 @@ fn start_workers(config: &Config, seams: &Seams, process: &MetadataProcess, bell
     seams
         .workers
         .spawn(AgeWorker::new(groups.clone(), Arc::clone(clock), config.age_every));
-    seams
-        .workers
-        .spawn(LogKeeper::new(groups.clone(), Arc::clone(&process.log)));
+    let (log, every) = (Arc::clone(&process.log), config.log_bounds.look_every);
+    seams.workers.spawn(LogKeeper::new(groups.clone(), log, every));
     seams.workers.spawn(LeaderSpread::new(groups.clone(), config));
     seams.workers.spawn(SpaceKeeper::new(
         groups.clone(),

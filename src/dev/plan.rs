@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use daemon::config::Problem;
 use gateway::config::{AdmissionLimits, CacheLimits, Functions, GatewayConfig, Limits, MetadataReads};
 use metadata_raft::config::{Config as MetadataConfig, ReplicaSite, Timing};
+use metadata_raft::group::LogBounds;
 use model::id::{DiskId, GroupId, NodeId, RaftId};
 use model::limits::{BIRTH_EPOCH_DEV, BLOCK_GRACE_DEV, QUOTA_BYTES_DEV};
 use model::process::{ProcessId, Role};
@@ -140,6 +141,7 @@ impl Plan {
             require_encrypted_volume: false,
             segment_bytes: SEGMENT_BYTES_DEV,
             age_every: self.birth_epoch() / 2,
+            log_bounds: LogBounds::PRODUCTION,
         })
     }
 

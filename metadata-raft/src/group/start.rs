@@ -4,7 +4,7 @@
 //! `recovered` only when it knows that its state holds everything that was committed before.
 //! Not here: what a replica does then (`group`).
 
-use super::{ANSWER_WITHIN, Group, GroupError, asking};
+use super::{ANSWER_WITHIN, Group, GroupError, LogBounds, asking};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::Heartbeats;
 use crate::raft::incoming::Incoming;
@@ -38,8 +38,6 @@ const CORE_CALLS_MAX: u64 = 16_384;
 const CORE_NOTES_MAX: u64 = 65_536;
 /// Batches that wait to be applied; then the core waits. openraft's own size.
 const APPLIES_MAX: u64 = 1_024;
-/// Entries kept behind a mark, so that a follower that was away shortly needs no snapshot. A guess.
-pub(crate) const ENTRIES_KEPT: u64 = 2_000;
 
 /// How a group's replicas find that one of them is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +91,8 @@ pub struct GroupParts {
     pub clock: Arc<dyn Clock>,
     /// Whether queries are answered under a leader's lease.
     pub lease_reads: bool,
-    /// Entries that the log keeps behind a mark.
-    pub entries_kept: u64,
+    /// How long the log gets.
+    pub bounds: LogBounds,
     /// A random number, for telling snapshot transfers apart.
     pub nonce: u64,
 }
@@ -166,12 +164,12 @@ impl Group {
             timing,
             clock,
             lease_reads,
-            entries_kept,
+            bounds,
             nonce,
         } = parts;
         let feed = apply.feed();
         let state = open_state(&log, kv, group, apply).await?;
-        let config = config_of(group, timing, entries_kept)?;
+        let config = config_of(group, timing, bounds.entries_kept)?;
         let log_at_start = store.get_log_state().await.map_err(|error| bug(group, error))?;
         let promise = OldPromise::of(&mut store, Arc::clone(&clock), timing.election_min).await;
         let promise = promise.map_err(|error| bug(group, error))?;
@@ -188,7 +186,6 @@ impl Group {
             .await
             .map_err(|error| bug(group, error))?;
         let election_clock = heartbeats.join(group, raft.clone());
-        let reads = ReadRounds::new(raft.clone(), network, ANSWER_WITHIN);
         let lease = lease_reads.then(|| Arc::new(Lease::new(raft.clone(), clock, lease::longest(timing.election_min))));
         let receiver = Receiver::new(
             raft.clone(),
@@ -203,16 +200,17 @@ impl Group {
             group,
             replica,
             recovered: watch_recovery(raft.clone(), log_at_start.last_log_id.map(|last| last.index)),
+            reads: ReadRounds::new(raft.clone(), network, ANSWER_WITHIN),
             raft,
             state,
             receiver,
-            reads,
             lease,
             asking: asking::Asking::default(),
             outgoing,
             heartbeats,
             election_clock,
             timing,
+            bounds,
             room,
             unsynced: Arc::clone(log.unsynced()),
             feed,

@@ -14,7 +14,7 @@ mod reads;
 mod recovery;
 mod sweeps;
 
-use super::{ENTRIES_KEPT, Group, GroupError, GroupParts, ReadBy, Timing, answer};
+use super::{Group, GroupError, GroupParts, LogBounds, ReadBy, Timing, answer};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::{Heartbeats, answer_beats};
 use crate::raft::journal_stream::JournalStream;
@@ -177,7 +177,7 @@ struct World {
     timing: Timing,
     /// What commands mean, for each replica anew.
     apply: fn() -> Arc<dyn Apply>,
-    entries_kept: u64,
+    bounds: LogBounds,
 }
 
 /// For what is not about elections: so patient that none is held because the machine is busy.
@@ -207,7 +207,7 @@ impl World {
             lease_reads: false,
             timing: Timing::LAN,
             apply: || Arc::new(Recorder),
-            entries_kept: ENTRIES_KEPT,
+            bounds: LogBounds::PRODUCTION,
         }
     }
 
@@ -242,7 +242,7 @@ impl World {
             timing: self.timing,
             clock: self.clock.clone(),
             lease_reads: self.lease_reads,
-            entries_kept: self.entries_kept,
+            bounds: self.bounds,
             nonce: id << 32,
         })
     }

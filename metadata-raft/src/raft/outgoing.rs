@@ -10,12 +10,12 @@
 use crate::raft::snapshot::{Rows, StateView};
 use crate::raft::stored_state::Applied;
 use bytes::Bytes;
-use kv::seam::{Kv, KvError};
+use kv::seam::{Kv, KvError, KvRead};
 use model::id::{GroupId, RaftId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use tokio::sync::oneshot;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot};
 
 /// Looks without progress after which a view is given up: two minutes of the log keeper's. A guess: a restart of the receiver fits.
 pub const IDLE_LOOKS_MAX: u32 = 12;
@@ -27,29 +27,41 @@ struct Request {
     answer: oneshot::Sender<Result<Rows, KvError>>,
 }
 
-/// One view with the thread that holds it; the thread ends with the last reference.
+impl Request {
+    fn answer_from(self, view: &StateView<'_>) {
+        // Whoever asked may be gone; the next one asks again.
+        drop(self.answer.send(view.rows_after(self.after.as_ref())));
+    }
+}
+
+/// One view with the thread that holds it, or the task where one thread is the whole world; that ends with the last reference.
 pub struct View {
     /// Tells it from all other views of this and earlier lives of the process.
     pub transfer: u64,
     /// What its rows are the state of.
     pub applied: Applied,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::UnboundedSender<Request>,
     has_progressed: AtomicBool,
 }
 
 fn ended() -> KvError {
-    KvError::Io("the thread that holds the view has ended".to_owned())
+    KvError::Io("whoever holds the view has ended".to_owned())
 }
 
 impl View {
     async fn open(kv: Arc<dyn Kv>, group: GroupId, transfer: u64) -> Result<Arc<Self>, KvError> {
         let (opened, is_open) = oneshot::channel();
-        let (requests, queue) = mpsc::channel();
-        // Its own thread, since a view borrows the store, and one of the runtime's would keep the process from stopping.
-        std::thread::Builder::new()
-            .name(format!("snapshot-{group}"))
-            .spawn(move || hold(kv.as_ref(), group, opened, &queue))
-            .map_err(|error| KvError::Io(error.to_string()))?;
+        // A sender asks for one run of rows ahead of the one that it sends, so no more wait here than it has transfers.
+        let (requests, queue) = mpsc::unbounded_channel();
+        if daemon::blocking::is_inline() {
+            tokio::spawn(hold_inline(kv, group, opened, queue));
+        } else {
+            // Its own thread, since a view borrows the store, and one of the runtime's would keep the process from stopping.
+            std::thread::Builder::new()
+                .name(format!("snapshot-{group}"))
+                .spawn(move || hold(kv.as_ref(), group, opened, queue))
+                .map_err(|error| KvError::Io(error.to_string()))?;
+        }
         let applied = is_open.await.map_err(|_| ended())??;
         Ok(Arc::new(Self {
             transfer,
@@ -62,7 +74,7 @@ impl View {
     /// Asks for the rows behind `after`; the answer comes through the channel, so that it can be read while others are sent.
     pub fn rows_after(&self, after: Option<Bytes>) -> oneshot::Receiver<Result<Rows, KvError>> {
         let (answer, rows) = oneshot::channel();
-        // A thread that has ended drops the request, and its receiver says so.
+        // Whoever has ended drops the request, and its receiver says so.
         drop(self.requests.send(Request { after, answer }));
         rows
     }
@@ -78,19 +90,45 @@ fn hold(
     kv: &dyn Kv,
     group: GroupId,
     opened: oneshot::Sender<Result<Applied, KvError>>,
-    requests: &mpsc::Receiver<Request>,
+    mut requests: mpsc::UnboundedReceiver<Request>,
 ) {
     let snapshot = kv.snapshot();
-    let view = match StateView::open(snapshot.as_ref(), group) {
-        Ok(view) => view,
-        Err(error) => return drop(opened.send(Err(error))),
-    };
-    if opened.send(Ok(view.applied.clone())).is_err() {
+    let Some(view) = open_view(snapshot.as_ref(), group, opened) else {
         return;
+    };
+    while let Some(request) = requests.blocking_recv() {
+        request.answer_from(&view);
     }
-    while let Ok(Request { after, answer }) = requests.recv() {
-        // Whoever asked may be gone; the next one asks again.
-        drop(answer.send(view.rows_after(after.as_ref())));
+}
+
+/// The same as a task, where nothing may be given to another thread.
+async fn hold_inline(
+    kv: Arc<dyn Kv>,
+    group: GroupId,
+    opened: oneshot::Sender<Result<Applied, KvError>>,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+) {
+    let snapshot = kv.snapshot();
+    let Some(view) = open_view(snapshot.as_ref(), group, opened) else {
+        return;
+    };
+    while let Some(request) = requests.recv().await {
+        request.answer_from(&view);
+    }
+}
+
+/// The group's state in `snapshot`, told to whoever waits for it; `None` when there is none or nobody waits any more.
+fn open_view<'a>(
+    snapshot: &'a dyn KvRead,
+    group: GroupId,
+    opened: oneshot::Sender<Result<Applied, KvError>>,
+) -> Option<StateView<'a>> {
+    match StateView::open(snapshot, group) {
+        Ok(view) => opened.send(Ok(view.applied.clone())).is_ok().then_some(view),
+        Err(error) => {
+            drop(opened.send(Err(error)));
+            None
+        }
     }
 }
 
@@ -182,6 +220,7 @@ mod tests {
     use crate::raft::record::StoredLogId;
     use crate::raft::stored_state::{Applied, FIRST_INSTALL, prefix_of, put_applied};
     use bytes::Bytes;
+    use daemon::random::Random;
     use kv::memory::MemoryKv;
     use kv::seam::{Change, Kv};
     use model::id::{GroupId, RaftId};
@@ -229,6 +268,25 @@ mod tests {
         assert_eq!(rows[0].0, Bytes::from_static(b"b"));
         outgoing.finished(RaftId(2));
         assert_ne!(view(2, 6).await.transfer, second.transfer);
+    }
+
+    #[tokio::test]
+    async fn where_one_thread_is_the_world_a_view_is_held_by_a_task_and_stays_what_it_was() {
+        daemon::blocking::inline_on_this_thread(Random::seeded(1));
+        let (kv, outgoing) = (Arc::new(MemoryKv::new()), Outgoing::new(7));
+        write(&kv, 5, b"a");
+        let opened = outgoing.view_for(RaftId(2), kv.clone(), GROUP, &applied(5));
+        let view = opened.await.unwrap();
+        write(&kv, 6, b"b");
+        assert_eq!(view.applied, applied(5));
+        let rows = view.rows_after(None).await.unwrap().unwrap();
+        assert_eq!(rows.len(), 2, "the row and what was applied");
+        let held = Arc::downgrade(&kv);
+        drop((kv, view));
+        outgoing.clear();
+        while held.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -12,9 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often; a restart replays about this much. A guess that keeps the log within a few segments.
-const EVERY: Duration = Duration::from_secs(10);
-
 /// Full segments that stay, so that a follower that was away shortly is fed from the log. A guess.
 const SEGMENTS_KEPT: usize = 2;
 
@@ -22,12 +19,13 @@ const SEGMENTS_KEPT: usize = 2;
 pub struct LogKeeper {
     groups: BTreeMap<GroupId, Arc<Group>>,
     log: Arc<RaftLog>,
+    every: Duration,
 }
 
 impl LogKeeper {
-    /// For all groups of a process and their log.
-    pub fn new(groups: BTreeMap<GroupId, Arc<Group>>, log: Arc<RaftLog>) -> Self {
-        Self { groups, log }
+    /// For all groups of a process and their log; looks so often.
+    pub fn new(groups: BTreeMap<GroupId, Arc<Group>>, log: Arc<RaftLog>, every: Duration) -> Self {
+        Self { groups, log, every }
     }
 }
 
@@ -49,6 +47,6 @@ impl Worker for LogKeeper {
         if released > 0 {
             tracing::info!(released, "raft log segments let go");
         }
-        Ok(Next::After(EVERY))
+        Ok(Next::After(self.every))
     }
 }

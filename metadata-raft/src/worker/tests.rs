@@ -8,7 +8,7 @@ use super::bell::Bell;
 use super::sweep::SweepWorker;
 use super::{command, query};
 use crate::founding::{founding, user};
-use crate::group::{ENTRIES_KEPT, Group, GroupParts, Timing};
+use crate::group::{Group, GroupParts, LogBounds, Timing};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::Heartbeats;
 use crate::raft::journal_stream::JournalStream;
@@ -137,7 +137,7 @@ impl Bench {
             timing: Timing::LAN,
             clock: Arc::new(ManualClock::new(WallTime(0))),
             lease_reads: false,
-            entries_kept: ENTRIES_KEPT,
+            bounds: LogBounds::PRODUCTION,
             nonce: 1,
         };
         let group = Arc::new(Group::start(parts).await.unwrap());

@@ -4,7 +4,7 @@
 
 use super::installs::applied;
 use super::{PATIENCE, info, voters};
-use crate::group::{ENTRIES_KEPT, Group, GroupParts, Timing};
+use crate::group::{Group, GroupParts, LogBounds, Timing};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::{Heartbeats, answer_beats};
 use crate::raft::journal_stream::JournalStream;
@@ -148,7 +148,7 @@ async fn start(wires: &Arc<Wires>, id: u64) -> Process {
             timing: TIMING,
             clock: clock.clone(),
             lease_reads: false,
-            entries_kept: ENTRIES_KEPT,
+            bounds: LogBounds::PRODUCTION,
             nonce: id << 32,
         };
         let started = Arc::new(Group::start(parts).await.unwrap());

@@ -2,7 +2,7 @@
 
 use super::{GROUP, Group, Machine, PATIENCE, World, bootstrap, info, linearized};
 use crate::founding::{founding, user};
-use crate::group::ENTRIES_BETWEEN_MARKS;
+use crate::group::LogBounds;
 use crate::raft::journal_stream::JournalStream;
 use crate::raft::tests::{entry, log_id, options};
 use crate::serve::StateApply;
@@ -193,7 +193,10 @@ fn drives(group: &Group) -> Vec<(Bytes, Bytes)> {
 async fn a_new_empty_replica_of_an_idle_fully_purged_group_converges() {
     let mut world = bootstrap(World {
         apply: || Arc::new(StateApply::new(GROUP, Arc::default())),
-        entries_kept: 0,
+        bounds: LogBounds {
+            entries_kept: 0,
+            ..LogBounds::PRODUCTION
+        },
         ..World::calm(3)
     })
     .await;
@@ -214,7 +217,8 @@ async fn a_new_empty_replica_of_an_idle_fully_purged_group_converges() {
     for command in founding("ada") {
         command_one(&leader, command).await;
     }
-    let numbers: Vec<u64> = (0..ENTRIES_BETWEEN_MARKS).collect();
+    let entries_between_marks = LogBounds::PRODUCTION.entries_between_marks;
+    let numbers: Vec<u64> = (0..entries_between_marks).collect();
     for run in numbers.chunks(500) {
         join_all(run.iter().map(|number| command_one(&leader, folder(*number)))).await;
     }
@@ -230,7 +234,7 @@ async fn a_new_empty_replica_of_an_idle_fully_purged_group_converges() {
     let fresh = world.start(4).await.unwrap();
     applied(&fresh, last).await;
     let whole = drives(&leader);
-    assert!(whole.len() as u64 > ENTRIES_BETWEEN_MARKS, "{} rows", whole.len());
+    assert!(whole.len() as u64 > entries_between_marks, "{} rows", whole.len());
     assert!(drives(&fresh) == whole, "the states differ");
     assert_eq!(leader.status().last_index, Some(last), "nothing was written meanwhile");
     assert!(
