@@ -22,6 +22,7 @@ pub mod history;
 pub mod home;
 pub mod kind;
 pub mod ledger;
+pub mod logged;
 pub mod nemesis;
 pub mod network;
 pub mod observed;
@@ -211,7 +212,7 @@ async fn live(ground: &Ground, hatch: &Hatch, records: Records, phases: &Phases,
 }
 
 fn ground(orders: &Orders, seed: &Random, trace: Trace) -> Ground {
-    let faults = Faults::default();
+    let (faults, raft) = (Faults::default(), RaftOracle::default());
     // Half of the worlds read from whichever replica is nearest; so do those whose bug is a replica's.
     let is_replicas_bug = matches!(
         orders.plant,
@@ -223,10 +224,16 @@ fn ground(orders: &Orders, seed: &Random, trace: Trace) -> Ground {
     };
     Ground {
         kind: orders.kind,
-        storage: Storage::new(Random::seeded(seed.u64()), trace.clone(), faults.clone(), orders.plant),
+        storage: Storage::new(
+            Random::seeded(seed.u64()),
+            trace.clone(),
+            faults.clone(),
+            orders.plant,
+            raft.clone(),
+        ),
         trace,
         faults,
-        raft: RaftOracle::default(),
+        raft,
         plant: orders.plant,
         reads,
         // Of every three worlds one; not drawn, so that what a seed draws stays as it was.
@@ -297,6 +304,9 @@ fn look(ground: &Ground) -> Vec<(GroupId, ProcessId)> {
         let own = RaftId(process.number);
         for (group, replica) in service.groups() {
             let status = replica.status();
+            if let Some(purged) = status.purged_index {
+                ground.raft.purged(*group, own, purged);
+            }
             if let Some(fault) = status.fault {
                 ground.running().remove(&process);
                 ground.raft.accuse(format!("{process} group {group} ended: {fault}"));

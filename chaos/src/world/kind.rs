@@ -2,6 +2,7 @@
 //!
 //! Not here: what users do (`workload`, `turnover`), what must hold of it (`oracle`).
 
+use metadata_raft::group::LogBounds;
 use model::limits::{BIRTH_EPOCH_DEV, BLOCK_GRACE_DEV};
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,6 +18,19 @@ const _: () = assert!(
     GRACE.as_millis() > 72 * EPOCH.as_millis() + 10_000,
     "a turn and some looks fit into a grace"
 );
+/// Some entries a second go through a group, so the log of one is marked and purged many times, and whoever is away for as long as the
+/// nemesis keeps it away (`nemesis`) needs a snapshot.
+const LOG_BOUNDS: LogBounds = LogBounds {
+    entries_between_marks: 16,
+    entries_kept: 8,
+    look_every: Duration::from_secs(1),
+};
+/// The same where groups are told the time eight times a second.
+const LOG_BOUNDS_COLLECTION: LogBounds = LogBounds {
+    entries_between_marks: 64,
+    entries_kept: 32,
+    ..LOG_BOUNDS
+};
 /// A segment leaves limbo while the world lasts, so that a long one does not keep every byte that was ever written.
 const LIMBO: Duration = Duration::from_secs(5);
 
@@ -61,6 +75,15 @@ impl Kind {
         match self {
             Self::Names | Self::Layout => BLOCK_GRACE_DEV,
             Self::Collection => GRACE,
+        }
+    }
+
+    /// How long the logs of groups get.
+    #[must_use]
+    pub fn log_bounds(self) -> LogBounds {
+        match self {
+            Self::Names | Self::Layout => LOG_BOUNDS,
+            Self::Collection => LOG_BOUNDS_COLLECTION,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Who breaks things: cuts one way and both, losses, slow disks, wrong clocks, deaths and power cuts, all drawn from the seed.
 //!
+//! Now and then one replica is away for so long that the log of the others begins behind what it has.
 //! It acts between the steps of the simulation, and takes back what it did when its time has come, all of it at the end.
 //! Not here: what is allowed to suffer; anything is, and the oracles say what must hold all the same.
 
@@ -9,6 +10,7 @@ use crate::world::trace::Kind;
 use daemon::random::Random;
 use model::id::GroupId;
 use model::process::{ProcessId, Role};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use turmoil::Sim;
 
@@ -16,6 +18,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(150);
 const PAUSE_MAX: Duration = Duration::from_millis(1_500);
 const CUT_MAX: Duration = Duration::from_millis(3_500);
 const DEAD_MAX: Duration = Duration::from_millis(3_000);
+/// How long a replica is away whose log is to end: some marks of the others fit (`kind`).
+const AWAY_MIN: Duration = Duration::from_secs(8);
+const AWAY_MAX: Duration = Duration::from_secs(20);
 const SLOW_MAX: Duration = Duration::from_millis(400);
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -24,8 +29,17 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 enum Mend {
     Way(ProcessId, ProcessId),
     Life(ProcessId),
+    /// What a replica was away by: a death, or else cuts.
+    Away(ProcessId, Absence),
     Losses,
     Disk(ProcessId),
+}
+
+/// How a replica is away for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    Dead,
+    CutOff,
 }
 
 /// The nemesis of one world.
@@ -112,7 +126,7 @@ impl Nemesis {
     }
 
     fn act(&mut self, sim: &mut Sim<'_>, now: Duration) {
-        match self.random.below(100) {
+        match self.random.below(101) {
             0..=15 => {
                 let (from, to) = (self.pick(shape::all()), self.pick(shape::all()));
                 self.cut(sim, from, to, now);
@@ -170,11 +184,12 @@ impl Nemesis {
                     self.isolate(sim, process, now);
                 }
             }
-            _ => {
+            98..=99 => {
                 for process in shape::replicas().chain(shape::nodes()) {
                     self.end(sim, process, true, now);
                 }
             }
+            _ => self.keep_away(sim, now),
         }
     }
 
@@ -219,14 +234,53 @@ impl Nemesis {
         }
     }
 
-    fn end(&mut self, sim: &mut Sim<'_>, process: ProcessId, is_power_cut: bool, now: Duration) {
-        if !sim.is_host_running(host(process)) {
+    /// Keeps a replica away for long, dead or cut off from everybody; one at a time, so that the others are a majority. One that leads
+    /// nothing where there is one: of what is under way at a leader then nobody knows whether it happened.
+    fn keep_away(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        if self.owed.iter().any(|(_, mend)| matches!(mend, Mend::Away(..))) {
             return;
         }
+        let leading: BTreeSet<ProcessId> = self.leaders().into_iter().map(|(_, leader)| leader).collect();
+        let running: Vec<ProcessId> = shape::replicas()
+            .filter(|replica| sim.is_host_running(host(*replica)))
+            .collect();
+        let following: Vec<ProcessId> = running
+            .iter()
+            .filter(|replica| !leading.contains(replica))
+            .copied()
+            .collect();
+        let among = if following.is_empty() { running } else { following };
+        if among.is_empty() {
+            return;
+        }
+        let process = self.pick(among.into_iter());
+        let absence = match self.random.below(4) {
+            0 => {
+                let others = shape::all().filter(|other| *other != process);
+                others.for_each(|other| part_both(sim, process, other));
+                Absence::CutOff
+            }
+            draw => {
+                self.kill(sim, process, draw == 1);
+                Absence::Dead
+            }
+        };
+        let until = now + AWAY_MIN + self.random.up_to(AWAY_MAX - AWAY_MIN);
+        self.owed.push((until, Mend::Away(process, absence)));
+        self.note(process, &format!("away, {absence:?}"));
+    }
+
+    fn end(&mut self, sim: &mut Sim<'_>, process: ProcessId, is_power_cut: bool, now: Duration) {
+        if sim.is_host_running(host(process)) {
+            self.kill(sim, process, is_power_cut);
+            self.owe(now, DEAD_MAX, Mend::Life(process));
+        }
+    }
+
+    fn kill(&self, sim: &mut Sim<'_>, process: ProcessId, is_power_cut: bool) {
         self.ground.running().remove(&process);
         sim.crash(host(process));
         self.ground.storage.ended(process, is_power_cut);
-        self.owe(now, DEAD_MAX, Mend::Life(process));
         self.note(process, if is_power_cut { "power cut" } else { "killed" });
     }
 
@@ -237,8 +291,24 @@ impl Nemesis {
                 sim.bounce(host(process));
                 self.note(process, "started");
             }
+            Mend::Away(process, Absence::Dead) => {
+                sim.bounce(host(process));
+                self.note(process, "is back");
+            }
+            Mend::Away(process, Absence::CutOff) => {
+                for other in shape::all().filter(|other| *other != process) {
+                    sim.repair_oneway(host(process), host(other));
+                    sim.repair_oneway(host(other), host(process));
+                }
+                self.note(process, "is back");
+            }
             Mend::Losses => self.ground.faults.lose(0),
             Mend::Disk(process) => self.ground.faults.slow(process, Duration::ZERO),
         }
     }
+}
+
+fn part_both(sim: &Sim<'_>, one: ProcessId, other: ProcessId) {
+    sim.partition_oneway(host(one), host(other));
+    sim.partition_oneway(host(other), host(one));
 }

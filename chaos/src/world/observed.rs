@@ -1,7 +1,9 @@
-//! A replica's store under observation: after each batch the oracle is told which state each group has at which index.
+//! A replica's store under observation: after each batch the oracle is told which state each group has at which index, and of marks and
+//! installed snapshots.
 //!
 //! The hash of a state is the sum of its rows' hashes, so that a batch changes it by what it changes and the whole is read only
-//! once a life.
+//! once a life. Rows are hashed without the number of their install: a state that came by a snapshot is the same state.
+//! Invariant: of a state that is being received nothing is told before the group's record names it.
 //! Not here: what must hold of the hashes (`oracle::raft`).
 
 use crate::oracle::raft::RaftOracle;
@@ -9,7 +11,7 @@ use crate::world::trace::{Kind, Trace};
 use bytes::Bytes;
 use kv::memory::MemoryKv;
 use kv::seam::{Batch, Change, Kv, KvError, KvRead, Scan};
-use metadata_raft::raft::stored_state::{APPLIED_KEY, read_applied};
+use metadata_raft::raft::stored_state::{APPLIED_KEY, GroupRecord, read_applied, read_group};
 use model::id::{GroupId, RaftId};
 use model::process::ProcessId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +41,15 @@ fn prefix_of(key: &[u8]) -> Option<(u32, u32)> {
     (install > 0).then_some((u32::from_be_bytes([a, b, c, d]), install))
 }
 
+/// The group whose record has this key.
+fn group_of_record(key: &[u8]) -> Option<GroupId> {
+    let (group, install) = key.split_first_chunk::<4>()?;
+    (install == [0; 4]).then_some(GroupId(u32::from_be_bytes(*group)))
+}
+
+/// Of a row of a state, group and install before its key.
 fn row_hash(key: &[u8], value: &[u8]) -> u128 {
+    let key = &key[PREFIX_BYTES..];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
@@ -103,6 +113,22 @@ impl ObservedKv {
         keys.into_iter().collect()
     }
 
+    /// Tells of a mark or an install by what a group's record says now.
+    fn tell_of_record(&self, hashes: &Hashes, group: GroupId, before: &GroupRecord) -> Result<(), KvError> {
+        let now = read_group(self.store.as_ref(), group)?;
+        if now.install != before.install {
+            self.oracle.installed();
+            self.tell(hashes, (group.0, now.install))?;
+        } else if now.mark != before.mark {
+            self.oracle.marked();
+        }
+        Ok(())
+    }
+
+    fn is_current(&self, (group, install): (u32, u32)) -> Result<bool, KvError> {
+        Ok(read_group(self.store.as_ref(), GroupId(group))?.install == install)
+    }
+
     fn tell(&self, hashes: &Hashes, (group, install): (u32, u32)) -> Result<(), KvError> {
         let applied = read_applied(self.store.as_ref(), GroupId(group), install)?;
         let Some(last) = applied.last else { return Ok(()) };
@@ -163,9 +189,22 @@ impl Kv for ObservedKv {
             _ => None,
         });
         let moved: BTreeSet<(u32, u32)> = moved.collect();
+        let recorded = batch.iter().filter_map(|change| match change {
+            Change::Put(key, _) => group_of_record(key),
+            _ => None,
+        });
+        let read = |group: GroupId| -> Result<(GroupId, GroupRecord), KvError> {
+            Ok((group, read_group(self.store.as_ref(), group)?))
+        };
+        let before = recorded.map(read).collect::<Result<Vec<_>, _>>()?;
         self.store.write(batch)?;
         for prefix in moved {
-            self.tell(&hashes, prefix)?;
+            if self.is_current(prefix)? {
+                self.tell(&hashes, prefix)?;
+            }
+        }
+        for (group, before) in before {
+            self.tell_of_record(&hashes, group, &before)?;
         }
         Ok(())
     }

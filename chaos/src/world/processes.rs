@@ -167,7 +167,7 @@ pub async fn replica(ground: Ground, own: ProcessId) -> turmoil::Result {
     let seams = MetadataSeams {
         cluster: CLUSTER,
         disk: ground.storage.directory(own),
-        kv: ground.storage.state(own, ground.raft.clone()),
+        kv: ground.storage.state(own),
         transport: Arc::clone(&life.transport),
         clock: Arc::clone(&life.clock),
         random: life.random.clone(),

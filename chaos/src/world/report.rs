@@ -1,5 +1,6 @@
 //! What a run says of itself: a line of a table for people, one of JSON for the campaign that started it.
 
+use crate::oracle::raft::LogEnds;
 use crate::world::trace::Counts;
 use crate::world::wear::Worn;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,10 @@ pub struct Report {
     pub terms: usize,
     /// States that were compared at an index.
     pub states_compared: u64,
+    /// Entries that were compared with those of another log.
+    pub entries_compared: u64,
+    /// How often logs came to their ends.
+    pub log_ends: LogEnds,
     /// Time that passed in the world.
     pub simulated_ms: u64,
     /// Of a world of collection that came to its end.
@@ -59,7 +64,7 @@ pub struct Report {
 impl Report {
     /// The titles of `line`.
     pub const TITLES: &str =
-        "  seed trace             ops  unknown  acked  terms  states  messages    syncs  faults  simulated  verdict";
+        "  seed trace             ops  unknown  acked  terms  states  entries  marks  purges  installs  messages    syncs  faults  simulated  verdict";
 
     /// Random steps: what users asked and what the nemesis did.
     #[must_use]
@@ -86,7 +91,7 @@ impl Report {
             count => format!("{count} VIOLATED"),
         };
         format!(
-            "{:>6} {} {:>4} {:>8} {:>6} {:>6} {:>7} {:>9} {:>8} {:>7} {:>8} s  {verdict}{collected}",
+            "{:>6} {} {:>4} {:>8} {:>6} {:>6} {:>7} {:>8} {:>6} {:>7} {:>9} {:>9} {:>8} {:>7} {:>8} s  {verdict}{collected}",
             self.seed,
             &self.trace_hash[..16],
             self.operations,
@@ -94,6 +99,10 @@ impl Report {
             self.acknowledged,
             self.terms,
             self.states_compared,
+            self.entries_compared,
+            self.log_ends.marks,
+            self.log_ends.purges,
+            self.log_ends.installs,
             self.counts.messages,
             self.counts.syncs,
             self.counts.faults,

@@ -133,6 +133,7 @@ pub fn metadata_config(process: ProcessId, lease_reads: bool, kind: Kind) -> Met
         require_encrypted_volume: false,
         segment_bytes: SEGMENT_BYTES,
         age_every: kind.birth_epoch() / 2,
+        log_bounds: kind.log_bounds(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::oracle::raft::RaftOracle;
 use crate::world::faults::Faults;
+use crate::world::logged;
 use crate::world::observed::ObservedKv;
 use crate::world::plant::collection::CountedOnce;
 use crate::world::plant::{Plant, VoteLiar};
@@ -18,7 +19,7 @@ use disk::sim::Survivors;
 use disk::{Disk, DiskError, JudgedDisk, SimDisk};
 use kv::memory::MemoryKv;
 use kv::seam::Kv;
-use model::id::DiskId;
+use model::id::{DiskId, RaftId};
 use model::process::{ProcessId, Role};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,7 @@ pub struct Storage {
     trace: Trace,
     faults: Faults,
     plant: Option<Plant>,
+    raft: RaftOracle,
 }
 
 struct Inner {
@@ -46,9 +48,9 @@ struct Inner {
 }
 
 impl Storage {
-    /// Empty disks and stores for all; what power cuts leave is drawn from `random`.
+    /// Empty disks and stores for all; what power cuts leave is drawn from `random`. Logs and states of replicas are shown to `raft`.
     #[must_use]
-    pub fn new(random: Random, trace: Trace, faults: Faults, plant: Option<Plant>) -> Self {
+    pub fn new(random: Random, trace: Trace, faults: Faults, plant: Option<Plant>, raft: RaftOracle) -> Self {
         let own = shape::all().map(|process| (process, 0));
         let disks = shape::nodes().flat_map(|node| shape::disks(node).map(move |disk| (node, disk.0)));
         let keys: Vec<Key> = own.chain(disks).collect();
@@ -63,6 +65,7 @@ impl Storage {
             trace,
             faults,
             plant,
+            raft,
         }
     }
 
@@ -100,12 +103,16 @@ impl Storage {
         let (trace, faults) = (self.trace.clone(), self.faults.clone());
         let random = Random::seeded(self.inner().random.u64());
         let liar = (self.plant == Some(Plant::VoteUnsynced) && process.role == Role::Metadata).then(VoteLiar::default);
+        let logs = (process.role == Role::Metadata).then(|| self.raft.clone());
         let reading = self.faults.clone();
         let judge = move |io: Io<'_>| {
             if let Io::Read(name) = io
                 && reading.refuses_reads(process, number)
             {
                 return Verdict::Refuse(DiskError::Io(format!("read {name}: the disk refuses")));
+            }
+            if let (Io::Write(_, _, parts), Some(logs)) = (io, &logs) {
+                logged::show(logs, RaftId(process.number), parts);
             }
             let verdict = liar.as_ref().map_or(Verdict::Pass, |liar| liar.judge(io));
             if let Io::Sync(name) = io {
@@ -117,11 +124,11 @@ impl Storage {
         Arc::new(JudgedDisk::new(inner, Arc::new(judge)).taking(Arc::new(latency)))
     }
 
-    /// The state of a replica, watched by `oracle`.
+    /// The state of a replica, under observation.
     #[must_use]
-    pub fn state(&self, process: ProcessId, oracle: RaftOracle) -> Arc<dyn Kv> {
+    pub fn state(&self, process: ProcessId) -> Arc<dyn Kv> {
         let store = Arc::clone(&self.inner().stores[&(process, 0)]);
-        let observed = ObservedKv::new(process, store, oracle, self.trace.clone());
+        let observed = ObservedKv::new(process, store, self.raft.clone(), self.trace.clone());
         CountedOnce::around(Arc::new(observed), self.plant)
     }
 

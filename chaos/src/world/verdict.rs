@@ -42,7 +42,7 @@ pub(super) fn report(
     judged.violations.extend(ground.raft.violations());
     judged.violations.extend(too_few(judged.operations, orders.operations));
     let (trace_hash, counts) = ground.trace.read();
-    let (terms, compared) = ground.raft.seen();
+    let seen = ground.raft.seen();
     let corrupt_reads = ground.counted.counter(&metrics::CORRUPT_READS);
     let worn = Worn {
         corrupt_reads: corrupt_reads.with_label_values::<&str>(&[]).get(),
@@ -59,8 +59,10 @@ pub(super) fn report(
         unknown: judged.unknown,
         concurrency: judged.concurrency,
         acknowledged: judged.acknowledged,
-        terms,
-        states_compared: compared,
+        terms: seen.terms,
+        states_compared: seen.states_compared,
+        entries_compared: seen.entries_compared,
+        log_ends: seen.ends,
         simulated_ms: u64::try_from(simulated.as_millis()).unwrap_or(u64::MAX),
         collected: judged.collected,
         violations: judged.violations,
