@@ -1,5 +1,6 @@
-//! The account that all users of a world share: its drive with some folders, and the ways in which they write and read there.
+//! An account of a world: its drive with some folders, and the ways in which whoever shares it writes and reads there.
 //!
+//! Its drive lies in a group that is chosen, so that users of several are served by several.
 //! Not here: what they do (`workload`, `turnover`).
 
 use crate::world::history::{Tag, content, tag_of};
@@ -10,7 +11,7 @@ use gateway::drive::upload::UploadOrder;
 use gateway::drive::{Caller, Core};
 use model::authorize::Principal;
 use model::error_kind::ErrorKind;
-use model::id::EntryId;
+use model::id::{DriveId, EntryId, GroupId, Slot};
 use model::name::{DrivePath, EntryName, Username};
 use protocol::codes;
 use protocol::metadata::drive::{EntryRef, Place};
@@ -24,6 +25,8 @@ use tokio::time::{Instant, sleep};
 /// Longest time until a cluster is up, or serves again after its faults: some elections, and breakers that close.
 const PATIENCE: Duration = Duration::from_secs(60);
 const READ_TRIES: usize = 5;
+/// Among so many names there is one for each group: they fall to the groups as coins do.
+const NAMES_TRIED: u32 = 64;
 /// Pause between two tries.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
 /// Contents that no client writes, long enough to be coded.
@@ -63,6 +66,12 @@ pub struct Account {
 }
 
 impl Account {
+    /// Its drive.
+    #[must_use]
+    pub fn drive(&self) -> DriveId {
+        self.caller.home
+    }
+
     /// The same in a life of the gateway.
     #[must_use]
     pub fn at(&self, core: Arc<Core>) -> Home {
@@ -74,23 +83,25 @@ impl Account {
     }
 }
 
-/// Where they all are, in a life of the gateway; clones are the same.
+/// Where it is, in a life of the gateway; clones are the same.
 #[derive(Clone)]
 pub struct Home {
     /// The gateway's use cases.
     pub core: Arc<Core>,
-    /// Everybody.
+    /// Whoever shares the account.
     pub caller: Caller,
     /// `/folder-0` and its like, in order.
     pub folders: Vec<EntryId>,
 }
 
 impl Home {
-    /// Waits until the cluster is up, and makes the user with so many folders.
+    /// Waits until the cluster is up, and makes a user of `group` with so many folders; the same one each time.
     ///
     /// Errors: the cluster does not come up.
-    pub async fn make(core: Arc<Core>, folders: usize) -> Result<Self, String> {
-        let caller = arrive(&core).await?;
+    pub async fn make(core: Arc<Core>, group: GroupId, folders: usize) -> Result<Self, String> {
+        let name = patiently(async || name_in(&core, group).await).await;
+        let name = name.map_err(|why| format!("no group could be chosen: {why}"))?;
+        let caller = arrive(&core, name).await?;
         let mut made = Vec::new();
         for number in 0..folders {
             let path = DrivePath::parse(&format!("/folder-{number}")).expect("a short word is a path");
@@ -215,9 +226,18 @@ impl Home {
     }
 }
 
+/// A username whose slot `group` has.
+async fn name_in(core: &Core, group: GroupId) -> Result<Username, Failure> {
+    core.metadata.refresh_routes(0).await?;
+    (1..=NAMES_TRIED)
+        .map(|number| Username::new(&format!("user-{number}")).expect("a short word is a username"))
+        .find(|name| core.metadata.group_of(Slot::of_username(name.as_str())) == Some(group))
+        // Slots are not dealt yet.
+        .ok_or_else(|| gateway::codes::METADATA_UNREACHABLE.failure())
+}
+
 /// Makes the user, or finds it.
-async fn arrive(core: &Arc<Core>) -> Result<Caller, String> {
-    let name = Username::new("ada").expect("a short word is a username");
+async fn arrive(core: &Arc<Core>, name: Username) -> Result<Caller, String> {
     let made = patiently(async || {
         core.directory.refresh(0).await?;
         let new = NewUser {

@@ -174,7 +174,8 @@ impl Nemesis {
             }
             79..=95 => {
                 let leaders = self.leaders();
-                if let Some((_, leader)) = leaders.first().copied() {
+                if !leaders.is_empty() {
+                    let leader = self.pick(leaders.into_iter().map(|(_, leader)| leader));
                     let is_power_cut = self.random.below(2) == 0;
                     self.end(sim, leader, is_power_cut, now);
                 }

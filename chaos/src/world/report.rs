@@ -63,8 +63,8 @@ pub struct Report {
 
 impl Report {
     /// The titles of `line`.
-    pub const TITLES: &str =
-        "  seed trace             ops  unknown  acked  terms  states  entries  marks  purges  installs  messages    syncs  faults  simulated  verdict";
+    pub const TITLES: &str = "  seed trace             ops  unknown  acked  terms  states  entries  marks  purges  installs  messages\
+        \x20   syncs  faults  simulated  verdict";
 
     /// Random steps: what users asked and what the nemesis did.
     #[must_use]

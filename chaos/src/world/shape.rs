@@ -27,6 +27,8 @@ const NODES: u64 = 6;
 const DISKS_PER_NODE: u32 = 2;
 const GROUPS: u32 = 2;
 const PORT: u16 = 7000;
+/// The first of the drive groups.
+pub const FIRST_GROUP: GroupId = GroupId(1);
 /// Bytes of a segment, of nodes and replicas.
 pub const SEGMENT_BYTES: u64 = 8 << 20;
 const NEVER: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -98,7 +100,7 @@ pub fn region(process: ProcessId) -> String {
 
 /// The drive groups.
 pub fn groups() -> impl Iterator<Item = GroupId> {
-    (1..=GROUPS).map(GroupId)
+    (FIRST_GROUP.0..FIRST_GROUP.0 + GROUPS).map(GroupId)
 }
 
 /// A span as settings have it.

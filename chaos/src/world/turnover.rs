@@ -14,6 +14,7 @@ use crate::world::home::{Account, Home, order, patiently};
 use crate::world::ledger::Ledger;
 use crate::world::phase::Phases;
 use crate::world::processes::Ground;
+use crate::world::shape;
 use bytes::Bytes;
 use daemon::random::Random;
 use futures_util::{StreamExt, stream};
@@ -92,7 +93,7 @@ impl Turnover {
     /// Errors: the cluster does not come up.
     pub async fn begin(hatch: Hatch, ledger: Ledger, random: Random) -> Result<Self, String> {
         let made = hatch.ask_in_peace(|core| async move {
-            let home = Home::make(core, FOLDERS).await?;
+            let home = Home::make(core, shape::FIRST_GROUP, FOLDERS).await?;
             let drive = home.caller.home;
             let told = patiently(async || {
                 home.core

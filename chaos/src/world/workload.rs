@@ -1,5 +1,6 @@
 //! What users do in a world: a few of them on a few names, all of it through the gateway's use cases, at its hatch.
 //!
+//! There is an account in each drive group, and every client works on the names of all of them, so that all groups are at work.
 //! Phases: 1. the cluster comes up and a user is made; 2. clients work while the nemesis does; 3. faults have ended: the cluster
 //! must serve again, and everything that was acknowledged is read back.
 //! Not here: faults (`nemesis`), what must hold of the answers (`oracle`).
@@ -10,13 +11,14 @@ use crate::world::hatch::Hatch;
 use crate::world::history::{Answer, Ask, History, NameNumber, Refusal, Tag};
 use crate::world::home::{Account, Home};
 use crate::world::phase::Phases;
+use crate::world::shape;
 use daemon::random::Random;
 use gateway::drive::Core;
 use model::error_kind::ErrorKind;
 use model::id::EntryId;
 use model::name::{DrivePath, EntryName};
 use protocol::codes;
-use protocol::metadata::drive::{EntryRef, PatchTo, Place};
+use protocol::metadata::drive::{EntryRef, PatchTo};
 use protocol::metadata::upload::UploadTarget;
 use protocol::wire_error::Failure;
 use std::collections::BTreeMap;
@@ -28,14 +30,16 @@ const CLIENTS: Clients = Clients {
     count: 6,
     pause_max: Duration::from_millis(100),
 };
-const FOLDERS: usize = 2;
-const NAMES_PER_FOLDER: usize = 3;
+const FOLDERS_PER_ACCOUNT: usize = 2;
+const NAMES_PER_FOLDER: usize = 2;
+const NAMES_PER_ACCOUNT: usize = FOLDERS_PER_ACCOUNT * NAMES_PER_FOLDER;
 
 /// The users of one world.
 #[derive(Clone)]
 pub struct Workload {
     hatch: Hatch,
-    account: Account,
+    /// One in each drive group.
+    accounts: Vec<Account>,
     history: History,
     /// Entries that were met, which clients choose from.
     met: Arc<Mutex<Vec<(EntryId, u64)>>>,
@@ -44,14 +48,18 @@ pub struct Workload {
 
 /// What users ask for, inside of a life of the gateway.
 struct Visit {
-    home: Home,
+    homes: Vec<Home>,
     history: History,
 }
 
-/// The numbers of the names of each folder.
+fn accounts() -> usize {
+    shape::groups().count()
+}
+
+/// The numbers of the names of each folder, those of the first account first.
 #[must_use]
 pub fn folders() -> Vec<Vec<NameNumber>> {
-    (0..FOLDERS)
+    (0..accounts() * FOLDERS_PER_ACCOUNT)
         .map(|folder| (folder * NAMES_PER_FOLDER..(folder + 1) * NAMES_PER_FOLDER).collect())
         .collect()
 }
@@ -64,17 +72,25 @@ fn name_of(name: NameNumber) -> (usize, EntryName) {
 
 fn path_of(name: NameNumber) -> DrivePath {
     let (folder, entry_name) = name_of(name);
+    let folder = folder % FOLDERS_PER_ACCOUNT;
     DrivePath::parse(&format!("/folder-{folder}/{}", entry_name.as_str())).expect("two short words are a path")
 }
 
 impl Workload {
-    /// Waits until the cluster is up, and makes the user with its folders.
+    /// Waits until the cluster is up, and makes the users with their folders.
     ///
     /// Errors: the cluster does not come up.
     pub async fn begin(hatch: Hatch, history: History, random: Random) -> Result<Self, String> {
-        let made = hatch.ask_in_peace(|core| async move { Home::make(core, FOLDERS).await.map(|home| home.account()) });
+        let made = hatch.ask_in_peace(|core| async move {
+            let mut accounts = Vec::new();
+            for group in shape::groups() {
+                let home = Home::make(Arc::clone(&core), group, FOLDERS_PER_ACCOUNT).await?;
+                accounts.push(home.account());
+            }
+            Ok(accounts)
+        });
         Ok(Self {
-            account: made.await?,
+            accounts: made.await?,
             hatch,
             history,
             met: Arc::default(),
@@ -82,10 +98,10 @@ impl Workload {
         })
     }
 
-    /// The account of its users.
+    /// The account in the last group, for whoever works beside these users.
     #[must_use]
     pub fn account(&self) -> &Account {
-        &self.account
+        self.accounts.last().expect("a world has groups")
     }
 
     /// Runs all clients until the phase of faults ends and each has its last answer.
@@ -115,7 +131,7 @@ impl Workload {
 
     fn choose(&self, random: &Random) -> Ask {
         let below = |bound: usize| usize::try_from(random.below(bound as u64)).expect("below a usize");
-        let name = below(FOLDERS * NAMES_PER_FOLDER);
+        let name = below(self.accounts.len() * NAMES_PER_ACCOUNT);
         let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
         // The last ones met are those that others work on too.
         let recent = &met[met.len().saturating_sub(8)..];
@@ -127,9 +143,14 @@ impl Workload {
             20..=39 => Ask::Write(entry, version, self.history.fresh_tag()),
             40..=62 => Ask::Read(entry),
             63..=76 => Ask::Look(name),
-            77..=84 => Ask::Rename(entry, name),
+            77..=84 => {
+                // No entry goes to another drive.
+                let at = self.accounts.iter().position(|account| account.drive() == entry.drive);
+                let first = at.expect("what was met is some account's") * NAMES_PER_ACCOUNT;
+                Ask::Rename(entry, first + name % NAMES_PER_ACCOUNT)
+            }
             85..=91 => Ask::Trash(entry),
-            _ => Ask::List(below(FOLDERS)),
+            _ => Ask::List(below(self.accounts.len() * FOLDERS_PER_ACCOUNT)),
         }
     }
 
@@ -151,9 +172,9 @@ impl Workload {
     }
 
     fn visit(&self) -> impl FnOnce(Arc<Core>) -> Visit + use<> {
-        let (account, history) = (self.account.clone(), self.history.clone());
+        let (accounts, history) = (self.accounts.clone(), self.history.clone());
         move |core| Visit {
-            home: account.at(core),
+            homes: accounts.iter().map(|account| account.at(Arc::clone(&core))).collect(),
             history,
         }
     }
@@ -173,31 +194,26 @@ impl Visit {
     async fn answered(&self, ask: &Ask) -> (Answer, Turn) {
         let result = match ask {
             Ask::Create(name, tag) => {
+                let (folder, entry_name) = name_of(*name);
+                let (home, number) = self.folder(folder);
                 let target = UploadTarget::Place {
-                    place: self.place(*name),
+                    place: home.place(number, entry_name),
                     with_parents: false,
                 };
-                self.upload(target, None, *tag).await
+                upload(home, target, None, *tag).await
             }
-            Ask::Write(entry, base, tag) => self.upload(UploadTarget::Entry(*entry), Some(*base), *tag).await,
+            Ask::Write(entry, base, tag) => {
+                let target = UploadTarget::Entry(*entry);
+                upload(self.home_of(*entry), target, Some(*base), *tag).await
+            }
             Ask::Read(entry) => self.read(*entry).await,
-            Ask::Look(name) => match self
-                .home
-                .core
-                .entry(&self.home.caller, EntryRef::Path(path_of(*name)))
-                .await
-            {
-                Ok(view) => Ok(Answer::Has(Some(view.entry.id))),
-                Err(failure) if failure.kind == ErrorKind::NotFound => Ok(Answer::Has(None)),
-                Err(failure) => Err(failure),
-            },
+            Ask::Look(name) => self.look(*name).await,
             Ask::Rename(entry, name) => self.rename(*entry, *name).await,
-            Ask::Trash(entry) => self
-                .home
-                .core
-                .trash(&self.home.caller, *entry, None)
-                .await
-                .map(|()| Answer::Done),
+            Ask::Trash(entry) => {
+                let home = self.home_of(*entry);
+                let trashed = home.core.trash(&home.caller, *entry, None).await;
+                trashed.map(|()| Answer::Done)
+            }
             Ask::List(folder) => self.list(*folder).await,
         };
         match result {
@@ -222,28 +238,39 @@ impl Visit {
         }
     }
 
-    fn place(&self, name: NameNumber) -> Place {
-        let (folder, name) = name_of(name);
-        self.home.place(folder, name)
+    /// Whose a folder is, and which of theirs.
+    fn folder(&self, folder: usize) -> (&Home, usize) {
+        (&self.homes[folder / FOLDERS_PER_ACCOUNT], folder % FOLDERS_PER_ACCOUNT)
     }
 
-    async fn upload(&self, target: UploadTarget, base_version: Option<u64>, tag: Tag) -> Result<Answer, Failure> {
-        let (entry, version) = self.home.upload(target, base_version, tag).await?;
-        Ok(Answer::Wrote(entry, version))
+    fn home_of(&self, entry: EntryId) -> &Home {
+        let is_there = |home: &&Home| home.caller.home == entry.drive;
+        let home = self.homes.iter().find(is_there);
+        home.expect("what was met is some account's")
     }
 
     async fn read(&self, entry: EntryId) -> Result<Answer, Failure> {
-        let (version, tag) = self.home.read(entry, None).await?;
+        let (version, tag) = self.home_of(entry).read(entry, None).await?;
         Ok(Answer::Content(version, tag))
+    }
+
+    async fn look(&self, name: NameNumber) -> Result<Answer, Failure> {
+        let (home, _) = self.folder(name_of(name).0);
+        match home.core.entry(&home.caller, EntryRef::Path(path_of(name))).await {
+            Ok(view) => Ok(Answer::Has(Some(view.entry.id))),
+            Err(failure) if failure.kind == ErrorKind::NotFound => Ok(Answer::Has(None)),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn rename(&self, entry: EntryId, name: NameNumber) -> Result<Answer, Failure> {
         let (folder, name) = name_of(name);
+        let (home, number) = self.folder(folder);
         let to = PatchTo::Parts {
             name: Some(name),
-            parent: Some(self.home.folders[folder]),
+            parent: Some(home.folders[number]),
         };
-        let view = self.home.core.patch(&self.home.caller, entry, to, None).await?;
+        let view = home.core.patch(&home.caller, entry, to, None).await?;
         // What lies in the trash has no name that others see.
         Ok(if view.is_in_trash {
             Answer::Nothing
@@ -253,8 +280,9 @@ impl Visit {
     }
 
     async fn list(&self, folder: usize) -> Result<Answer, Failure> {
-        let listed = EntryRef::Id(self.home.folders[folder]);
-        let listing = self.home.core.list(&self.home.caller, listed, 100, None).await?;
+        let (home, number) = self.folder(folder);
+        let listed = EntryRef::Id(home.folders[number]);
+        let listing = home.core.list(&home.caller, listed, 100, None).await?;
         let number = |name: &str| name.strip_prefix("name-")?.parse::<NameNumber>().ok();
         let names = listing
             .entries
@@ -264,12 +292,22 @@ impl Visit {
     }
 
     async fn read_all(&self) -> Result<BTreeMap<(EntryId, u64), Found>, String> {
-        self.home.serves_again().await?;
+        for home in &self.homes {
+            home.serves_again().await?;
+        }
         let acknowledged = durability::acknowledged(&self.history.read().0);
         let mut found = BTreeMap::new();
         for (entry, version) in acknowledged.into_keys() {
-            found.insert((entry, version), self.home.read_patiently(entry, version).await);
+            found.insert(
+                (entry, version),
+                self.home_of(entry).read_patiently(entry, version).await,
+            );
         }
         Ok(found)
     }
+}
+
+async fn upload(home: &Home, target: UploadTarget, base_version: Option<u64>, tag: Tag) -> Result<Answer, Failure> {
+    let (entry, version) = home.upload(target, base_version, tag).await?;
+    Ok(Answer::Wrote(entry, version))
 }
