@@ -7,7 +7,7 @@
 //! There are three sorts of worlds (`kind`): one in which operations meet on a few names, the same beside a set that grows while the layout
 //! changes, and one of collection.
 //! Reading order: `shape`, `processes`, `network`, `storage`, `hatch`, `home`, `clients`, `workload`, `elements`, `turnover`, `draining`,
-//! `nemesis`, `wear`, then the oracles.
+//! `nemesis`, `wear`, then the oracles, `logged` and `observed`, which show them replicas, and `proof`.
 //! Not here: QUIC, RocksDB, HTTP and real disks, which level 5 runs.
 
 pub mod campaign;
@@ -29,6 +29,7 @@ pub mod observed;
 pub mod phase;
 pub mod plant;
 pub mod processes;
+pub mod proof;
 pub mod report;
 pub mod shape;
 pub mod storage;
@@ -177,7 +178,7 @@ async fn live(ground: &Ground, hatch: &Hatch, records: Records, phases: &Phases,
     match ground.kind {
         Kind::Names => {
             let found = async {
-                let workload = Workload::begin(hatch, records.history, users).await?;
+                let workload = Workload::begin(hatch, records.history, users, ground.plant).await?;
                 phases.enter(Phase::Faults);
                 workload.work(phases).await;
                 workload.read_back().await
@@ -187,7 +188,8 @@ async fn live(ground: &Ground, hatch: &Hatch, records: Records, phases: &Phases,
         Kind::Layout => {
             let found = async {
                 let (moves, adds) = (Random::seeded(users.u64()), Random::seeded(users.u64()));
-                let workload = Workload::begin(hatch.clone(), records.history.clone(), users).await?;
+                let history = records.history.clone();
+                let workload = Workload::begin(hatch.clone(), history, users, ground.plant).await?;
                 let set = Elements::begin(hatch.clone(), workload.account().clone(), records.history).await?;
                 let before = draining::row_versions(&hatch).await?;
                 phases.enter(Phase::Faults);

@@ -8,6 +8,7 @@
 use model::id::{GroupId, RaftId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::iter::Sum;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How often the logs of a world came to their ends, over all groups, replicas and lives.
@@ -19,6 +20,28 @@ pub struct LogEnds {
     pub purges: u64,
     /// Snapshots that a replica installed.
     pub installs: u64,
+}
+
+impl LogEnds {
+    /// Each of them with its name.
+    #[must_use]
+    pub fn named(self) -> [(&'static str, u64); 3] {
+        [
+            ("marks were made", self.marks),
+            ("logs were purged", self.purges),
+            ("snapshots were installed", self.installs),
+        ]
+    }
+}
+
+impl Sum for LogEnds {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, ends| Self {
+            marks: sum.marks + ends.marks,
+            purges: sum.purges + ends.purges,
+            installs: sum.installs + ends.installs,
+        })
+    }
 }
 
 /// What was watched.

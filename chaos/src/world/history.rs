@@ -4,6 +4,7 @@
 //! Not here: what must hold of it (`oracle`).
 
 use crate::oracle::linearizability::Event;
+use crate::world::proof::CONCURRENCY_MIN;
 use bytes::Bytes;
 use model::id::EntryId;
 use rand_chacha::ChaCha8Rng;
@@ -89,6 +90,8 @@ struct Inner {
     tags: Tag,
     open: usize,
     open_max: usize,
+    overlapping: usize,
+    answered: usize,
     done: Vec<Done>,
     violations: Vec<String>,
 }
@@ -114,6 +117,7 @@ impl History {
         inner.now += 1;
         inner.open += 1;
         inner.open_max = inner.open_max.max(inner.open);
+        inner.overlapping += usize::from(inner.open >= CONCURRENCY_MIN);
         inner.now
     }
 
@@ -122,14 +126,15 @@ impl History {
         let mut inner = self.inner();
         inner.now += 1;
         inner.open -= 1;
+        inner.answered += usize::from(answer != Answer::Unknown);
         let operation = done(called, inner.now, ask, answer);
         inner.done.push(operation);
     }
 
-    /// How many operations have returned.
+    /// How many operations have an answer.
     #[must_use]
     pub fn answered(&self) -> usize {
-        self.inner().done.len()
+        self.inner().answered
     }
 
     /// Something that must never be was answered.
@@ -148,6 +153,12 @@ impl History {
     #[must_use]
     pub fn concurrency(&self) -> usize {
         self.inner().open_max
+    }
+
+    /// How many operations began beside enough others (`proof`).
+    #[must_use]
+    pub fn overlapping(&self) -> usize {
+        self.inner().overlapping
     }
 }
 

@@ -5,6 +5,7 @@
 //! Not here: what was found in the end, and what must hold of it (`oracle::collection`).
 
 use crate::world::history::Tag;
+use crate::world::proof::CONCURRENCY_MIN;
 use daemon::random::Random;
 use model::id::EntryId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +72,8 @@ struct Inner {
     written: Vec<Tag>,
     open: usize,
     open_max: usize,
-    answered: usize,
+    overlapping: usize,
+    returned: usize,
     unknown: usize,
     violations: Vec<String>,
 }
@@ -80,11 +82,13 @@ struct Inner {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     /// Operations that returned.
-    pub answered: usize,
+    pub returned: usize,
     /// Of these, of which nobody knows whether they happened.
     pub unknown: usize,
     /// How many overlapped at most.
     pub concurrency: usize,
+    /// How many began beside enough others (`proof`).
+    pub overlapping: usize,
 }
 
 fn at(random: &Random, count: usize) -> usize {
@@ -125,20 +129,22 @@ impl Ledger {
         let mut inner = self.inner();
         inner.open += 1;
         inner.open_max = inner.open_max.max(inner.open);
+        inner.overlapping += usize::from(inner.open >= CONCURRENCY_MIN);
     }
 
     /// It returned.
     pub fn returned(&self, is_unknown: bool) {
         let mut inner = self.inner();
         inner.open -= 1;
-        inner.answered += 1;
+        inner.returned += 1;
         inner.unknown += usize::from(is_unknown);
     }
 
-    /// How many operations have returned.
+    /// How many operations have an answer.
     #[must_use]
     pub fn answered(&self) -> usize {
-        self.inner().answered
+        let inner = self.inner();
+        inner.returned - inner.unknown
     }
 
     /// Something that must never be was answered.
@@ -266,9 +272,10 @@ impl Ledger {
     pub fn done(&self) -> Done {
         let inner = self.inner();
         Done {
-            answered: inner.answered,
+            returned: inner.returned,
             unknown: inner.unknown,
             concurrency: inner.open_max,
+            overlapping: inner.overlapping,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Bugs planted on purpose, each at a seam: what an oracle must catch before it is trusted (docs/testing.md).
 //!
-//! Nothing here can reach production: each stands in front of a seam that only the simulated world hands in.
+//! Nothing here can reach production: each stands in front of a seam that only the simulated world hands in. Two are the users' own
+//! (`workload`): what they see then proves too little.
 //! Not here: bugs of collection (`collection`).
 
 pub mod collection;
@@ -45,11 +46,15 @@ pub enum Plant {
     PurgeRemovesAtOnce,
     /// Of a world of collection: nodes are said to have removed what nobody told them to.
     RemovesNothing,
+    /// Of the proof: one user does everything, so that nothing overlaps.
+    OneAtATime,
+    /// Of the proof: users do not hear many of their answers.
+    LosesAnswers,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ServesBeforeRecovery,
         Self::VoteUnsynced,
         Self::CountsFailedWriter,
@@ -57,6 +62,8 @@ impl Plant {
         Self::CountsSharedOnce,
         Self::PurgeRemovesAtOnce,
         Self::RemovesNothing,
+        Self::OneAtATime,
+        Self::LosesAnswers,
     ];
 
     /// As the command line writes it.
@@ -70,6 +77,8 @@ impl Plant {
             Self::CountsSharedOnce => "counts-shared-once",
             Self::PurgeRemovesAtOnce => "purge-removes-at-once",
             Self::RemovesNothing => "removes-nothing",
+            Self::OneAtATime => "one-at-a-time",
+            Self::LosesAnswers => "loses-answers",
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Report {
     pub unknown: usize,
     /// How many overlapped at most.
     pub concurrency: usize,
+    /// How many began beside enough others (`proof`).
+    pub overlapping: usize,
     /// Versions that were acknowledged and had to be read back.
     pub acknowledged: usize,
     /// Terms that had a leader, of all groups.

@@ -145,9 +145,10 @@ impl Turnover {
                         .accuse(format!("{what} is answered {}: {}", failure.code, failure.detail));
                     (true, Turn::Done)
                 }
-                _ => {
-                    let turn = Turn::after(&failure);
-                    (turn == Turn::Later, turn)
+                // What is unavailable or busy has not happened (decision 0020).
+                kind => {
+                    let is_unknown = matches!(kind, ErrorKind::Ambiguous | ErrorKind::Exhausted);
+                    (is_unknown, Turn::after(&failure))
                 }
             },
         };

@@ -4,6 +4,7 @@
 
 use crate::oracle::{collection, durability, entries, names};
 use crate::world::processes::Ground;
+use crate::world::proof::{Extent, unwatched};
 use crate::world::report::{Collected, Report};
 use crate::world::turnover::VERSIONS_MAX;
 use crate::world::wear::Worn;
@@ -14,10 +15,7 @@ use std::time::Duration;
 /// What the users' side shows.
 #[derive(Default)]
 struct Judged {
-    operations: usize,
-    unknown: usize,
-    concurrency: usize,
-    acknowledged: usize,
+    extent: Extent,
     violations: Vec<String>,
     collected: Option<Collected>,
 }
@@ -35,14 +33,19 @@ pub(super) fn report(
         Some(Left::Collection(found)) => of_collection(records, found),
         None => Judged {
             violations: vec!["the world ended before its users did".to_owned()],
-            operations: records.answered(),
+            extent: Extent {
+                operations: records.answered(),
+                ..Extent::default()
+            },
             ..Judged::default()
         },
     };
     judged.violations.extend(ground.raft.violations());
-    judged.violations.extend(too_few(judged.operations, orders.operations));
     let (trace_hash, counts) = ground.trace.read();
-    let seen = ground.raft.seen();
+    let (extent, seen) = (judged.extent, ground.raft.seen());
+    let unwatched = unwatched(&seen, counts.faults, orders.is_calm);
+    judged.violations.extend(extent.lacks(orders.kind, orders.operations));
+    judged.violations.extend(unwatched);
     let corrupt_reads = ground.counted.counter(&metrics::CORRUPT_READS);
     let worn = Worn {
         corrupt_reads: corrupt_reads.with_label_values::<&str>(&[]).get(),
@@ -55,10 +58,11 @@ pub(super) fn report(
         trace_hash,
         counts,
         worn,
-        operations: judged.operations,
-        unknown: judged.unknown,
-        concurrency: judged.concurrency,
-        acknowledged: judged.acknowledged,
+        operations: extent.operations,
+        unknown: extent.unknown,
+        concurrency: extent.concurrency,
+        overlapping: extent.overlapping,
+        acknowledged: extent.acknowledged,
         terms: seen.terms,
         states_compared: seen.states_compared,
         entries_compared: seen.entries_compared,
@@ -67,15 +71,6 @@ pub(super) fn report(
         collected: judged.collected,
         violations: judged.violations,
     }
-}
-
-/// What is said of a world that came to the end of its longest time before so many operations had returned as were asked for: it
-/// proved less than it was to, so its seed fails.
-fn too_few(operations: usize, asked: Option<usize>) -> Option<String> {
-    let asked = asked.filter(|asked| operations < *asked)?;
-    Some(format!(
-        "{operations} operations were answered in all the time, {asked} were asked for"
-    ))
 }
 
 fn of_names(records: &Records, found: super::ReadBack) -> Judged {
@@ -88,10 +83,13 @@ fn of_names(records: &Records, found: super::ReadBack) -> Judged {
     violations.extend(names::violations(&done, &workload::folders()));
     violations.extend(entries::violations(&done));
     Judged {
-        operations: done.len(),
-        unknown: done.iter().filter(|event| event.returned.is_none()).count(),
-        concurrency: records.history.concurrency(),
-        acknowledged: acknowledged.len(),
+        extent: Extent {
+            operations: done.len(),
+            unknown: done.iter().filter(|event| event.returned.is_none()).count(),
+            concurrency: records.history.concurrency(),
+            overlapping: records.history.overlapping(),
+            acknowledged: acknowledged.len(),
+        },
         violations,
         collected: None,
     }
@@ -116,28 +114,14 @@ fn of_collection(records: &Records, found: Result<collection::Findings, String>)
         Err(why) => violations.push(why),
     }
     Judged {
-        operations: done.answered,
-        unknown: done.unknown,
-        concurrency: done.concurrency,
-        acknowledged: promised.values().map(|file| file.versions.len()).sum(),
+        extent: Extent {
+            operations: done.returned,
+            unknown: done.unknown,
+            concurrency: done.concurrency,
+            overlapping: done.overlapping,
+            acknowledged: promised.values().map(|file| file.versions.len()).sum(),
+        },
         violations,
         collected,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::too_few;
-
-    #[test]
-    fn a_world_that_ends_with_fewer_operations_than_were_asked_for_says_both_numbers() {
-        assert_eq!(too_few(0, None), None, "a world that ends by its time");
-        assert_eq!(too_few(2_000, Some(2_000)), None);
-        assert_eq!(too_few(2_007, Some(2_000)), None, "those under way returned as well");
-        let said = too_few(1_999, Some(2_000)).unwrap();
-        assert!(
-            said.contains("1999 operations") && said.contains("2000 were asked for"),
-            "{said}"
-        );
     }
 }

@@ -11,6 +11,7 @@ use crate::world::hatch::Hatch;
 use crate::world::history::{Answer, Ask, History, NameNumber, Refusal, Tag};
 use crate::world::home::{Account, Home};
 use crate::world::phase::Phases;
+use crate::world::plant::Plant;
 use crate::world::shape;
 use daemon::random::Random;
 use gateway::drive::Core;
@@ -30,6 +31,8 @@ const CLIENTS: Clients = Clients {
     count: 6,
     pause_max: Duration::from_millis(100),
 };
+/// Of how many answers one is lost where that is the bug.
+const LOST_ONE_OF: u64 = 4;
 const FOLDERS_PER_ACCOUNT: usize = 2;
 const NAMES_PER_FOLDER: usize = 2;
 const NAMES_PER_ACCOUNT: usize = FOLDERS_PER_ACCOUNT * NAMES_PER_FOLDER;
@@ -44,6 +47,8 @@ pub struct Workload {
     /// Entries that were met, which clients choose from.
     met: Arc<Mutex<Vec<(EntryId, u64)>>>,
     random: Random,
+    /// A bug of the users themselves, whose history proves too little then.
+    plant: Option<Plant>,
 }
 
 /// What users ask for, inside of a life of the gateway.
@@ -80,7 +85,7 @@ impl Workload {
     /// Waits until the cluster is up, and makes the users with their folders.
     ///
     /// Errors: the cluster does not come up.
-    pub async fn begin(hatch: Hatch, history: History, random: Random) -> Result<Self, String> {
+    pub async fn begin(hatch: Hatch, history: History, random: Random, plant: Option<Plant>) -> Result<Self, String> {
         let made = hatch.ask_in_peace(|core| async move {
             let mut accounts = Vec::new();
             for group in shape::groups() {
@@ -95,6 +100,7 @@ impl Workload {
             history,
             met: Arc::default(),
             random,
+            plant,
         })
     }
 
@@ -112,7 +118,11 @@ impl Workload {
             async move { own.act(&random).await }
         };
         let accuse = |violation| self.history.accuse(violation);
-        CLIENTS.work(phases, &self.random, act, accuse).await;
+        let clients = match self.plant {
+            Some(Plant::OneAtATime) => Clients { count: 1, ..CLIENTS },
+            _ => CLIENTS,
+        };
+        clients.work(phases, &self.random, act, accuse).await;
     }
 
     async fn act(&self, random: &Random) -> Turn {
@@ -122,11 +132,18 @@ impl Workload {
         let answer = self
             .hatch
             .ask(move |core| async move { visit(core).answered(&asked).await });
-        // Of what died with its gateway nobody knows whether it happened.
-        let (answer, turn) = answer.await.unwrap_or((Answer::Unknown, Turn::Later));
+        let (answer, turn) = match answer.await {
+            Ok(told) if !self.loses_answer(random) => told,
+            // Of what died with its gateway nobody knows whether it happened.
+            _ => (Answer::Unknown, Turn::Later),
+        };
         self.note(&ask, &answer);
         self.history.returned(called, ask, answer);
         turn
+    }
+
+    fn loses_answer(&self, random: &Random) -> bool {
+        self.plant == Some(Plant::LosesAnswers) && random.below(LOST_ONE_OF) == 0
     }
 
     fn choose(&self, random: &Random) -> Ask {
