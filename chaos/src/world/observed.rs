@@ -44,7 +44,7 @@ fn prefix_of(key: &[u8]) -> Option<(u32, u32)> {
 /// The group whose record has this key.
 fn group_of_record(key: &[u8]) -> Option<GroupId> {
     let (group, install) = key.split_first_chunk::<4>()?;
-    (install == [0; 4]).then_some(GroupId(u32::from_be_bytes(*group)))
+    (install == [0_u8; 4]).then_some(GroupId(u32::from_be_bytes(*group)))
 }
 
 /// Of a row of a state, group and install before its key.
