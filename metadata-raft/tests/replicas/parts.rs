@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use daemon::clock::SystemClock;
 use metadata_raft::config::{Config, ReplicaSite, Timing};
+use metadata_raft::group::LogBounds;
 use metadata_raft::service::MetadataService;
 use model::error_kind::ErrorKind;
 use model::id::{ClusterId, GroupId, RaftId};
@@ -91,5 +92,6 @@ pub(crate) fn config(number: u64, dir: PathBuf, addresses: &BTreeMap<u64, Socket
         require_encrypted_volume: false,
         segment_bytes: 8 << 20,
         age_every: Duration::from_secs(1),
+        log_bounds: LogBounds::PRODUCTION,
     }
 }
