@@ -259,6 +259,11 @@ fn a_vote_that_was_not_synced_gives_a_term_two_leaders() {
 }
 
 #[test]
+fn a_command_that_is_another_one_on_its_way_to_a_follower_makes_logs_that_do_not_match() {
+    caught(&planted(Plant::AltersEntries), "hold two entries");
+}
+
+#[test]
 fn a_writer_that_failed_and_is_counted_loses_an_acknowledged_version() {
     caught(&planted(Plant::CountsFailedWriter), "is lost");
 }

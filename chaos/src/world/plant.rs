@@ -2,10 +2,12 @@
 //!
 //! Nothing here can reach production: each stands in front of a seam that only the simulated world hands in. Two are the users' own
 //! (`workload`): what they see then proves too little.
-//! Not here: bugs of collection (`collection`).
+//! Not here: bugs of collection (`collection`) and of logs (`entries`).
 
 pub mod collection;
+pub mod entries;
 
+use crate::world::plant::entries::{Listening, Proposed};
 use async_trait::async_trait;
 use bytes::Bytes;
 use disk::judged::{Io, Verdict};
@@ -46,6 +48,8 @@ pub enum Plant {
     PurgeRemovesAtOnce,
     /// Of a world of collection: nodes are said to have removed what nobody told them to.
     RemovesNothing,
+    /// A leader sends one of its followers another command than it has itself.
+    AltersEntries,
     /// Of the proof: one user does everything, so that nothing overlaps.
     OneAtATime,
     /// Of the proof: users do not hear many of their answers.
@@ -54,7 +58,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ServesBeforeRecovery,
         Self::VoteUnsynced,
         Self::CountsFailedWriter,
@@ -62,6 +66,7 @@ impl Plant {
         Self::CountsSharedOnce,
         Self::PurgeRemovesAtOnce,
         Self::RemovesNothing,
+        Self::AltersEntries,
         Self::OneAtATime,
         Self::LosesAnswers,
     ];
@@ -77,6 +82,7 @@ impl Plant {
             Self::CountsSharedOnce => "counts-shared-once",
             Self::PurgeRemovesAtOnce => "purge-removes-at-once",
             Self::RemovesNothing => "removes-nothing",
+            Self::AltersEntries => "alters-entries",
             Self::OneAtATime => "one-at-a-time",
             Self::LosesAnswers => "loses-answers",
         }
@@ -128,10 +134,16 @@ pub struct PlantedReplica {
 }
 
 impl PlantedReplica {
-    /// `service`, or the same behind a bug of replicas.
+    /// `service`, or the same behind a bug of replicas; what is proposed there goes into `proposed`.
     #[must_use]
-    pub fn around(service: Arc<MetadataService>, replica: RaftId, plant: Option<Plant>) -> Arc<dyn Handler> {
+    pub fn around(
+        service: Arc<MetadataService>,
+        replica: RaftId,
+        plant: Option<Plant>,
+        proposed: Proposed,
+    ) -> Arc<dyn Handler> {
         match plant {
+            Some(Plant::AltersEntries) => Listening::around(service, proposed),
             Some(plant @ (Plant::ServesBeforeRecovery | Plant::FollowerReadsAlone)) => Arc::new(Self {
                 service,
                 replica,

@@ -10,6 +10,7 @@ use crate::world::hatch::Hatch;
 use crate::world::kind::Kind;
 use crate::world::network::{Service, SimTransport};
 use crate::world::phase::Phases;
+use crate::world::plant::entries::{AlteredEntries, Proposed};
 use crate::world::plant::{CountingFailed, Plant, PlantedReplica, collection};
 use crate::world::shape::{self, CLUSTER, DISK_BYTES, GATEWAY};
 use crate::world::storage::Storage;
@@ -164,11 +165,12 @@ impl Life {
 /// Errors: the host's port is taken. A replica that does not start is told to the oracle: none ever should.
 pub async fn replica(ground: Ground, own: ProcessId) -> turmoil::Result {
     let life = Life::begin(&ground, own).await?;
+    let proposed = Proposed::default();
     let seams = MetadataSeams {
         cluster: CLUSTER,
         disk: ground.storage.directory(own),
         kv: ground.storage.state(own),
-        transport: Arc::clone(&life.transport),
+        transport: AlteredEntries::around(Arc::clone(&life.transport), &proposed, ground.plant),
         clock: Arc::clone(&life.clock),
         random: life.random.clone(),
         metrics: life.metrics.clone(),
@@ -184,7 +186,8 @@ pub async fn replica(ground: Ground, own: ProcessId) -> turmoil::Result {
             }
             let service = process.service();
             ground.running().insert(own, Arc::clone(&service));
-            life.serve(PlantedReplica::around(service, RaftId(own.number), ground.plant));
+            let replica = PlantedReplica::around(service, RaftId(own.number), ground.plant, proposed);
+            life.serve(replica);
             // Kept to the end of the life, which comes from outside.
             let _kept = (process, life);
             std::future::pending::<()>().await;
