@@ -3,7 +3,8 @@
 //! Leading costs: every write and most reads of a group pass its leader. After a start, or the death of a process, the leaders lie
 //! where elections put them. Here each process looks whether it leads more groups than another one could, and hands one over.
 //! Invariants: a group moves only where the spread becomes more even, so it comes to rest; only a voter that answers lately is
-//! handed to; one group at a time, and none while some group has no leader.
+//! handed to; one group at a time, and none while some group has lost its leader lately. One that has been without for long, as when
+//! its majority is gone, is not counted and keeps no other from being spread.
 //! Not here: handing over at a planned stop (`Group::stop`).
 
 use crate::config::Config;
@@ -21,11 +22,31 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a hand-over that did not come about: each costs its group a moment without a leader. A guess.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
+/// Looks in a row at which a group without a leader is taken for one that elects: whoever wins it counts, so the spread waits. An
+/// election by the slowest timing takes two seconds, and its votes may be split once. A guess.
+const LOOKS_OF_ELECTION: u32 = 5;
+
 /// Hands leadership over where this process has more of it than others.
 pub struct LeaderSpread {
     groups: BTreeMap<GroupId, Arc<Group>>,
     own: RaftId,
     regions: BTreeMap<RaftId, String>,
+    leaderless: Leaderless,
+}
+
+/// Groups that had no leader at the last look, and at how many looks in a row.
+#[derive(Default)]
+struct Leaderless(BTreeMap<GroupId, u32>);
+
+impl Leaderless {
+    /// Takes in who leads each group, and answers the leaders of those that have one; `None` while one of the others elects.
+    fn look(&mut self, seen: &[(GroupId, Option<RaftId>)]) -> Option<BTreeMap<GroupId, RaftId>> {
+        let without = seen.iter().filter(|(_, leader)| leader.is_none());
+        let looks = |id: &GroupId| self.0.get(id).map_or(1, |looks| looks.saturating_add(1));
+        self.0 = without.map(|(id, _)| (*id, looks(id))).collect();
+        let nobody_elects = self.0.values().all(|looks| *looks > LOOKS_OF_ELECTION);
+        nobody_elects.then(|| seen.iter().filter_map(|(id, leader)| Some((*id, (*leader)?))).collect())
+    }
 }
 
 impl LeaderSpread {
@@ -37,13 +58,18 @@ impl LeaderSpread {
             groups,
             own: config.replica,
             regions,
+            leaderless: Leaderless::default(),
         }
     }
 
-    fn choose(&self) -> Option<(GroupId, RaftId)> {
-        let leader = |(id, group): (&GroupId, &Arc<Group>)| Some((*id, group.status().leader?));
-        let leaders: Option<BTreeMap<GroupId, RaftId>> = self.groups.iter().map(leader).collect();
-        let leaders = leaders?;
+    fn choose(&mut self) -> Option<(GroupId, RaftId)> {
+        let leader = |(id, group): (&GroupId, &Arc<Group>)| {
+            let status = group.status();
+            // A replica that was ended by a failure says who led until then.
+            (*id, status.leader.filter(|_| status.fault.is_none()))
+        };
+        let seen: Vec<(GroupId, Option<RaftId>)> = self.groups.iter().map(leader).collect();
+        let leaders = self.leaderless.look(&seen)?;
         let led = leaders.iter().filter(|(_, leader)| **leader == self.own);
         led.map(|(id, _)| *id).find_map(|id| {
             let successors = self.groups.get(&id)?.successors();
@@ -95,7 +121,7 @@ impl Worker for LeaderSpread {
 
 #[cfg(test)]
 mod tests {
-    use super::better_leader;
+    use super::{LOOKS_OF_ELECTION, Leaderless, better_leader};
     use model::id::{GroupId, RaftId};
     use std::collections::BTreeMap;
 
@@ -152,5 +178,39 @@ mod tests {
     fn of_equal_processes_the_one_in_the_region_with_fewer_leaders_is_taken() {
         // Two of five stand in region a, and it leads most.
         check(&["a", "a", "b", "b", "c"], &[1, 1, 1], &[], &[1, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_group_that_has_lost_its_leader_for_good_keeps_no_other_from_being_spread() {
+        let seen = |leaders: [Option<u64>; 4]| -> Vec<(GroupId, Option<RaftId>)> {
+            (0..)
+                .map(GroupId)
+                .zip(leaders.map(|leader| leader.map(RaftId)))
+                .collect()
+        };
+        let (lost, other) = (
+            seen([Some(1), None, Some(1), Some(1)]),
+            seen([Some(1), None, None, Some(1)]),
+        );
+        let mut leaderless = Leaderless::default();
+        for _ in 0..LOOKS_OF_ELECTION {
+            assert_eq!(leaderless.look(&lost), None, "it elects");
+        }
+        let leaders: BTreeMap<GroupId, RaftId> = [0, 2, 3].map(|id| (GroupId(id), RaftId(1))).into();
+        assert_eq!(leaderless.look(&lost).as_ref(), Some(&leaders));
+        let others = [RaftId(2), RaftId(3)];
+        let next = better_leader(RaftId(1), &leaders, &others, &BTreeMap::new());
+        assert_eq!(next, Some(RaftId(2)));
+
+        // Another one elects while the first has no leader yet.
+        assert_eq!(leaderless.look(&other), None);
+        assert_eq!(leaderless.look(&lost).as_ref(), Some(&leaders));
+        // Looks count in a row alone.
+        assert!(
+            leaderless
+                .look(&seen([Some(1); 4]))
+                .is_some_and(|leaders| leaders.len() == 4)
+        );
+        assert_eq!(leaderless.look(&lost), None);
     }
 }
