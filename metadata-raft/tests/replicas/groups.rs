@@ -2,10 +2,12 @@
 
 use crate::drive::{Drive, names};
 use crate::world::{PATIENCE, Wires, World};
+use metadata_raft::service::MetadataService;
 use model::error_kind::ErrorKind;
-use model::id::{CONTROL_GROUP, GroupId, SLOTS, Slot};
+use model::id::{CONTROL_GROUP, GroupId, RaftId, SLOTS, Slot};
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 const GROUPS: u32 = 4;
@@ -93,6 +95,63 @@ async fn leaders_spread_over_processes_and_regions_and_again_when_one_stops() {
     spread(&world, 2, 3).await;
     world.start(&[2]).await;
     spread(&world, 3, 2).await;
+}
+
+/// Who says of itself that it leads the group: what others say may be of before.
+async fn leader_by_itself(world: &World, group: GroupId) -> u64 {
+    let look = async {
+        loop {
+            let leads = |(_, service): &(u64, Arc<MetadataService>)| service.groups()[&group].is_leader();
+            if let Some((number, _)) = world.services().into_iter().find(leads) {
+                return number;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.unwrap()
+}
+
+/// Hands both groups to one replica; whether that came about.
+async fn gather(world: &World, groups: [GroupId; 2], at: u64) -> bool {
+    for group in groups {
+        let leader = leader_by_itself(world, group).await;
+        let handed = world.replica(leader).service.groups()[&group].clone();
+        if leader != at && !handed.hand_over(RaftId(at)).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// The first two replicas share a region. By their numbers each of them would hand to the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_replicas_that_lead_nothing_the_one_in_the_other_region_is_handed_a_group() {
+    let mut world = World::new(Wires::memory(), 3, 1);
+    world.regions = vec!["a", "a", "b"];
+    let all = world.numbers();
+    world.start(&all).await;
+    world.caught_up(&all).await;
+    let groups = [CONTROL_GROUP, GroupId(1)];
+    for full in [1, 2] {
+        let handed = async {
+            let mut is_gathered = false;
+            loop {
+                let [first, second] = groups.map(|group| leader_by_itself(&world, group));
+                let mut leaders = [first.await, second.await];
+                leaders.sort_unstable();
+                if is_gathered && leaders == [full, 3] {
+                    return;
+                }
+                // An election may have moved them too, and then they rest where they are.
+                if leaders != [full, full] {
+                    is_gathered = gather(&world, groups, full).await;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // A hand-over that did not end in time is tried again after half a minute.
+        tokio::time::timeout(PATIENCE * 4, handed).await.unwrap();
+    }
 }
 
 /// shows: CMP-replica side=reads

@@ -87,6 +87,8 @@ pub(crate) struct World {
     groups: u32,
     /// Whether leaders that are started from now on answer under their leases.
     pub(crate) lease_reads: bool,
+    /// The regions of the first replicas, where they are not each in one of its own.
+    pub(crate) regions: Vec<&'static str>,
     replicas: u64,
     addresses: BTreeMap<u64, SocketAddr>,
     /// Whether the groups were made.
@@ -105,6 +107,7 @@ impl World {
             budget: RocksBudget::new(32 << 20, 32 << 20).unwrap(),
             groups,
             lease_reads: false,
+            regions: Vec::new(),
             replicas,
             addresses: BTreeMap::new(),
             is_made: false,
@@ -239,6 +242,9 @@ impl World {
         };
         let mut config = config(number, dir, &self.addresses, self.groups);
         config.lease_reads = self.lease_reads;
+        for (site, region) in config.sites.iter_mut().zip(&self.regions) {
+            site.region = (*region).to_owned();
+        }
         let makes_groups = number == 1 && !self.is_made;
         self.is_made |= makes_groups;
         let started = runtime.spawn(async move { start(&config, &seams, makes_groups).await });
