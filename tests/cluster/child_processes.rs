@@ -6,6 +6,8 @@
 use crate::served::{eventually, run};
 use crate::world::{World, answer, noise};
 use api::sync::SyncRequest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chaos::dev_cluster::{DevFacts, DevProcess};
 use chaos::process_attack;
 use client_sdk::client::{Client, Target};
@@ -13,8 +15,10 @@ use client_sdk::delta::CutContent;
 use client_sdk::error::ClientError;
 use codec::delta::Splice;
 use reqwest::Method;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::time::Duration;
 
 /// What the kernel says that a process runs, with its arguments.
@@ -205,21 +209,105 @@ async fn gateways_of_one_process_serve_the_functions_that_they_were_given() {
     check_functions(&world).await;
 }
 
-/// Contents go in and out with a token that was given before, while the process that serves the rest of the API is dead.
+/// How a content comes in chunks to an address that is its own permission.
+#[derive(Clone, Copy, Debug)]
+enum Chunked {
+    Resumable,
+    Tus,
+}
+
+impl Chunked {
+    /// Begins an upload at a gateway; the path of its address there.
+    async fn begin(self, gateway: &str, token: &str, name: &str, content: &[u8]) -> String {
+        let client = Client::new(gateway).unwrap().with_token(token);
+        let begun = answer(match self {
+            Self::Resumable => client
+                .request(Method::POST, "/api/v1/files/upload?uploadType=resumable")
+                .json(&json!({"name": name, "size": content.len()})),
+            Self::Tus => client
+                .request(Method::POST, "/api/v1/tus")
+                .header("tus-resumable", "1.0.0")
+                .header("upload-length", content.len().to_string())
+                .header("upload-metadata", format!("filename {}", STANDARD.encode(name)))
+                .body(""),
+        })
+        .await;
+        assert!(begun.status.is_success(), "{begun:?}");
+        let address = begun.header("location").unwrap();
+        address.strip_prefix(gateway).unwrap().to_owned()
+    }
+
+    /// Brings a part of the content with nothing but the address.
+    async fn bring(self, gateway: &str, path: &str, content: &[u8], part: Range<usize>) {
+        let is_last = part.end == content.len();
+        let stranger = Client::new(gateway).unwrap();
+        let (request, status): (_, u16) = match self {
+            Self::Resumable => {
+                let range = format!("bytes {}-{}/{}", part.start, part.end - 1, content.len());
+                let request = stranger.request(Method::PUT, path).header("content-range", range);
+                (request, if is_last { 201 } else { 308 })
+            }
+            Self::Tus => {
+                let request = stranger.request(Method::PATCH, path).header("tus-resumable", "1.0.0");
+                let request = request.header("content-type", "application/offset+octet-stream");
+                (request.header("upload-offset", part.start.to_string()), 204)
+            }
+        };
+        let brought = answer(request.body(content[part].to_vec())).await;
+        assert_eq!(brought.status, status, "{self:?}: {brought:?}");
+    }
+}
+
+/// Contents go in and out with a token that was given before, while the process that serves the rest of the API is dead: at once, and
+/// in chunks of uploads that were begun before it died and after.
 ///
 /// shows: D-0.1 side=functions
 #[tokio::test]
 async fn contents_go_in_and_out_while_the_process_of_the_api_is_dead() {
     let world = World::start_with(&[&["--processes"][..], &FUNCTIONS].concat()).await;
     let file = check_functions(&world).await;
-    process_attack::kill(&world.cluster, "gateway-1").await.unwrap();
     let token = world.client.token().unwrap().to_owned();
-    let at_block = Client::new(&url(&world, 2)).unwrap().with_token(&token);
+    let block = url(&world, 2);
+    let content = noise(3, 3 << 20);
+    let half = content.len() / 2;
+    let mut halves = Vec::new();
+    for chunked in [Chunked::Resumable, Chunked::Tus] {
+        let name = format!("{chunked:?} begun before");
+        let path = chunked.begin(&block, &token, &name, &content).await;
+        chunked.bring(&block, &path, &content, 0..half).await;
+        halves.push((chunked, path));
+    }
+
+    process_attack::kill(&world.cluster, "gateway-1").await.unwrap();
+    assert!(world.client.me().await.is_err(), "the api is dead");
+    let at_block = Client::new(&block).unwrap().with_token(&token);
     check_files(&at_block, &[file]).await;
     let more = put(&at_block, "/more", 2, 5 << 20).await;
     check_files(&at_block, std::slice::from_ref(&more)).await;
+    for (chunked, path) in halves {
+        chunked.bring(&block, &path, &content, half..content.len()).await;
+        let name = format!("{chunked:?} begun meanwhile");
+        let path = chunked.begin(&block, &token, &name, &content).await;
+        for part in [0..half, half..content.len()] {
+            chunked.bring(&block, &path, &content, part).await;
+        }
+    }
+
     process_attack::start(&world.cluster, "gateway-1").await.unwrap();
-    assert_eq!(world.tree().await, ["/file", "/more"]);
+    let chunked = [
+        "/Resumable begun before",
+        "/Resumable begun meanwhile",
+        "/Tus begun before",
+        "/Tus begun meanwhile",
+    ];
+    assert_eq!(world.tree().await, [&chunked[..], &["/file", "/more"]].concat());
+    let listed = world.client.list("/", 100, None).await.unwrap().entries;
+    let of_chunks = listed
+        .into_iter()
+        .filter(|entry| chunked.contains(&entry.path.as_str()));
+    let files: Vec<(String, Vec<u8>)> = of_chunks.map(|entry| (entry.id, content.clone())).collect();
+    assert_eq!(files.len(), chunked.len());
+    check_files(&at_block, &files).await;
 }
 
 /// Uploads that were begun go on without the process that began them: blocks by ticket and by token, and what is read; the commit
