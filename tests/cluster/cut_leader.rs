@@ -1,23 +1,25 @@
-//! Reads while a gateway cannot reach the leader of the drives' group: followers answer them, and count that.
+//! A gateway that cannot reach the leader of the drives' group: followers answer what is read, and count that. Where nothing but a
+//! follower is left nothing is written, and what is read is of now.
 //!
 //! The gateway runs in the test's own process and reaches each replica of a real cluster by a way of its own, on which datagrams can be
-//! lost. The way between the replicas is whole, so the leader stays the leader.
+//! lost. The way between the replicas is whole, so the leader stays the leader, and other gateways go on.
 //! Not here: replicas that cannot reach each other (`metadata-raft/tests/replicas`), a leader that is dead or asleep (`majority`).
 
 use crate::insider::{self, Insider};
 use crate::outside::text;
 use crate::served::eventually;
-use crate::world::{World, noise};
+use crate::world::{Answer as Answered, World, answer, noise, tree_of};
 use bytes::Bytes;
 use chaos::meter;
-use client_sdk::client::Client;
+use client_sdk::client::{Client, Target};
 use daemon::shutdown::Shutdown;
 use gateway::config::{AdmissionLimits, CacheLimits, Functions, GatewayConfig, Limits, MetadataReads};
 use gateway::serve::{Gateway, Place};
-use model::process::{ProcessId, Role};
+use model::process::ProcessId;
 use protocol::frame::{Answer, Call, Method};
 use reqwest::Method as Verb;
 use rpc::transport::{Peer, RpcError, Transport};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use tokio::task::JoinHandle;
 const READS: usize = 20;
 /// Above an answer of a replica that is reached, and short, since two of these are waited for.
 const LOST_AFTER: Duration = Duration::from_millis(500);
+/// Clusters that are tried until one keeps its leader for half a minute: on a machine with little else to do the first does.
+const ATTEMPTS: usize = 3;
 /// Replicas of the cluster. A number of a gateway modulo this says with which one it begins, where none stands nearer.
 const REPLICAS: u64 = 3;
 /// Far from the numbers of the cluster's own gateways, and a multiple of `REPLICAS`.
@@ -115,26 +119,21 @@ struct Near {
     gateway: Gateway,
     shutdown: Shutdown,
     transport: Arc<OverWays>,
-    replica: Peer,
-    way: Way,
-    _other_ways: Vec<Way>,
+    replicas: BTreeMap<u64, (Peer, Way)>,
     client: Client,
 }
 
 impl Near {
     async fn start(world: &World, replica: u64) -> Self {
         let insider = Insider::of_dev(&world.data_dir(), "gateway-1");
-        let process = ProcessId {
-            role: Role::Metadata,
-            number: replica,
-        };
-        let mut ways = BTreeMap::new();
+        let mut replicas = BTreeMap::new();
         for peer in &insider.metadata {
-            ways.insert(peer.process, Way::to(peer.address).await);
+            replicas.insert(peer.process.number, (*peer, Way::to(peer.address).await));
         }
+        let ways = replicas.values().map(|(peer, way)| (peer.process, way.address));
         let transport = Arc::new(OverWays {
             inner: Arc::clone(&insider.transport) as Arc<dyn Transport>,
-            addresses: ways.iter().map(|(process, way)| (*process, way.address)).collect(),
+            addresses: ways.collect(),
         });
         let seams = insider::seams(Arc::clone(&transport) as Arc<dyn Transport>);
         let place = Place {
@@ -150,22 +149,42 @@ impl Near {
             gateway,
             shutdown,
             transport,
-            replica: *insider.metadata.iter().find(|peer| peer.process == process).unwrap(),
-            way: ways.remove(&process).unwrap(),
-            _other_ways: ways.into_values().collect(),
+            replicas,
             client: client.with_token(world.client.token().unwrap()),
         }
     }
 
-    /// Whether the replica answers within `LOST_AFTER`.
-    async fn reaches(&self) -> bool {
+    /// Whether a replica answers within `LOST_AFTER`.
+    async fn reaches(&self, replica: u64) -> bool {
         let call = Call {
             method: Method::MetadataStatus,
             request_id: 1,
             message: Bytes::new(),
             payload: Bytes::new(),
         };
-        self.transport.call(&self.replica, call, LOST_AFTER).await.is_ok()
+        let peer = &self.replicas[&replica].0;
+        self.transport.call(peer, call, LOST_AFTER).await.is_ok()
+    }
+
+    fn cut(&self, replica: u64, is_cut: bool) {
+        self.replicas[&replica].1.is_cut.store(is_cut, Ordering::Relaxed);
+    }
+
+    fn lost(&self, replica: u64) -> u64 {
+        self.replicas[&replica].1.lost.load(Ordering::Relaxed)
+    }
+
+    /// What is answered to an upload, a new name and a new folder; all at once, since each is tried for a while.
+    async fn write(&self, file: &str) -> [Answered; 3] {
+        let upload = "/api/v1/files/upload?uploadType=media&path=/new";
+        let (entry, renamed) = (format!("/api/v1/metadata/{file}"), json!({"name": "g"}));
+        let folder = json!({"path": "/folder", "type": "folder"});
+        let answers = tokio::join!(
+            answer(self.client.request(Verb::POST, upload).body("new")),
+            answer(self.client.request(Verb::PATCH, &entry).json(&renamed)),
+            answer(self.client.request(Verb::POST, "/api/v1/metadata").json(&folder)),
+        );
+        answers.into()
     }
 
     /// A listing and a content.
@@ -233,15 +252,18 @@ async fn reads_without_the_leader(world: &World, file: &str, content: &[u8]) -> 
     let before = follower_reads(world).await;
     near.read(file, content).await;
     let at_leader = follower_reads(world).await == before;
-    let was_reached = near.reaches().await;
-    near.way.is_cut.store(true, Ordering::Relaxed);
+    let was_reached = near.reaches(leads).await;
+    near.cut(leads, true);
     // Twice: whoever misses two deadlines is asked no more but for a look now and then.
-    assert!(!near.reaches().await && !near.reaches().await, "the way is cut");
+    assert!(
+        !near.reaches(leads).await && !near.reaches(leads).await,
+        "the way is cut"
+    );
     for _ in 0..READS {
         near.read(file, content).await;
     }
     let counted = follower_reads(world).await - before;
-    let lost = near.way.lost.load(Ordering::Relaxed);
+    let lost = near.lost(leads);
     near.stop().await;
     if !at_leader || !was_reached || leader(world).await != leads {
         return Err("another replica came to lead, or the leader is too slow to tell a cut from it");
@@ -263,4 +285,72 @@ async fn reads_go_on_at_followers_while_the_way_to_the_leader_is_cut() {
         reads_without_the_leader(&world, &file, &content).await
     })
     .await;
+}
+
+/// Cuts all ways of a gateway but the one to a follower, and writes there and elsewhere. False where that proves nothing: another
+/// replica came to lead.
+async fn refuses_without_a_majority(world: &World) -> bool {
+    let file = world.put("/f", b"version 1").await.entry.id;
+    let leads = leader(world).await;
+    let left = leads % REPLICAS + 1;
+    let near = Near::start(world, left).await;
+    near.read(&file, b"version 1").await;
+    let cut: Vec<u64> = (1..=REPLICAS).filter(|replica| *replica != left).collect();
+    for replica in &cut {
+        near.cut(*replica, true);
+        // At once, so that they take each connection that there is: of what was sent over one of before nobody knows.
+        let reached = [(); 4].map(|()| near.reaches(*replica));
+        let reached = futures_util::future::join_all(reached).await;
+        assert!(reached.iter().all(|is_reached| !is_reached), "the way is cut");
+    }
+
+    let meanwhile = async {
+        for version in 2..=10 {
+            let content = format!("version {version}");
+            let target = Target {
+                base_version: Some(version - 1),
+                ..Target::new_file("/f")
+            };
+            world.client.put(&target, content.clone().into()).await.unwrap();
+            near.read(&file, content.as_bytes()).await;
+        }
+    };
+    let (refused, ()) = tokio::join!(near.write(&file), meanwhile);
+    if leader(world).await != leads {
+        return false;
+    }
+    for write in refused {
+        write.refused(503, "metadata_unreachable");
+    }
+    for replica in &cut {
+        assert!(near.lost(*replica) > 0, "nothing was lost on the way to {replica}");
+    }
+    assert_eq!(tree_of(&near.client).await, ["/f"]);
+
+    for replica in &cut {
+        near.cut(*replica, false);
+    }
+    eventually("a write behind the cut", async || {
+        let target = Target::new_file("/after");
+        near.client.put(&target, Bytes::from_static(b"after")).await
+    })
+    .await;
+    assert_eq!(world.tree().await, ["/after", "/f"]);
+    near.stop().await;
+    true
+}
+
+/// Of three replicas one follower is left. What is refused there was surely not done; the group itself goes on at another gateway, and
+/// what is acknowledged there is read here.
+///
+/// shows: D-2.8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_are_refused_where_a_majority_is_cut_off_and_what_is_read_there_is_of_now() {
+    for _ in 0..ATTEMPTS {
+        let world = World::start_with(&["--groups", "1"]).await;
+        if refuses_without_a_majority(&world).await {
+            return;
+        }
+    }
+    panic!("another replica came to lead in each of {ATTEMPTS} clusters");
 }
