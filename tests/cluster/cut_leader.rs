@@ -317,6 +317,7 @@ async fn refuses_without_a_majority(world: &World) -> bool {
     };
     let (refused, ()) = tokio::join!(near.write(&file), meanwhile);
     if leader(world).await != leads {
+        near.stop().await;
         return false;
     }
     for write in refused {
