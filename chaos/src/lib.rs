@@ -8,6 +8,7 @@ pub mod content;
 pub mod delta;
 pub mod demo;
 pub mod dev_cluster;
+pub mod group_users;
 pub mod kills;
 pub mod largest_file;
 pub mod links;

@@ -21,6 +21,26 @@ pub fn sum(page: &str, name: &str) -> Option<f64> {
     found
 }
 
+/// What each series of the counter or gauge `name` shows, by its label `label`, in the page's order.
+#[must_use]
+pub fn by_label<'a>(page: &'a str, name: &str, label: &str) -> Vec<(&'a str, f64)> {
+    let mut found = Vec::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let Some((series, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        let (own, labels) = split(series);
+        let of = labels.into_iter().find_map(|written| {
+            let (key, quoted) = written.split_once('=')?;
+            (key == label).then(|| quoted.trim_matches('"'))
+        });
+        if let (true, Some(of), Ok(value)) = (own == name, of, value.parse()) {
+            found.push((of, value));
+        }
+    }
+    found
+}
+
 /// The name of a series and its labels as written. Our label values hold no comma and no brace, so none is split.
 fn split(series: &str) -> (&str, Vec<&str>) {
     match series.split_once('{') {
@@ -31,13 +51,20 @@ fn split(series: &str) -> (&str, Vec<&str>) {
 
 #[cfg(test)]
 mod tests {
-    use super::sum;
+    use super::{by_label, sum};
 
     #[test]
     fn label_sets_are_summed_and_longer_names_are_not() {
         let page = "# HELP a x\na{b=\"1\"} 2\na{b=\"2\"} 3\na_total 9\n";
         assert_eq!(sum(page, "a"), Some(5.0));
         assert_eq!(sum(page, "missing"), None);
+    }
+
+    #[test]
+    fn each_series_of_a_name_is_told_by_its_label() {
+        let page = "# HELP a x\na{group=\"0\",process=\"m\"} 1\na{process=\"m\",group=\"12\"} 0\na{kind=\"b\"} 3\na_total{group=\"1\"} 9\n";
+        assert_eq!(by_label(page, "a", "group"), [("0", 1.0), ("12", 0.0)]);
+        assert!(by_label(page, "a", "missing").is_empty());
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::proc;
 use anyhow::{Context, bail, ensure};
 use client_sdk::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(60);
 /// Between a kill and the parent's noting it.
 const NOTED_PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The group of the demo user's drive: such a cluster is started with one drive group.
+/// The group of the demo user's drive in a cluster that is started with one drive group.
 pub const DRIVE_GROUP: u32 = 1;
 
 /// A process of the cluster by its name, as things stand.
@@ -101,35 +103,74 @@ pub async fn reconfigure(cluster: &DevCluster, name: &str, old: &str, new: &str)
     start(cluster, name).await
 }
 
-/// The metadata process that leads the drives' group, as it says itself; waits while none does.
+/// The metadata process that leads the demo user's group, as it says itself; waits while none does.
 pub async fn leader(cluster: &DevCluster) -> anyhow::Result<String> {
+    let leaders = leaders(cluster, DRIVE_GROUP..=DRIVE_GROUP).await?;
+    leaders.into_values().next().context("one group was asked for")
+}
+
+/// The metadata process that leads each of these groups, as it says itself; waits while one of them has no single leader.
+pub async fn leaders(cluster: &DevCluster, groups: RangeInclusive<u32>) -> anyhow::Result<BTreeMap<u32, String>> {
     let begun = Instant::now();
     loop {
-        let found = leaders(cluster).await?;
-        // Two claim it for a moment when one was paused; the next look shows which one is right.
-        if let [leader] = found.as_slice() {
-            return Ok(leader.clone());
+        let led = led(cluster).await?;
+        // Two claim one for a moment when a process was paused; the next look shows which one is right.
+        let leader = |group| Some((group, single_leader(&led, group)?.to_owned()));
+        let found: Option<BTreeMap<u32, String>> = groups.clone().map(leader).collect();
+        if let Some(found) = found {
+            return Ok(found);
         }
         if begun.elapsed() > LEADER_PATIENCE {
-            bail!("no single leader of group {DRIVE_GROUP} after {LEADER_PATIENCE:?}: {found:?}");
+            bail!("no single leader of each of the groups {groups:?} after {LEADER_PATIENCE:?}: {led:?}");
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-async fn leaders(cluster: &DevCluster) -> anyhow::Result<Vec<String>> {
-    let leading = format!("metadata_leading{{group=\"{DRIVE_GROUP}\"}}");
-    let mut found = Vec::new();
+/// The same of the control group and `groups` drive groups, once their leaders are spread over all metadata processes, which hand them
+/// to each other no more then; all processes must run.
+pub async fn leaders_at_rest(cluster: &DevCluster, groups: u32) -> anyhow::Result<BTreeMap<u32, String>> {
+    let begun = Instant::now();
+    let processes = cluster.facts_now()?.processes.into_iter();
+    let replicas = processes.filter(|process| process.role == "metadata").count();
+    loop {
+        let led = led(cluster).await?;
+        let counts = || led.values().map(BTreeSet::len);
+        let (most, least) = (counts().max().unwrap_or(0), counts().min().unwrap_or(0));
+        if led.len() == replicas && most <= least + 1 {
+            let leader = |group| Some((group, single_leader(&led, group)?.to_owned()));
+            let found: Option<BTreeMap<u32, String>> = (0..=groups).map(leader).collect();
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        if begun.elapsed() > LEADER_PATIENCE {
+            bail!("leaders of {groups} groups are not spread after {LEADER_PATIENCE:?}: {led:?}");
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn single_leader(led: &BTreeMap<String, BTreeSet<u32>>, group: u32) -> Option<&str> {
+    let mut leaders = led.iter().filter(|(_, groups)| groups.contains(&group));
+    let (leader, _) = leaders.next()?;
+    leaders.next().is_none().then_some(leader.as_str())
+}
+
+/// The groups that each metadata process leads, as it says itself; the control group is 0. One that was paused or has just been
+/// killed does not answer, and is not there.
+pub async fn led(cluster: &DevCluster) -> anyhow::Result<BTreeMap<String, BTreeSet<u32>>> {
+    let mut found = BTreeMap::new();
     let processes = cluster.facts_now()?.processes.into_iter();
     for process in processes.filter(|process| process.role == "metadata" && process.pid.is_some()) {
         let status = process.status.context("a process has a status port")?;
-        // One that was paused or has just been killed does not answer, and does not lead.
         let asked = async { Client::new(&format!("http://{status}"))?.text("/metrics").await };
         let page = tokio::time::timeout(Duration::from_secs(1), asked).await;
-        if let Ok(Ok(page)) = page
-            && meter::sum(&page, &leading) == Some(1.0)
-        {
-            found.push(process.name());
+        if let Ok(Ok(page)) = page {
+            let shown = meter::by_label(&page, "metadata_leading", "group").into_iter();
+            let led = shown.filter(|(_, leads)| *leads > 0.0);
+            let led: Result<BTreeSet<u32>, _> = led.map(|(group, _)| group.parse()).collect();
+            found.insert(process.name(), led.context("groups have numbers")?);
         }
     }
     Ok(found)

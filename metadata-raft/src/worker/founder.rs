@@ -135,8 +135,9 @@ fn unexpected() -> Failure {
     Failure::bug("asked for processes, groups and slots, was answered something else")
 }
 
-/// The slots dealt out over `groups` drive groups in runs of equal length.
-fn equal_runs(groups: u32) -> Vec<SlotRange> {
+/// The slots dealt out over `groups` drive groups, 1 or more, in runs of equal length: a run for each group, in order.
+#[must_use]
+pub fn equal_runs(groups: u32) -> Vec<SlotRange> {
     let count = u32::from(SLOTS);
     let bound = |number: u32| u16::try_from(number * count / groups).unwrap_or(SLOTS);
     (0..groups)
