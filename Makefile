@@ -60,10 +60,12 @@ demo: build
 	$(CARGO) run --release --locked -p chaos --bin demo -- --holdfast $(HOLDFAST) $(ARGS)
 
 # How long writes stand still when the leader of a drive's group is killed (50 times) or paused (10 times), by the timing of replicas
-# near each other and far, and what three gateways tell meanwhile. About eight minutes.
+# near each other and far, and what three gateways tell meanwhile; then the same of four groups, of which each blow costs two or more
+# their leader. About thirteen minutes.
 kills: build
 	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) $(ARGS)
 	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) --wan $(ARGS)
+	$(CARGO) run --release --locked -p chaos --bin kills -- --holdfast $(HOLDFAST) --groups 4 $(ARGS)
 
 # A gateway, the leader of a drive's group and a node stopped for a minute each in the middle of uploads' commits. About four minutes.
 pauses: build

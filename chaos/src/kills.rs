@@ -4,6 +4,7 @@
 //! after it, and to the answer of the last one that had to wait. Then the process is started again, or goes on, and all are well.
 //! All the while three gateways are read at, two of them from the nearest replica (`register`), also when a leader wakes up that was
 //! followed by another. The far timing is that of the replicas alone: nothing between them takes longer for it.
+//! With several groups one blow costs some of them their leader, writers of each of these are timed, and the slowest group counts.
 //! With `--long-pause` a gateway, that leader and a node are paused in the middle of uploads as well, one after the other (`long_pause`).
 //! Invariants: the leader is another one after each round; it fails when a limit is passed, when a write is refused for good, when
 //! somebody is told what was before, when what was acknowledged is not what is listed in the end, and when it did not do what was asked.
@@ -13,12 +14,14 @@ mod register;
 mod verdict;
 
 use crate::dev_cluster::{DevCluster, wipe};
+use crate::group_users;
 use crate::long_pause::{self, Shown};
 use crate::process_attack;
 use crate::table;
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use client_sdk::client::{Client, Target};
+use model::id::GroupId;
 use register::{Reads, Register};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -52,6 +55,9 @@ pub struct Arguments {
     /// Seconds for which a gateway, the leader and a node are paused in the middle of uploads; 0 leaves that out.
     #[arg(long, default_value_t = 0)]
     long_pause: u64,
+    /// Groups of drives. The process that leads most of them is struck, and writers of each that it leads are timed.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), conflicts_with = "long_pause")]
+    groups: u32,
     /// Gives the replicas the timing of those that are far from each other first; they stay as near as they are.
     #[arg(long)]
     wan: bool,
@@ -73,12 +79,32 @@ enum Blow {
 struct Round {
     blow: Blow,
     victim: String,
+    /// The groups that it led, at least one.
+    struck: Vec<Struck>,
+}
+
+/// What one round showed of a group that lost its leader.
+struct Struck {
+    group: u32,
     successor: String,
     first: Duration,
     last: Duration,
     waited: usize,
     /// Files that were acknowledged.
     names: Vec<String>,
+}
+
+impl Round {
+    /// How long all groups' writes took to go again: the slowest group's.
+    fn first(&self) -> Duration {
+        self.struck.iter().map(|struck| struck.first).max().unwrap_or_default()
+    }
+}
+
+/// Whose files lie in a group.
+struct Writer {
+    group: u32,
+    client: Client,
 }
 
 /// What was done, of what was asked.
@@ -97,10 +123,11 @@ pub async fn run() -> anyhow::Result<()> {
     wipe(&arguments.data_dir)?;
     // Rounds have a gateway in each region, long pauses one that is struck and one that goes on.
     let gateways = if arguments.rounds() > 0 { "3" } else { "2" };
+    let groups = arguments.groups.to_string();
     let options = [
         "--processes",
         "--groups",
-        "1",
+        &groups,
         "--disk-capacity",
         "2G",
         "--gateways",
@@ -141,20 +168,25 @@ async fn work(arguments: &Arguments, cluster: &DevCluster) -> anyhow::Result<Ran
 }
 
 async fn rounds(arguments: &Arguments, cluster: &DevCluster, register: &Register) -> anyhow::Result<Vec<Round>> {
-    let client = cluster.client().await?;
-    client.make_folder(FOLDER).await?;
+    let mut writers = Vec::new();
+    for group in 1..=arguments.groups {
+        let client = group_users::user_in(cluster, GroupId(group), arguments.groups, "kills").await?;
+        client.make_folder(FOLDER).await?;
+        writers.push(Writer { group, client });
+    }
     let blows = std::iter::repeat_n(Blow::Kill, arguments.kills);
     let blows = blows.chain(std::iter::repeat_n(Blow::Pause, arguments.pauses));
     let mut rounds = Vec::new();
     for (number, blow) in blows.enumerate() {
-        let round = strike(cluster, &client, number, blow)
+        let round = strike(cluster, &writers, number, blow)
             .await
             .with_context(|| format!("round {number}"))?;
         println!(
-            "{number:>3}  {}  {}  first write after {} ms",
+            "{number:>3}  {}  {}, leader of {} groups of drives  first writes after {} ms",
             round.blow.word(),
             round.victim,
-            round.first.as_millis()
+            round.struck.len(),
+            round.first().as_millis()
         );
         rounds.push(round);
         // Also from whoever led before, now that it is back.
@@ -163,21 +195,32 @@ async fn rounds(arguments: &Arguments, cluster: &DevCluster, register: &Register
             .await
             .with_context(|| format!("reads after round {number}"))?;
     }
-    let acknowledged: BTreeSet<&str> = rounds
-        .iter()
-        .flat_map(|round| &round.names)
+    let mut files = 0;
+    for writer in &writers {
+        files += check_listed(writer, &rounds).await?;
+    }
+    println!("all {files} acknowledged files are there");
+    Ok(rounds)
+}
+
+/// A writer's folder holds what was acknowledged to him; how many files that are.
+async fn check_listed(writer: &Writer, rounds: &[Round]) -> anyhow::Result<usize> {
+    let struck = rounds.iter().flat_map(|round| &round.struck);
+    let acknowledged: BTreeSet<&str> = struck
+        .filter(|struck| struck.group == writer.group)
+        .flat_map(|struck| &struck.names)
         .map(String::as_str)
         .collect();
-    let listed = listed(&client).await?;
+    let listed = listed(&writer.client).await?;
     // One that was never answered may be there too, but there is none: all writes are waited for.
     ensure!(
         listed.iter().map(String::as_str).eq(acknowledged.iter().copied()),
-        "{} files were acknowledged and {} are listed",
+        "of group {}, {} files were acknowledged and {} are listed",
+        writer.group,
         acknowledged.len(),
         listed.len()
     );
-    println!("all {} acknowledged files are there", listed.len());
-    Ok(rounds)
+    Ok(listed.len())
 }
 
 /// Names in the folder, in order.
@@ -216,17 +259,20 @@ async fn long_pauses(cluster: &DevCluster, span: Duration) -> anyhow::Result<Vec
     Ok(all)
 }
 
-async fn strike(cluster: &DevCluster, client: &Client, number: usize, blow: Blow) -> anyhow::Result<Round> {
-    let victim = process_attack::leader(cluster).await?;
-    let mut writes = JoinSet::new();
-    let mut count = 0_usize;
-    let mut begin = |writes: &mut JoinSet<anyhow::Result<Answered>>| {
-        writes.spawn(write(client.clone(), format!("{number}-{count}")));
-        count += 1;
+async fn strike(cluster: &DevCluster, writers: &[Writer], number: usize, blow: Blow) -> anyhow::Result<Round> {
+    let groups = u32::try_from(writers.len())?;
+    let leaders = process_attack::leaders_at_rest(cluster, groups).await?;
+    let led_by = |process: &str| -> Vec<&Writer> {
+        let is_led = |writer: &&Writer| leaders.get(&writer.group).is_some_and(|leader| leader == process);
+        writers.iter().filter(is_led).collect()
     };
+    let victim = leaders.values().max_by_key(|leader| led_by(leader.as_str()).len());
+    let victim = victim.context("somebody leads")?.clone();
+    let struck = led_by(&victim).into_iter();
+    let mut lines: Vec<Line<'_>> = struck.map(|writer| Line::new(writer, number)).collect();
     // Some are under way when it happens.
     for _ in 0..5 {
-        begin(&mut writes);
+        lines.iter_mut().for_each(Line::begin);
         tokio::time::sleep(WRITE_EVERY).await;
     }
     let signal = match blow {
@@ -234,47 +280,83 @@ async fn strike(cluster: &DevCluster, client: &Client, number: usize, blow: Blow
         Blow::Pause => Signal::STOP,
     };
     let at = process_attack::signal(cluster, &victim, signal)?;
-    let (mut first, mut last, mut waited, mut names) = (None, Duration::ZERO, 0, Vec::new());
-    let mut ticks = tokio::time::interval(WRITE_EVERY);
-    while first.is_none() || !writes.is_empty() {
-        tokio::select! {
-            _ = ticks.tick(), if first.is_none() => begin(&mut writes),
-            Some(joined) = writes.join_next(), if !writes.is_empty() => {
-                let answered = joined??;
-                let after = answered.at.saturating_duration_since(at);
-                if answered.begun >= at {
-                    first = Some(first.map_or(after, |first: Duration| first.min(after)));
-                    waited += 1;
-                }
-                last = last.max(after);
-                names.push(answered.name);
-            }
+    let answered = lines.iter_mut().map(|line| line.until_answered(at));
+    let answered = futures_util::future::try_join_all(answered).await?;
+    if blow == Blow::Kill {
+        process_attack::noted(cluster, &victim).await?;
+    }
+    let successors = process_attack::leaders(cluster, 1..=groups).await?;
+    if blow == Blow::Pause {
+        process_attack::signal(cluster, &victim, Signal::CONT)?;
+    }
+    process_attack::start(cluster, &victim).await?;
+    let mut struck = Vec::new();
+    for (line, (first, last)) in lines.into_iter().zip(answered) {
+        let group = line.writer.group;
+        let successor = successors[&group].clone();
+        ensure!(successor != victim, "{victim} leads group {group} although it is away");
+        struck.push(Struck {
+            group,
+            successor,
+            first,
+            last,
+            waited: line.waited,
+            names: line.names,
+        });
+    }
+    Ok(Round { blow, victim, struck })
+}
+
+/// The writes of one round at a group that loses its leader.
+struct Line<'a> {
+    writer: &'a Writer,
+    round: usize,
+    writes: JoinSet<anyhow::Result<Answered>>,
+    count: usize,
+    waited: usize,
+    names: Vec<String>,
+}
+
+impl<'a> Line<'a> {
+    fn new(writer: &'a Writer, round: usize) -> Self {
+        Self {
+            writer,
+            round,
+            writes: JoinSet::new(),
+            count: 0,
+            waited: 0,
+            names: Vec::new(),
         }
     }
-    let successor = match blow {
-        Blow::Kill => {
-            process_attack::noted(cluster, &victim).await?;
-            let successor = process_attack::leader(cluster).await?;
-            process_attack::start(cluster, &victim).await?;
-            successor
+
+    fn begin(&mut self) {
+        let name = format!("{}-{}", self.round, self.count);
+        self.writes.spawn(write(self.writer.client.clone(), name));
+        self.count += 1;
+    }
+
+    /// Begins more until one is answered that was begun after the blow, and waits for all. How long after the blow the first of them
+    /// was answered, and the last of all.
+    async fn until_answered(&mut self, at: Instant) -> anyhow::Result<(Duration, Duration)> {
+        let (mut first, mut last) = (None, Duration::ZERO);
+        let mut ticks = tokio::time::interval(WRITE_EVERY);
+        while first.is_none() || !self.writes.is_empty() {
+            tokio::select! {
+                _ = ticks.tick(), if first.is_none() => self.begin(),
+                Some(joined) = self.writes.join_next(), if !self.writes.is_empty() => {
+                    let answered = joined??;
+                    let after = answered.at.saturating_duration_since(at);
+                    if answered.begun >= at {
+                        first = Some(first.map_or(after, |first: Duration| first.min(after)));
+                        self.waited += 1;
+                    }
+                    last = last.max(after);
+                    self.names.push(answered.name);
+                }
+            }
         }
-        Blow::Pause => {
-            let successor = process_attack::leader(cluster).await?;
-            process_attack::signal(cluster, &victim, Signal::CONT)?;
-            process_attack::start(cluster, &victim).await?;
-            successor
-        }
-    };
-    ensure!(successor != victim, "{victim} leads although it is away");
-    Ok(Round {
-        blow,
-        victim,
-        successor,
-        first: first.context("a write was answered")?,
-        last,
-        waited,
-        names,
-    })
+        Ok((first.context("a write was answered")?, last))
+    }
 }
 
 struct Answered {
@@ -318,6 +400,7 @@ fn rows(rounds: &[Round]) -> Vec<Vec<String>> {
         "round",
         "blow",
         "leader",
+        "of group",
         "next leader",
         "first write ms",
         "last waiting ms",
@@ -325,15 +408,18 @@ fn rows(rounds: &[Round]) -> Vec<Vec<String>> {
     ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for (number, round) in rounds.iter().enumerate() {
-        rows.push(vec![
-            number.to_string(),
-            round.blow.word().to_owned(),
-            round.victim.clone(),
-            round.successor.clone(),
-            round.first.as_millis().to_string(),
-            round.last.as_millis().to_string(),
-            round.waited.to_string(),
-        ]);
+        for struck in &round.struck {
+            rows.push(vec![
+                number.to_string(),
+                round.blow.word().to_owned(),
+                round.victim.clone(),
+                struck.group.to_string(),
+                struck.successor.clone(),
+                struck.first.as_millis().to_string(),
+                struck.last.as_millis().to_string(),
+                struck.waited.to_string(),
+            ]);
+        }
     }
     for blow in [Blow::Kill, Blow::Pause] {
         let times = sorted(rounds, blow);
@@ -342,6 +428,7 @@ fn rows(rounds: &[Round]) -> Vec<Vec<String>> {
                 String::new(),
                 blow.word().to_owned(),
                 "median, longest".to_owned(),
+                String::new(),
                 String::new(),
                 format!("{}, {}", median.as_millis(), longest.as_millis()),
                 String::new(),
@@ -379,9 +466,10 @@ fn rows_of_long(long: &[(String, Shown)]) -> Vec<Vec<String>> {
     rows
 }
 
+/// How long each blow of a sort stopped the writes of the groups that it cost their leader, in order.
 fn sorted(rounds: &[Round], blow: Blow) -> Vec<Duration> {
     let of_blow = rounds.iter().filter(|round| round.blow == blow);
-    let mut times: Vec<Duration> = of_blow.map(|round| round.first).collect();
+    let mut times: Vec<Duration> = of_blow.map(Round::first).collect();
     times.sort();
     times
 }

@@ -1,5 +1,5 @@
-//! What a run of kills and pauses must come to: as many rounds as were asked for, writes that stood still for no longer than is allowed,
-//! reads at every gateway of which none was stale, and pauses that caught uploads.
+//! What a run of kills and pauses must come to: as many rounds as were asked for, writes that stood still for no longer than is allowed
+//! in any group that lost its leader, several such groups where there are enough of them, reads at every gateway of which none was stale, and pauses that caught uploads.
 //!
 //! Pure. Not here: how the rounds are run (`kills`).
 
@@ -38,6 +38,9 @@ impl Allowed {
     }
 }
 
+/// Of more groups than these some process leads two once leaders are spread, and that one is struck.
+const REPLICAS: u32 = 3;
+
 /// A gateway, the leader, a node.
 const LONG_PAUSES: usize = 3;
 
@@ -55,6 +58,7 @@ pub(super) fn judge(ran: &Ran, arguments: &Arguments) -> anyhow::Result<()> {
     }
     if arguments.rounds() > 0 {
         judge_rounds(&ran.rounds, if arguments.wan { WAN } else { LAN })?;
+        judge_groups(&ran.rounds, arguments.groups)?;
         judge_reads(&ran.reads)?;
     }
     let asked = if arguments.long_pause > 0 { LONG_PAUSES } else { 0 };
@@ -91,11 +95,26 @@ fn judge_rounds(rounds: &[Round], allowed: Allowed) -> anyhow::Result<()> {
     }
     for round in rounds {
         let most = allowed.most(round.blow);
+        for struck in &round.struck {
+            ensure!(
+                struck.last <= most,
+                "the last of {} writes to group {} that waited was answered after {:?}, {most:?} are allowed",
+                struck.waited,
+                struck.group,
+                struck.last
+            );
+        }
+    }
+    Ok(())
+}
+
+fn judge_groups(rounds: &[Round], groups: u32) -> anyhow::Result<()> {
+    let fewest = if groups > REPLICAS { 2 } else { 1 };
+    for (number, round) in rounds.iter().enumerate() {
         ensure!(
-            round.last <= most,
-            "the last of {} writes that waited was answered after {:?}, {most:?} are allowed",
-            round.waited,
-            round.last
+            round.struck.len() >= fewest,
+            "round {number} cost {} of {groups} groups their leader, {fewest} at least were to lose it",
+            round.struck.len()
         );
     }
     Ok(())
@@ -120,6 +139,8 @@ pub(super) fn passed(ran: &Ran, arguments: &Arguments) -> String {
         }
     }
     if !ran.rounds.is_empty() {
+        let lost: usize = ran.rounds.iter().map(|round| round.struck.len()).sum();
+        parts.push(format!("{lost} leaders lost by {} groups", arguments.groups));
         let (answers, version) = (ran.reads.count(), ran.reads.version);
         parts.push(format!("{answers} reads of {version} versions, none of them stale"));
     }
@@ -132,23 +153,34 @@ pub(super) fn passed(ran: &Ran, arguments: &Arguments) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Allowed, LAN, judge, judge_reads, judge_rounds, passed};
+    use super::{Allowed, LAN, judge, judge_groups, judge_reads, judge_rounds, passed};
     use crate::kills::register::Reads;
-    use crate::kills::{Arguments, Blow, Ran, Round};
+    use crate::kills::{Arguments, Blow, Ran, Round, Struck};
     use crate::long_pause::Shown;
     use clap::Parser as _;
     use std::time::Duration;
 
-    fn round(blow: Blow, first_ms: u64) -> Round {
-        Round {
-            blow,
-            victim: "metadata-1".to_owned(),
+    fn struck(group: u32, first_ms: u64, last_ms: u64) -> Struck {
+        Struck {
+            group,
             successor: "metadata-2".to_owned(),
             first: Duration::from_millis(first_ms),
-            last: Duration::from_millis(first_ms),
+            last: Duration::from_millis(last_ms),
             waited: 1,
             names: Vec::new(),
         }
+    }
+
+    fn round_of(blow: Blow, struck: Vec<Struck>) -> Round {
+        Round {
+            blow,
+            victim: "metadata-1".to_owned(),
+            struck,
+        }
+    }
+
+    fn round(blow: Blow, first_ms: u64) -> Round {
+        round_of(blow, vec![struck(1, first_ms, first_ms)])
     }
 
     fn reads() -> Reads {
@@ -182,19 +214,24 @@ mod tests {
         assert_eq!(judged(&[round(Blow::Pause, 5_000)], LAN), "passed");
         assert!(judged(&[round(Blow::Pause, 5_001)], LAN).contains("stood still"));
         assert_eq!(judged(&[], LAN), "no round was run");
-        let late = |blow, last_ms| {
-            let last = Duration::from_millis(last_ms);
-            judged(
-                &[Round {
-                    last,
-                    ..round(blow, 500)
-                }],
-                LAN,
-            )
-        };
+        let late = |blow, last_ms| judged(&[round_of(blow, vec![struck(1, 500, last_ms)])], LAN);
         assert_eq!(late(Blow::Kill, 4_000), "passed");
         assert!(late(Blow::Kill, 4_001).contains("the last of 1 writes"));
         assert!(late(Blow::Pause, 5_001).contains("the last of 1 writes"));
+    }
+
+    #[test]
+    fn of_several_groups_the_slowest_counts_and_one_blow_costs_more_than_one_of_them_its_leader() {
+        let kill = |first_ms, last_ms| round_of(Blow::Kill, vec![struck(1, 500, 500), struck(4, first_ms, last_ms)]);
+        assert_eq!(said(judge_rounds(&[kill(1_900, 4_000)], LAN)), "passed");
+        assert!(said(judge_rounds(&[kill(2_001, 2_001)], LAN)).contains("1 of 1 kills"));
+        assert!(said(judge_rounds(&[kill(900, 4_001)], LAN)).contains("to group 4 that waited"));
+
+        let rounds = [kill(500, 500), round(Blow::Kill, 500)];
+        assert_eq!(said(judge_groups(&rounds[..1], 4)), "passed");
+        assert!(said(judge_groups(&rounds, 4)).contains("round 1 cost 1 of 4 groups"));
+        assert_eq!(said(judge_groups(&rounds, 3)), "passed");
+        assert!(said(judge_groups(&[round_of(Blow::Kill, Vec::new())], 1)).contains("cost 0 of 1 groups"));
     }
 
     #[test]
