@@ -48,6 +48,7 @@ mod log_lines;
 mod long_upload;
 mod made_up;
 mod majority;
+mod many_groups;
 mod metadata_full;
 mod misplaced;
 mod name_corpus;
