@@ -1,4 +1,4 @@
-//! Users whose drives lie in chosen groups, of a cluster with several.
+//! Users that are made for an attack; of a cluster with several groups also such as have their drives in chosen ones.
 //!
 //! A user's name says his slot, and slots are dealt out to the groups in equal runs when a cluster is made; none is moved afterwards.
 //! Not here: who leads a group (`process_attack`).
@@ -28,13 +28,20 @@ pub fn name_in(group: GroupId, groups: u32, prefix: &str) -> Option<String> {
 /// Errors: there is no such group; the cluster does not make him, as when he is there already.
 pub async fn user_in(cluster: &DevCluster, group: GroupId, groups: u32, prefix: &str) -> anyhow::Result<Client> {
     let name = name_in(group, groups, prefix).with_context(|| format!("{group} is none of {groups} drive groups"))?;
+    user_named(cluster, &name).await
+}
+
+/// The same of a user of this name, in whatever group.
+///
+/// Errors: the cluster does not make him, as when he is there already.
+pub async fn user_named(cluster: &DevCluster, name: &str) -> anyhow::Result<Client> {
     let wanted = json!({"username": name, "password": PASSWORD});
     let made = cluster
         .admin()?
         .json(Method::POST, "/api/v1/users", Some(&wanted))
         .await;
     made.with_context(|| format!("make the user {name}"))?;
-    Ok(Client::new(&cluster.facts.url)?.login(&name, PASSWORD).await?)
+    Ok(Client::new(&cluster.facts.url)?.login(name, PASSWORD).await?)
 }
 
 #[cfg(test)]

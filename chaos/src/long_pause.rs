@@ -10,13 +10,12 @@
 
 use crate::content::SeededContent;
 use crate::dev_cluster::DevCluster;
+use crate::group_users;
 use crate::process_attack;
 use anyhow::{Context, bail, ensure};
 use client_sdk::client::{Client, Target};
 use client_sdk::error::ClientError;
-use reqwest::Method;
 use rustix::process::Signal;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +31,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const STANDS_STILL: Duration = Duration::from_millis(100);
 /// Blows until one of them falls into a commit; most of the first do.
 const BLOWS_MAX: usize = 200;
-const PASSWORD: &str = "a password that pauses";
 /// Far above what a loaded two-core machine needs to serve again.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A page of a listing.
@@ -119,7 +117,8 @@ struct Writer {
 ///
 /// The cluster has a gateway that is no victim. Errors: a promise is broken, or the pause proved nothing.
 pub async fn strike(cluster: &DevCluster, victims: &[&str], span: Duration, folder: &str) -> anyhow::Result<Shown> {
-    let reader = account(cluster, folder).await?;
+    // Of this pause alone: his drive holds nothing else.
+    let reader = group_users::user_named(cluster, folder.trim_matches('/')).await?;
     let writers = writers(cluster, &reader, victims, folder)?;
     let signs: Vec<Arc<Signs>> = writers.iter().map(|writer| Arc::clone(&writer.signs)).collect();
     let going_on = writers.iter().filter(|writer| !writer.is_stopped_too);
@@ -180,18 +179,6 @@ pub async fn strike(cluster: &DevCluster, victims: &[&str], span: Duration, fold
     };
     ensure!(shown.caught > 0, "no upload was under way: {shown:?}");
     Ok(shown)
-}
-
-/// A user of this pause alone, whose drive holds nothing else; signed in.
-async fn account(cluster: &DevCluster, folder: &str) -> anyhow::Result<Client> {
-    let name = folder.trim_matches('/');
-    let wanted = json!({"username": name, "password": PASSWORD});
-    let made = cluster
-        .admin()?
-        .json(Method::POST, "/api/v1/users", Some(&wanted))
-        .await;
-    made.with_context(|| format!("make the user {name}"))?;
-    Ok(Client::new(&cluster.facts.url)?.login(name, PASSWORD).await?)
 }
 
 /// Stops the victims when all writers are under way, so that the commit of at least one of `committing` stands still with them.
