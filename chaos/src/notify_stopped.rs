@@ -50,9 +50,9 @@ const WARM_UP: usize = 50;
 const COMMIT_EVERY: Duration = Duration::from_millis(15);
 /// What is unchanged.
 const CHANGE_MAX: f64 = 0.10;
-/// With more noise a run says nothing of a change of that size. By simulation of normal ratios that differ by 10 % from each other
-/// (standard deviation), one run of fifty of an unchanged p99 is noisier and one of a hundred is called changed; a p99 that is longer
-/// by a quarter passes in one run of fifty, and with 15 % in one of fifteen.
+/// With more noise a run has no result. By simulation of normal ratios that differ by 10 % from each other (standard deviation), one run
+/// of fifty of an unchanged p99 has none and one of thirty is called changed; a p99 that is longer by 15 % passes in one run of six, one
+/// that is longer by a quarter in one of 250.
 const NOISE_MAX: f64 = 0.05;
 /// Of each poll; a follower whose gateway died comes again sooner.
 const WAIT: Duration = Duration::from_secs(60);
@@ -326,21 +326,22 @@ fn pairs(turns: &[Turn]) -> anyhow::Result<Pairs> {
 }
 
 /// Run by `make notify-stopped`. The median is judged and not each pair: a tenth more or less is allowed already, and of pairs that
-/// must all be over it one that is not would let pass whatever the others say.
+/// must all be over it one that is not would let pass whatever the others say. Noise adds nothing to what is allowed: where it is large
+/// there is no result, neither a good one nor a bad one.
 fn judge(pairs: &Pairs) -> anyhow::Result<()> {
-    let most = CHANGE_MAX + pairs.noise;
-    ensure!(
-        pairs.median <= 1.0 + most,
-        "commits take longer while nobody notifies: by more than {CHANGE_MAX} and the noise"
-    );
-    ensure!(
-        pairs.median >= 1.0 - most,
-        "commits wait for those who notify: by more than {CHANGE_MAX} and the noise"
-    );
     ensure!(
         pairs.noise <= NOISE_MAX,
-        "the pairs differ too much from each other to say anything: {}; measure again on a machine without other work",
+        "no result: the pairs differ too much from each other to say anything of {CHANGE_MAX}: {}; measure again on a machine without \
+         other work, or with more --commits",
         pairs.text()
+    );
+    ensure!(
+        pairs.median <= 1.0 + CHANGE_MAX,
+        "commits take longer while nobody notifies: by more than {CHANGE_MAX}"
+    );
+    ensure!(
+        pairs.median >= 1.0 - CHANGE_MAX,
+        "commits wait for those who notify: by more than {CHANGE_MAX}"
     );
     Ok(())
 }
@@ -359,8 +360,11 @@ fn row(turn: &Turn) -> Vec<String> {
 mod tests {
     use super::{Duration, Notifiers, PAIRS, Turn, judge, pairs};
 
-    /// Turns whose commits take so long with notifiers, and without.
-    fn check(with_ms: [u64; PAIRS], without_ms: [u64; PAIRS], is_passed: bool) {
+    /// What a run with nothing to say says.
+    const NO_RESULT: &str = "no result";
+
+    /// Turns whose commits take so long with notifiers, and without, and what is said of them: nothing of those that pass.
+    fn check(with_ms: [u64; PAIRS], without_ms: [u64; PAIRS], expected: &str) {
         let turn = |notifiers: Notifiers, ms: u64| Turn {
             notifiers,
             p50: Duration::ZERO,
@@ -373,27 +377,41 @@ mod tests {
             turns.extend(both);
         }
         let pairs = pairs(&turns).unwrap();
-        assert_eq!(judge(&pairs).is_ok(), is_passed, "{pairs:?}");
+        let said = judge(&pairs).map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(
+            said.starts_with(expected) && said.is_empty() == expected.is_empty(),
+            "{pairs:?}: {said}"
+        );
     }
 
     #[test]
     fn less_than_a_tenth_more_or_less_is_unchanged_and_over_it_in_most_pairs_is_not() {
-        check([20; PAIRS], [20; PAIRS], true);
-        check([20; PAIRS], [21; PAIRS], true);
-        check([20; PAIRS], [19; PAIRS], true);
-        check([20; PAIRS], [25; PAIRS], false);
-        check([20; PAIRS], [15; PAIRS], false);
+        let (longer, shorter) = ("commits take longer", "commits wait");
+        check([20; PAIRS], [20; PAIRS], "");
+        check([200; PAIRS], [219; PAIRS], "");
+        check([200; PAIRS], [181; PAIRS], "");
+        check([200; PAIRS], [221; PAIRS], longer);
+        check([200; PAIRS], [179; PAIRS], shorter);
         // One pair that is not over it saves nothing, and one that is spoils nothing.
-        check([20, 20, 20, 20, 20, 30], [25; PAIRS], false);
-        check([20, 20, 20, 20, 20, 30], [20; PAIRS], true);
-        check([200, 220, 190, 210, 200, 195], [205, 210, 200, 200, 198, 200], true);
-        check([20, 22, 18, 21, 20, 19], [40, 41, 39, 44, 42, 40], false);
+        check([20, 20, 20, 20, 20, 30], [25; PAIRS], longer);
+        check([20, 20, 20, 20, 20, 30], [20; PAIRS], "");
+        check([200, 220, 190, 210, 200, 195], [205, 210, 200, 200, 198, 200], "");
+        check([20, 22, 18, 21, 20, 19], [40, 41, 39, 44, 42, 40], longer);
     }
 
     #[test]
-    fn pairs_that_differ_too_much_say_nothing() {
-        check([20; PAIRS], [15, 26, 20, 14, 27, 20], false);
-        check([20; PAIRS], [18, 22, 20, 18, 22, 20], true);
+    fn noise_adds_nothing_to_the_tenth() {
+        // A median of 1.12, and of 0.88, with a noise of 0.024.
+        let longer = [210, 238, 224, 212, 236, 224];
+        check([200; PAIRS], longer, "commits take longer");
+        check([200; PAIRS], longer.map(|ms| ms - 48), "commits wait");
+    }
+
+    #[test]
+    fn pairs_that_differ_too_much_have_no_result_whatever_their_median_is() {
+        check([20; PAIRS], [15, 26, 20, 14, 27, 20], NO_RESULT);
+        check([20; PAIRS], [30, 52, 40, 28, 54, 40], NO_RESULT);
+        check([20; PAIRS], [18, 22, 20, 18, 22, 20], "");
     }
 
     #[test]
