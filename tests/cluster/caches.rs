@@ -13,7 +13,7 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
 
-/// Writes of the pairs; `make stale` makes fifty times as many.
+/// Writes that are read at the other gateway; `make stale` makes fifty times as many.
 const PAIRS: usize = 2_000;
 
 /// shows: QAS-013 scale=2000/100000
@@ -22,6 +22,7 @@ async fn a_write_at_one_gateway_is_read_at_the_other_at_once_each_time() {
     let world = World::start_with(&["--processes", "--gateways", "2", "--groups", "2"]).await;
     let shown = stale::pairs(&world.cluster, PAIRS).await.unwrap();
     assert_eq!((shown.pairs, shown.stale.len()), (PAIRS, 0), "{shown:?}");
+    assert!(shown.at_home > 0, "the writer's own cache was never asked: {shown:?}");
 }
 
 /// A file that two gateways serve.
