@@ -1,8 +1,9 @@
 //! A folder with a million children: made one by one over HTTP, listed page by page, moved about as a whole, and left alone; all timed.
 //!
 //! Shows the scale of SC-in-3, N5, N12 and NF-scale-1 that `make test` cannot afford. Every page is compared with what must be in it,
-//! so a page that is quick because it is wrong fails. A folder of ten thousand files is moved about too. Passes when what `pages`,
-//! `whole` and `rest` ask holds.
+//! so a page that is quick because it is wrong fails. A tree of files, put in by batches, is moved about too: once when it has ten
+//! thousand, and at the end when it has a million, so that the cluster rests beside fewer. Passes when what `pages`, `whole` and `rest`
+//! ask holds.
 //! Not here: files in the wide folder (a listing shows both alike) and several readers at once (the bench).
 
 pub(crate) mod files;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 
 const FOLDER: &str = "/wide";
 const PAGE_ENTRIES: usize = 1_000;
-/// Of the smaller folder that N5 and TST-4 name.
+/// Of the smaller tree that N5 and TST-4 name.
 const MOVED_FILES: usize = 10_000;
 /// The first sweep may meet cold caches, the second shows what stays.
 const SWEEPS: usize = 2;
@@ -54,6 +55,9 @@ pub struct Arguments {
     /// How many small files are there too while it rests; ten thousand at least.
     #[arg(long, default_value_t = 150_000)]
     files: usize,
+    /// How many of them there are when their tree is moved about at the end; as many as N5 asks.
+    #[arg(long, default_value_t = 1_000_000)]
+    moved_files: usize,
     /// For how many seconds the cluster is watched at rest afterwards.
     #[arg(long, default_value_t = 600)]
     rest: u64,
@@ -71,17 +75,30 @@ pub async fn run() -> anyhow::Result<()> {
 async fn all(cluster: &DevCluster, client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
     let folder = measure(client, arguments).await?;
     println!("the folder of {} children as a whole", arguments.children);
-    print!("{}", table::render(&whole::measure(client, &folder).await?));
+    let rows = whole::measure(client, &folder, arguments.children).await?;
+    print!("{}", table::render(&rows));
     // Whatever was done with the folder, all is still there.
     sweep(client, arguments.children).await?;
     rest::disk(cluster.data_dir(), arguments.children)?;
     files::put(client, 0..MOVED_FILES).await?;
-    let folder = client.list(files::FOLDER, 1, None).await?.entry;
-    println!("a folder of {MOVED_FILES} files as a whole, beside the other one");
-    print!("{}", table::render(&whole::measure(client, &folder).await?));
-    files::check(client, MOVED_FILES).await?;
+    tree(client, MOVED_FILES).await?;
     files::put(client, MOVED_FILES..arguments.files).await?;
-    rest::idle(cluster, Duration::from_secs(arguments.rest)).await
+    rest::idle(cluster, Duration::from_secs(arguments.rest)).await?;
+    let (there, moved) = (arguments.files.max(MOVED_FILES), arguments.moved_files);
+    if moved <= there {
+        println!("{moved} FILES ARE LESS THAN ARE THERE ALREADY: NO LARGER TREE IS MOVED ABOUT");
+        return Ok(());
+    }
+    files::put(client, there..moved).await?;
+    tree(client, moved).await
+}
+
+/// Does with the tree of so many files what can be done with one as a whole; all of them are there afterwards.
+async fn tree(client: &Client, count: usize) -> anyhow::Result<()> {
+    let folder = client.list(files::FOLDER, 1, None).await?.entry;
+    println!("a tree of {count} files as a whole, beside the other one");
+    print!("{}", table::render(&whole::measure(client, &folder, count).await?));
+    files::check(client, count).await
 }
 
 /// Run by `make wide-folder`; how deep a tree may be, and that a page is sorted and tagged, is shown in tests/cluster.

@@ -23,9 +23,12 @@ const SEED: u64 = 12;
 /// Puts the files of these numbers, a thousand in each folder.
 pub(super) async fn put(client: &Client, numbers: Range<usize>) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let (count, end) = (numbers.len(), numbers.end);
-    for first in numbers.step_by(BATCH_FILES) {
-        put_some(client, first, BATCH_FILES.min(end - first)).await?;
+    let (count, mut first) = (numbers.len(), numbers.start);
+    while first < numbers.end {
+        // No batch reaches into the next folder, wherever it begins.
+        let batch = (BATCH_FILES - first % BATCH_FILES).min(numbers.end - first);
+        put_some(client, first, batch).await?;
+        first += batch;
     }
     println!(
         "{count} files of {FILE_BYTES} bytes in {:.0} s",
