@@ -26,7 +26,7 @@ struct Timed {
 /// Does everything [`TURNS`] times with a folder of so many entries, and leaves it where it was, under its name. Gives the rows of a
 /// table. A folder is measured once with each number of entries.
 ///
-/// shows: N5 side=moves, TST-4 side=in-time
+/// shows: N5 side=moves scale=10000/1000000, TST-4 side=in-time
 pub(super) async fn measure(client: &Client, folder: &Entry, entries: usize) -> anyhow::Result<Vec<Vec<String>>> {
     let root = folder.parent.as_ref().context("the folder has no parent")?;
     let other = format!("/other than {} of {entries}", folder.name);
