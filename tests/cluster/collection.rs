@@ -104,7 +104,6 @@ async fn what_was_purged_leaves_the_disks_and_what_another_file_shares_stays() {
 }
 
 /// The bytes themselves: segments that hold nothing any more are given back to the file system.
-///
 #[tokio::test]
 async fn disks_give_the_bytes_of_removed_stripes_back() {
     let mut world = World::start_with(&OPTIONS).await;

@@ -93,7 +93,9 @@ async fn tells_nothing_in_its_own_drive(world: &World, thief: &Client, own: &Cut
 
 /// Whoever has all digests of another's file, and even its bytes, gets nothing by them and cannot tell a hit from a miss.
 ///
-/// shows: N7, I-05 side=contract
+/// Not here: an editor of another's file, of whom there is none before sharing.
+///
+/// shows: N7 side=stranger, I-05 side=contract
 #[tokio::test]
 async fn digests_of_anothers_blocks_open_nothing_and_tell_nothing() {
     let world = World::start().await;

@@ -205,7 +205,7 @@ fn a_block_that_was_sent_singly_is_charged_and_waits_without_a_reference_for_the
     }
 }
 
-/// shows: N7 scale=1/2
+/// shows: N7 side=stranger scale=1/2
 #[test]
 fn nobody_but_its_owner_learns_what_a_session_or_a_drive_holds() {
     let mut bench = Bench::new(1 << 30);
