@@ -9,8 +9,8 @@ mod huffman;
 mod jpeg;
 mod zip;
 
-pub(crate) use jpeg::picture;
-pub(crate) use zip::archive;
+pub use jpeg::picture;
+pub use zip::archive;
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ mod single_byte;
 mod singly;
 mod stored;
 mod twice;
-mod wire;
+pub mod wire;
 
 use crate::dev_cluster::{DevCluster, wipe};
 use crate::{report, table};

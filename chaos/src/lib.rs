@@ -3,7 +3,7 @@
 pub mod api_fuzz;
 pub mod bench;
 pub mod carrier;
-mod compressed;
+pub mod compressed;
 pub mod content;
 pub mod delta;
 pub mod demo;

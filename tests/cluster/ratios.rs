@@ -1,9 +1,10 @@
-//! What deduplication and compression save, as groups tell it to whoever watches the cluster.
+//! What deduplication and compression save and cost, as groups tell it to whoever watches the cluster.
 //!
 //! Not here: how much they save of which contents (`make delta`), what collection makes of the same figures (`collection`).
 
 use crate::served::eventually;
 use crate::world::World;
+use chaos::compressed::{archive, picture};
 use chaos::meter;
 
 /// The same text under two names: plain bytes count twice among versions and once against the quota, and sealed ones are fewer.
@@ -42,6 +43,37 @@ async fn what_contents_share_and_what_compressing_saves_is_told_by_metrics() {
         }
     })
     .await;
+}
+
+/// Nothing of them is found twice, so what is sealed is what came in, headers, tags and compression that was tried in vain with it.
+///
+/// shows: QAS-011 scale=1/2, H-comp scale=1/2
+#[tokio::test]
+async fn a_jpeg_and_a_zip_take_at_most_a_thousandth_more_than_they_are() {
+    let world = World::start().await;
+    let line = |number: u64| {
+        format!(
+            "line {number} says {}\n",
+            &blake3::hash(&number.to_le_bytes()).to_hex()[..20]
+        )
+    };
+    let text: String = (0..20_000).map(line).collect();
+    let zip = archive(text.as_bytes().chunks(64 << 10));
+    let mut before: usize = 0;
+    for (path, content) in [("/a.jpg", picture(3, 1_536, 1_024)), ("/a.zip", zip)] {
+        world.put(path, &content).await;
+        let plain = content.len();
+        let sealed: usize = eventually("what is sealed is not what was put", async || {
+            let living = world.metric("metadata_content_bytes{kind=\"living\"}").await as usize;
+            // A hundredth is room for headers that can be made smaller.
+            match living.checked_sub(before) {
+                Some(sealed) if (plain * 99 / 100..=plain + plain / 1_000).contains(&sealed) => Ok(sealed),
+                _ => Err(format!("{path}: {living} are sealed of {before} and {plain}")),
+            }
+        })
+        .await;
+        before += sealed;
+    }
 }
 
 /// The gauges of all groups.

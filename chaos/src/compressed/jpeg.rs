@@ -24,8 +24,9 @@ const NOISE: u32 = 12;
 /// The coefficients of a block in the order in which they are written.
 type Block = [i32; AREA];
 
-/// A JPEG of so many points, both multiples of eight.
-pub(crate) fn picture(seed: u64, width: u16, height: u16) -> Vec<u8> {
+/// A JPEG of so many points, both multiples of eight; panics where one is not.
+#[must_use]
+pub fn picture(seed: u64, width: u16, height: u16) -> Vec<u8> {
     written(&blocks(seed, width, height), width, height)
 }
 

@@ -16,7 +16,7 @@ const DATE: u16 = (1 << 5) | 1;
 const CRC: u32 = 0xedb8_8320;
 
 /// An archive in which each text has a name of its own.
-pub(crate) fn archive<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+pub fn archive<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let (mut archive, mut directory, mut count) = (Vec::new(), Vec::new(), 0_u16);
     for text in texts {
         let name = format!("text {count:05}.txt");

@@ -15,16 +15,17 @@ const PART_BYTES: usize = 64 << 10;
 
 /// Bytes that have passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Passed {
+pub struct Passed {
     /// From clients.
-    pub(super) sent: u64,
+    pub sent: u64,
     /// To clients.
-    pub(super) received: u64,
+    pub received: u64,
 }
 
 impl Passed {
     /// Both ways.
-    pub(super) fn total(self) -> u64 {
+    #[must_use]
+    pub fn total(self) -> u64 {
         self.sent + self.received
     }
 }
@@ -47,14 +48,16 @@ struct Counters {
 }
 
 /// The proxy. It and its connections end when the value is dropped.
-pub(super) struct Wire {
+pub struct Wire {
     carrier: Carrier,
     counters: Arc<Counters>,
 }
 
 impl Wire {
     /// Begins to pass on what comes in to the server at `url`.
-    pub(super) async fn to(url: &str) -> anyhow::Result<Self> {
+    ///
+    /// Errors: no port is free, or the address is none.
+    pub async fn to(url: &str) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let counting = Arc::clone(&counters);
         let carrier = Carrier::to(url, move |client, host| carry(client, host, Arc::clone(&counting))).await?;
@@ -62,12 +65,14 @@ impl Wire {
     }
 
     /// Where it listens.
-    pub(super) fn url(&self) -> String {
+    #[must_use]
+    pub fn url(&self) -> String {
         self.carrier.url()
     }
 
     /// What has passed since the start.
-    pub(super) fn passed(&self) -> Passed {
+    #[must_use]
+    pub fn passed(&self) -> Passed {
         Passed {
             sent: self.counters.sent.load(Ordering::SeqCst),
             received: self.counters.received.load(Ordering::SeqCst),
