@@ -1,14 +1,16 @@
 //! What the exported gauges of contents say, against contents that are known byte by byte.
 //!
-//! Grace and birth epochs are those of a dev cluster: long enough that nothing leaves the disks while it is looked at. Blocks die early
-//! where more of a drive waits than its quota. Each wait is for a state.
+//! Grace and birth epochs are those of a dev cluster, long enough that nothing leaves the disks while it is looked at, but where removal
+//! itself is looked at. Blocks die early where more of a drive waits than its quota. Each wait is for a state.
 //! Not here: that space comes back (`collection`), what the state counts (state machine's own tests).
 
-use crate::collection::purge_entry_as;
+use crate::collection::{purge_entry, purge_entry_as};
+use crate::insider::Insider;
 use crate::served::eventually;
 use crate::world::{World, noise};
 use chaos::meter;
 use client_sdk::client::{Client, Target};
+use protocol::metadata::group::LEASE_MS_MAX;
 
 const MIB: u64 = 1 << 20;
 
@@ -119,4 +121,20 @@ async fn the_gauges_of_contents_say_what_was_put_twice_what_was_purged_and_what_
     let died = becomes(&world, |shown| has_died(shown) && shown.oldest_waiting_s == 0).await;
     assert!(died.released <= quota, "{died:?}");
     assert_eq!((died.sealed, died.compression_percent), (died.living, 101));
+}
+
+#[tokio::test]
+async fn what_could_be_removed_and_is_not_is_told_by_how_long_it_waits() {
+    // The shortest epochs there are: a stripe may go when 25 of them are over.
+    let options = ["--birth-epoch-ms", "100", "--block-grace-ms", "100", "--limbo-s", "0"];
+    let world = World::start_with(&options).await;
+    let insider = Insider::of_dev(&world.data_dir(), "gateway-1");
+    // Whoever has the lease and does nothing keeps everybody else from removing.
+    insider.take_leases(LEASE_MS_MAX).await;
+    let gone = put(&world.client, "/gone", 1, 3).await;
+    purge_entry(&world, &gone).await;
+    let waits = becomes(&world, |shown| shown.oldest_waiting_s > 0).await;
+    assert!(waits.stored > 0 && waits.logical == 0, "{waits:?}");
+    insider.take_leases(1).await;
+    becomes(&world, |shown| (shown.stored, shown.oldest_waiting_s) == (0, 0)).await;
 }

@@ -3,7 +3,7 @@
 //! Not here: what is refused (`delta_refusals`), tickets by a clock that moves (gateway), separate processes (`child_processes`).
 
 use crate::world::{World, noise};
-use api::sync::{BlocksQuery, Splice, SyncRequest};
+use api::sync::{Block, BlocksQuery, Splice, SyncRequest};
 use bytes::Bytes;
 use client_sdk::client::{Client, Target};
 use client_sdk::delta::{CutContent, DeltaTarget, wire_splice};
@@ -35,6 +35,13 @@ fn cut(content: &[u8], key: &DigestKey) -> CutContent {
     CutContent::of(Bytes::copy_from_slice(content), key)
 }
 
+fn row(block: &Block) -> BlockRow {
+    BlockRow {
+        digest: model::digest::Digest::from_hex(&block.digest).unwrap(),
+        size: block.size,
+    }
+}
+
 /// A version's whole list, in parts of `limit`.
 async fn list(client: &Client, id: &str, limit: u32) -> Vec<BlockRow> {
     let mut query = BlocksQuery {
@@ -46,10 +53,7 @@ async fn list(client: &Client, id: &str, limit: u32) -> Vec<BlockRow> {
         let part = client.blocks(id, &query).await.unwrap();
         let blocks = part.blocks.unwrap();
         assert!(blocks.len() <= limit as usize && part.splices.is_none());
-        rows.extend(blocks.iter().map(|block| BlockRow {
-            digest: model::digest::Digest::from_hex(&block.digest).unwrap(),
-            size: block.size,
-        }));
+        rows.extend(blocks.iter().map(row));
         query.page_token = part.next_page_token;
         if query.page_token.is_none() {
             return rows;
@@ -136,6 +140,57 @@ async fn of_a_changed_file_at_most_three_blocks_travel_each_way() {
         held < 64 * MIB as u64 + 6 * 12 * MIB as u64,
         "versions share what did not change: {held}"
     );
+}
+
+#[tokio::test]
+async fn a_list_is_told_in_parts_against_that_of_an_older_version() {
+    let world = World::start().await;
+    let (client, key) = (&world.client, world.client.digest_key().await.unwrap());
+    let mut content = noise(1, 12 * MIB);
+    let put = world.put("/f", &content).await;
+    let (id, old) = (put.entry.id.as_str(), cut(&content, &key).rows);
+    content[6 * MIB] ^= 1;
+    let new = cut(&content, &key);
+    client.put_delta(&known(id, 1), &new, Some(&old)).await.unwrap();
+    for limit in [1, 3, 1000] {
+        let mut query = BlocksQuery {
+            since: Some(1),
+            limit: Some(limit),
+            ..BlocksQuery::default()
+        };
+        let (mut rows, mut kept) = (Vec::new(), 0);
+        loop {
+            let part = client.blocks(id, &query).await.unwrap();
+            assert_eq!((part.version, part.since, part.blocks), (2, Some(1), None));
+            let before = rows.len();
+            for splice in part.splices.unwrap() {
+                match splice {
+                    Splice::Keep([first, count]) => {
+                        rows.extend_from_slice(&old[first as usize..][..count as usize]);
+                        kept += count as usize;
+                    }
+                    Splice::Blocks(blocks) => rows.extend(blocks.iter().map(row)),
+                }
+            }
+            assert!(rows.len() - before <= limit as usize, "{limit}");
+            query.page_token = part.next_page_token;
+            if query.page_token.is_none() {
+                break;
+            }
+            // A part goes on as it was begun.
+            let other = BlocksQuery {
+                since: Some(2),
+                ..query.clone()
+            };
+            let refused = client.blocks(id, &other).await;
+            assert!(
+                matches!(&refused, Err(ClientError::Refused { status: 400, code, .. }) if code == "bad_page_token"),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(rows, new.rows, "{limit}");
+        assert!(kept < rows.len() && kept + 3 >= rows.len(), "{kept} of {}", rows.len());
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use model::id::{EntryId, UserId};
 use model::process::{ProcessId, Role};
 use protocol::frame::{Answer, Call};
 use protocol::metadata::control::ControlCommand;
+use protocol::metadata::group::GroupCommand;
 use protocol::metadata::query::{ControlQuery, DriveAsk, DriveQuery, Manifest, StripeCounts};
 use protocol::metadata::{Command, CommandAnswer, Query, QueryAnswer};
 use protocol::wire_error::Failure;
@@ -151,6 +152,23 @@ impl Insider {
             }
         }
         sum
+    }
+
+    /// Takes the lease of collection in every drive group for so long by the group's counter; the cluster's own gateway has none until
+    /// it ends.
+    pub(crate) async fn take_leases(&self, span_ms: u64) {
+        self.client.refresh_routes(1).await.unwrap();
+        for group in self.client.groups().into_keys() {
+            if group == model::id::CONTROL_GROUP {
+                continue;
+            }
+            let take = GroupCommand::TakeLease {
+                holder: SOURCE,
+                lease: SOURCE,
+                span_ms,
+            };
+            self.client.command_group(group, take).await.unwrap();
+        }
     }
 
     /// What a version of a file names; `None` for the current one. The file must be small enough for one answer.

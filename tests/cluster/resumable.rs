@@ -81,6 +81,9 @@ fn stored(answer: &Answer, bytes: usize) {
     assert_eq!(answer.header("range"), range.as_deref());
     let progress: UploadProgress = serde_json::from_value(answer.json()).unwrap();
     assert_eq!(progress.size, bytes as u64);
+    let expires = progress.expires.map(|end| end.to_string());
+    assert!(expires.is_some(), "{answer:?}");
+    assert_eq!(answer.header("x-upload-expires"), expires.as_deref());
 }
 
 fn uploaded(answer: &Answer) -> Uploaded {
@@ -206,18 +209,22 @@ async fn chunks_out_of_place_are_told_where_the_upload_stands() {
         1_500_000,
     );
     stored(&sent.put("bytes 1500001-1500001/*", &content[..1]).await, 1_500_000);
-    // By POST, and for those who take every 308 for a redirection.
-    let request = to(
+    // By POST, and for those who take every 308 for a redirection, who also ask where it stands.
+    let chunk = to(
         &sent.anonymous,
         Method::POST,
         &sent.path,
         Some("bytes 1500000-1599999/*"),
         &content[1_500_000..1_600_000],
     );
-    let answer = world.send(request.header("x-guploader-no-308", "yes")).await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(answer.header("x-http-status-code-override"), Some("308"));
-    assert_eq!(answer.header("range"), Some("bytes=0-1599999"));
+    let status = to(&sent.anonymous, Method::PUT, &sent.path, Some("bytes */*"), b"");
+    for request in [chunk, status] {
+        let answer = world.send(request.header("x-guploader-no-308", "yes")).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.header("x-http-status-code-override"), Some("308"));
+        assert_eq!(answer.header("range"), Some("bytes=0-1599999"));
+        assert!(answer.header("x-upload-expires").is_some());
+    }
     for (range, body) in [
         ("bytes 1600000-1600009/1600005", &content[..10]),
         ("bytes 1600000-1600009/*", &content[..9]),

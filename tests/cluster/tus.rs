@@ -242,6 +242,32 @@ async fn an_upload_that_was_ended_is_gone_and_so_is_an_address_that_nobody_gave_
     assert_eq!(world.tree().await, Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn a_client_that_cannot_say_delete_ends_an_upload_by_post() {
+    let world = World::start().await;
+    let metadata = named(&[("path", "/g")]);
+    let (upload, _) = Upload::create(&world, &[("upload-length", "10"), ("upload-metadata", &metadata)], b"").await;
+    assert_eq!(upload.patch(0, b"four").await, 4);
+    let post = || spoken(&upload.anonymous, Method::POST, &upload.path);
+    answer(post()).await.refused(400, "bad_header");
+    for other in ["GET", "delete", "PATCH, DELETE"] {
+        let request = post().header("x-http-method-override", other);
+        answer(request).await.refused(400, "bad_header");
+    }
+    assert_eq!(upload.head().await, (4, Some(10)));
+    let ended = answer(post().header("x-http-method-override", "DELETE")).await;
+    assert_eq!(ended.status, StatusCode::NO_CONTENT, "{ended:?}");
+    assert_eq!(ended.header("tus-resumable"), Some("1.0.0"));
+    assert_eq!(ended.header("upload-offset"), None);
+    answer(upload.request(4, "more"))
+        .await
+        .refused(404, "session_not_found");
+    // Ended is ended, however often it is said.
+    let again = answer(post().header("x-http-method-override", "DELETE")).await;
+    assert_eq!(again.status, StatusCode::NO_CONTENT, "{again:?}");
+    assert_eq!(world.tree().await, Vec::<String>::new());
+}
+
 /// shows: QAS-003 scale=1/2
 #[tokio::test]
 async fn what_came_in_before_a_connection_broke_is_kept_and_its_content_is_the_same() {

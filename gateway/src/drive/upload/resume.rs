@@ -56,6 +56,18 @@ pub(super) struct Resuming {
     unsaved_since: Option<Duration>,
 }
 
+impl Resuming {
+    /// How long so much may still wait to be saved; `None` when it is too little.
+    fn waits(&mut self, unsaved_bytes: u64, now: Duration) -> Option<Duration> {
+        if unsaved_bytes < UNSAVED_BYTES {
+            self.unsaved_since = None;
+            return None;
+        }
+        let since = *self.unsaved_since.get_or_insert(now);
+        Some((since + SAVE_AFTER).saturating_sub(now))
+    }
+}
+
 /// What one request brings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
@@ -443,13 +455,7 @@ impl Upload {
     pub(super) fn unsaved_for(&mut self, intake: &Intake) -> Option<Duration> {
         let (now, size) = (self.now(), self.size);
         let resuming = self.resuming.as_mut()?;
-        let unsaved = intake.pending_bytes().min(size - resuming.saved_bytes);
-        if unsaved < UNSAVED_BYTES {
-            resuming.unsaved_since = None;
-            return None;
-        }
-        let since = *resuming.unsaved_since.get_or_insert(now);
-        Some((since + SAVE_AFTER).saturating_sub(now))
+        resuming.waits(intake.pending_bytes().min(size - resuming.saved_bytes), now)
     }
 
     /// Makes everything that came in durable and names it: blocks that were cut, and the beginning of the next one.
@@ -513,7 +519,7 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
-    use super::{AGE_BEHIND, pass_by, sure_of};
+    use super::{AGE_BEHIND, Resuming, pass_by, sure_of};
     use crate::codes;
     use bytes::Bytes;
     use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -531,6 +537,21 @@ mod tests {
         let taken = taken.now_or_never()?.unwrap();
         assert!(taken.iter().all(|part| !part.is_empty()));
         Some(String::from_utf8(taken.concat()).unwrap())
+    }
+
+    #[test]
+    fn a_mebibyte_is_saved_a_second_after_it_was_there_and_a_byte_less_is_not() {
+        let mut resuming = Resuming::default();
+        let mut check = |unsaved_bytes, now_ms, expected: Option<u64>| {
+            let waits = resuming.waits(unsaved_bytes, Duration::from_millis(now_ms));
+            assert_eq!(waits, expected.map(Duration::from_millis), "{now_ms}");
+        };
+        check(1_048_575, 0, None);
+        check(1_048_576, 5_000, Some(1_000));
+        check(9_000_000, 5_400, Some(600));
+        check(9_000_000, 6_100, Some(0));
+        check(1_048_575, 6_200, None);
+        check(1_048_576, 6_300, Some(1_000));
     }
 
     #[test]
