@@ -43,6 +43,7 @@ use parking::Socket;
 use rpc::transport::Peer;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,12 @@ const REFRESH_ALL_TURNS: u32 = 12;
 const REFRESH_AGAIN: Duration = Duration::from_millis(200);
 /// Pause after a connection that could not be accepted: without descriptors the next one cannot either.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
+/// How long a connection is silent before the kernel asks whether its client is still there, how long it waits for an answer, and how
+/// often it asks: a client that vanished is noticed within two minutes, however long its poll would wait. Guesses: nothing that
+/// forgets silent connections on the way does so within 30 s, and three losses in a row are no chance.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_AGAIN: Duration = Duration::from_secs(30);
+const PROBES_MAX: u32 = 3;
 /// What a client that speaks HTTP/2 without TLS says first; no request of HTTP/1.1 has this method (RFC 9113, 3.4).
 const HTTP2_METHOD: &[u8] = b"PRI ";
 /// HTTP/2 as clients with TLS ask for it.
@@ -329,6 +336,7 @@ impl Front {
 
     async fn secured(&self, stream: TcpStream) -> std::io::Result<Stream> {
         stream.set_nodelay(true)?;
+        probe(&stream)?;
         match &self.tls {
             None => Ok(Stream::Plain(stream)),
             Some(acceptor) => {
@@ -459,6 +467,16 @@ async fn language(stream: &TcpStream) -> std::io::Result<Language> {
     }
 }
 
+/// Has the kernel end a connection whose client is gone without a word (RFC 9293, 3.8.4): a poll of HTTP/1.1 says nothing for minutes,
+/// and a gateway that writes nothing notices nothing.
+fn probe(stream: &TcpStream) -> std::io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_AGAIN)
+        .with_retries(PROBES_MAX);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}
+
 enum Stream {
     Plain(TcpStream),
     Secured(Box<tokio_rustls::server::TlsStream<TcpStream>>),
@@ -480,4 +498,25 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, StartError> {
         .map_err(|error| wrong(certificate, &error))?;
     config.alpn_protocols = vec![HTTP2_NAME.to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PROBE_AFTER, PROBE_AGAIN, PROBES_MAX, probe};
+    use socket2::SockRef;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn the_kernel_asks_whether_a_silent_client_is_still_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(!socket.keepalive().unwrap(), "a socket of its own accord asks nothing");
+        probe(&stream).unwrap();
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBE_AGAIN);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES_MAX);
+    }
 }
