@@ -22,6 +22,7 @@ mod repacking;
 mod retention;
 mod rewinds;
 mod schedules;
+mod scopes;
 mod session_ends;
 mod sessions;
 mod staging;
