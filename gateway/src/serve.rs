@@ -4,6 +4,7 @@
 //! control group answers it; when asked to stop it takes no new connection and lets running requests end, for a while.
 //! Not here: what becomes of a connection of HTTP/1.1 whose request waits (`parking`).
 
+mod observed;
 mod parking;
 
 use crate::admission::{Admission, ClientAddress};
@@ -26,19 +27,21 @@ use crate::drive::readiness::LastLook;
 use crate::drive::receipt::ReceiptKey;
 use crate::drive::remembered::Remembered;
 use crate::drive::seals::Seals;
+use crate::drive::upload::source::Inlet;
 use crate::http::{self, App, NodeSwitch};
 use crate::metrics;
 use crate::seams::Seams;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::routing::future::RouteFuture;
 use daemon::secret::{self, SecretError};
 use daemon::shutdown::Shutdown;
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use model::limits::{HEADER_BYTES_MAX, HTTP2_NARROW_WINDOW_BYTES, HTTP2_WINDOW_BYTES};
+use observed::Observed;
 use parking::Socket;
 use rpc::transport::Peer;
 use rustls_pki_types::pem::PemObject;
@@ -365,16 +368,18 @@ impl Front {
             seat,
             asked: Arc::clone(&asked),
             has_asked: AtomicBool::new(false),
+            inlet: Inlet::default(),
         };
         let served = match language {
             Language::Http1 => parking::serve(self, stream, clerk, watcher).err_into().boxed(),
             Language::Http2 => {
                 let wide = Arc::clone(&self.wide_windows).try_acquire_owned().ok();
                 let builder = self.http2(wide.is_some());
+                let stream = Observed::new(stream, clerk.inlet.clone());
                 let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
                     clerk.take(request.map(Body::new))
                 });
-                let served = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
+                let served = watcher.watch(builder.serve_connection(stream, service));
                 // The window is the connection's until its end.
                 served.inspect(move |_| drop(wide)).err_into().boxed()
             }
@@ -425,11 +430,17 @@ struct Clerk {
     /// Told of the first request.
     asked: Arc<Notify>,
     has_asked: AtomicBool,
+    /// Where its socket is read.
+    inlet: Inlet,
 }
 
 impl Clerk {
     fn take(&self, mut request: hyper::Request<Body>) -> RouteFuture<Infallible> {
         request.extensions_mut().insert(self.from);
+        // A request that waits for long has mostly no body, and need not hold this either.
+        if !request.body().is_end_stream() {
+            request.extensions_mut().insert(self.inlet.clone());
+        }
         // Only the first request changes anything, and all connections share the lock of their seats.
         if !self.has_asked.swap(true, Ordering::Relaxed) {
             self.seat.asked();

@@ -389,7 +389,7 @@ impl Visit {
         };
         let core = &self.home.core;
         let admitted = core.admit(declared_bytes)?;
-        core.resume(&self.home.caller, admitted, upload, chunk, body_of(bytes))
+        core.resume(&self.home.caller, admitted, upload, chunk, body_of(bytes).into())
             .await
     }
 

@@ -13,6 +13,7 @@ pub mod file_batch;
 pub mod resume;
 pub(in crate::drive) mod session;
 pub mod single;
+pub mod source;
 pub mod turns;
 
 use crate::codes;

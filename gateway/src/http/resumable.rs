@@ -13,6 +13,7 @@ use super::{App, extract, trace};
 use crate::auth::token;
 use crate::codes;
 use crate::drive::upload::resume::{Chunk, Standing, Total};
+use crate::drive::upload::source::{Inlet, Source};
 use crate::drive::upload::{Body, UploadOrder};
 use crate::drive::{Caller, tree};
 use api::timestamp::Timestamp;
@@ -316,11 +317,12 @@ pub async fn chunk(State(app): State<Arc<App>>, holder: Holder, request: Request
         app.core.require_file_size(Some(total))?;
     }
     let admitted = app.core.admit(None)?;
+    let inlet = request.extensions().get::<Inlet>().cloned();
     let stream = request.into_body().into_data_stream();
     let body: Body = stream.map(|chunk| chunk.map_err(|error| body_failure(&error))).boxed();
     let standing = app
         .core
-        .resume(&holder.caller, admitted, holder.upload, chunk, body)
+        .resume(&holder.caller, admitted, holder.upload, chunk, Source::new(body, inlet))
         .await;
     match standing {
         Ok(standing) => answer(&app, &holder, &headers, standing).await,

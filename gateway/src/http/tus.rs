@@ -15,6 +15,7 @@ use super::resumable::{self, Holder, origin};
 use super::upload::media;
 use crate::codes;
 use crate::drive::upload::resume::{Chunk, Standing, Total};
+use crate::drive::upload::source::{Inlet, Source};
 use crate::drive::upload::{Body, UploadOrder};
 use crate::drive::{Caller, tree};
 use api::timestamp::Timestamp;
@@ -154,7 +155,8 @@ pub async fn create(
             Some(0)
         };
         let chunk = chunk(0, length, declared_bytes)?;
-        let offset = bring(&app, (&caller, upload), chunk, &parts.headers, body).await?;
+        let sent = (parts.extensions.get::<Inlet>().cloned(), body);
+        let offset = bring(&app, (&caller, upload), chunk, &parts.headers, sent).await?;
         headers.push((OFFSET, HeaderValue::from(offset)));
     }
     headers.push((EXPIRES, expires(&app, &caller, upload).await?));
@@ -225,7 +227,8 @@ pub async fn append(
         return Err(codes::OFFSET_CONFLICT.failure().with("offset", stored).into());
     }
     let chunk = chunk(first, declared_length(&parts.headers)?, declared.or(said))?;
-    let offset = bring(&app, (&holder.caller, holder.upload), chunk, &parts.headers, body).await?;
+    let sent = (parts.extensions.get::<Inlet>().cloned(), body);
+    let offset = bring(&app, (&holder.caller, holder.upload), chunk, &parts.headers, sent).await?;
     let expires = expires(&app, &holder.caller, holder.upload).await?;
     let headers = [(OFFSET, HeaderValue::from(offset)), (EXPIRES, expires)];
     Ok((StatusCode::NO_CONTENT, headers).into_response())
@@ -287,7 +290,8 @@ async fn standing(app: &Arc<App>, holder: &Holder) -> Result<(u64, Option<u64>),
     if declared == Some(stored) {
         let nothing = chunk(stored, Some(0), declared)?;
         let whole = (&holder.caller, holder.upload);
-        bring(app, whole, nothing, &HeaderMap::new(), axum::body::Body::empty()).await?;
+        let sent = (None, axum::body::Body::empty());
+        bring(app, whole, nothing, &HeaderMap::new(), sent).await?;
     }
     Ok((stored, declared))
 }
@@ -298,14 +302,14 @@ async fn bring(
     (caller, upload): (&Caller, UploadId),
     chunk: Chunk,
     headers: &HeaderMap,
-    body: axum::body::Body,
+    (inlet, body): (Option<Inlet>, axum::body::Body),
 ) -> Result<u64, HttpError> {
     // Before any byte of the body is read.
-    let (admitted, body) = match checksum(headers)? {
+    let (admitted, source) = match checksum(headers)? {
         None => {
             let stream = body.into_data_stream();
             let body: Body = stream.map(|part| part.map_err(|error| body_failure(&error))).boxed();
-            (app.core.admit(None)?, body)
+            (app.core.admit(None)?, Source::new(body, inlet))
         }
         Some(wanted) => {
             let bytes_max = CHECKED_BYTES_MAX as u64;
@@ -313,10 +317,10 @@ async fn bring(
             if bytes > bytes_max {
                 return Err(codes::BODY_TOO_LARGE.failure().into());
             }
-            (app.core.admit_held(bytes)?, checked(&wanted, body).await?)
+            (app.core.admit_held(bytes)?, checked(&wanted, body).await?.into())
         }
     };
-    match app.core.resume(caller, admitted, upload, chunk, body).await {
+    match app.core.resume(caller, admitted, upload, chunk, source).await {
         Ok(Standing::Open { stored_bytes, .. }) => Ok(stored_bytes),
         Ok(Standing::Finished(done)) => Ok(done.committed.version.size),
         Err(failure) => Err(enrich(app, caller, failure).await),

@@ -365,7 +365,8 @@ impl<S: Socket> Read for Wire<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, mut room: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ahead.is_empty() {
-            return Read::poll_read(Pin::new(&mut this.socket), context, room);
+            let (socket, inlet) = (&mut this.socket, &this.desk.clerk.inlet);
+            return inlet.read(context, |context| Read::poll_read(Pin::new(socket), context, room));
         }
         let length = this.ahead.len().min(room.remaining());
         room.put_slice(&this.ahead.split_to(length));
@@ -412,6 +413,7 @@ mod tests {
     use super::{CLOSES, Clerk, Front, GOES_ON, Seldom, serve, stand_in};
     use crate::admission::ClientAddress;
     use crate::connections::Connections;
+    use crate::drive::upload::source::Inlet;
     use crate::http::trace::Waits;
     use axum::routing::get;
     use axum::{Extension, Router};
@@ -470,6 +472,7 @@ mod tests {
             seat: Arc::new(Connections::new(1, &metrics).enter().unwrap()),
             asked: Arc::default(),
             has_asked: AtomicBool::new(false),
+            inlet: Inlet::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

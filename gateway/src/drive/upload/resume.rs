@@ -13,6 +13,7 @@ use crate::drive::stripe_reader::{Found, StripeReading};
 use crate::drive::upload::batch::write_named;
 use crate::drive::upload::session::end;
 use crate::drive::upload::single::of_upload;
+use crate::drive::upload::source::Source;
 use crate::drive::upload::turns::Turn;
 use crate::drive::upload::{Admitted, Body, Intake, Stage, Upload, UploadDone, UploadOrder};
 use crate::drive::{Caller, Core, expect};
@@ -199,12 +200,12 @@ impl Core {
         admitted: Admitted,
         upload: UploadId,
         chunk: Chunk,
-        body: Body,
+        source: Source,
     ) -> Result<Standing, Failure> {
         let (core, caller) = (Arc::clone(self), *caller);
         let work = async move {
             let turn = core.turns.take(upload).await;
-            let mut outcome = core.go_on(&caller, admitted, &turn, chunk, body).await;
+            let mut outcome = core.go_on(&caller, admitted, &turn, chunk, source).await;
             for _ in 0..OVERTAKEN_MAX {
                 if !outcome.as_ref().is_err_and(is_overtaken) {
                     break;
@@ -215,7 +216,7 @@ impl Core {
                     return Ok(standing);
                 }
                 // All of it is there, and the other gateway may die before it commits it.
-                let nothing = stream::empty().boxed();
+                let nothing = Source::from(stream::empty().boxed());
                 outcome = core
                     .go_on(&caller, core.admit(None)?, &turn, Chunk::default(), nothing)
                     .await;
@@ -232,7 +233,7 @@ impl Core {
         admitted: Admitted,
         turn: &Turn,
         chunk: Chunk,
-        body: Body,
+        source: Source,
     ) -> Result<Standing, Failure> {
         let (mut session, survival, tail) = match self.resumable(caller, turn.upload()).await? {
             ResumableState::Open {
@@ -271,8 +272,8 @@ impl Core {
         // One byte more than the whole shows that there are too many; what is behind it would be taken in for nothing.
         let left = total.map(|total| total.saturating_sub(first).saturating_add(1));
         let wanted = [chunk.declared_bytes, left].into_iter().flatten().min();
+        let body = source.until(turn.wanted.clone(), Arc::clone(&self.seams.clock));
         let body = pass_by(body, stored - first, wanted);
-        let body = body.take_until(turn.wanted.clone().cancelled_owned()).boxed();
         let cut = upload.take_in(&mut intake, body).await?;
         let ends_here = chunk.total == Total::Here && cut.is_none() && !turn.wanted.is_cancelled();
         if ends_here || total == Some(upload.size) {
