@@ -10,6 +10,7 @@
 pub(in crate::drive) mod batch;
 mod commit;
 pub mod file_batch;
+mod overtaken;
 pub mod resume;
 pub(in crate::drive) mod session;
 pub mod single;
@@ -21,6 +22,7 @@ use crate::drive::account::CUT;
 use crate::drive::budget::{STRIPES_IN_FLIGHT_MAX, Share};
 use crate::drive::tree::drive_of;
 use crate::drive::upload::batch::{Batch, Done};
+use crate::drive::upload::overtaken::Passed;
 use crate::drive::upload::resume::{RESUMABLE_STRIPES_IN_FLIGHT_MAX, Resuming};
 use crate::drive::upload::session::{Naming, Unnamed};
 use crate::drive::{Caller, Core, expect};
@@ -219,6 +221,8 @@ struct Upload {
     session: Option<(UploadId, u64)>,
     /// The command under way that names more.
     naming: Option<Naming>,
+    /// Rows that another gateway has named, as far as they could not be compared.
+    passed: Passed,
     /// Of an upload that may be gone on with later: what it holds stays when this part of it ends.
     resuming: Option<Resuming>,
 }
@@ -256,6 +260,7 @@ impl Upload {
             file,
             session: None,
             naming: None,
+            passed: Passed::default(),
             resuming: None,
         }
     }

@@ -118,7 +118,8 @@ pub(crate) fn name_rows(
     session::append_to(tx, now, upload, (record, before), stripes, runs)
 }
 
-/// `KeepTail`.
+/// `KeepTail`. A tail goes back for nobody: a gateway that was left by its client may have received less of the block than the one that
+/// the client went to.
 pub(crate) fn keep_tail(
     tx: &mut Overlay<'_>,
     now: &Now,
@@ -126,7 +127,12 @@ pub(crate) fn keep_tail(
     position: u64,
     tail: &(Tail, NewStripe),
 ) -> Outcome<SessionState> {
-    session::get(&*tx, upload)?.require_position(position)?;
+    let record = session::get(&*tx, upload)?;
+    record.require_position(position)?;
+    let kept = record.tail.as_ref().map_or(0, |(_, kept)| kept.plain_bytes);
+    if tail.0.plain_bytes < kept {
+        return Err(codes::WRONG_POSITION.failure().with("position", record.rows).into());
+    }
     session::set_tail(tx, now, upload, Some(tail))
 }
 

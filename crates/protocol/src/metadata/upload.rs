@@ -272,7 +272,7 @@ pub enum UploadCommand {
     KeepTail {
         /// Which session.
         upload: UploadId,
-        /// Rows before the tail; another count is `wrong_position` with the true one.
+        /// Rows before the tail; another count is `wrong_position` with the true one, and so is a tail that is shorter than the present.
         position: u64,
         /// The tail.
         tail: Tail,

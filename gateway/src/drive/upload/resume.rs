@@ -163,7 +163,7 @@ impl Core {
         self.standing(caller, upload).await
     }
 
-    async fn resumable(&self, caller: &Caller, upload: UploadId) -> Result<ResumableState, Failure> {
+    pub(super) async fn resumable(&self, caller: &Caller, upload: UploadId) -> Result<ResumableState, Failure> {
         let asked = self.ask(caller, upload.drive, DriveAsk::Resumable(upload)).await;
         match asked.map_err(of_upload)? {
             QueryAnswer::Resumable(state) => Ok(state),
@@ -283,6 +283,10 @@ impl Core {
             return Err(too_long());
         }
         upload.save(&mut intake).await?;
+        if !upload.passed.is_empty() {
+            // Another gateway is further.
+            return self.standing(caller, turn.upload()).await;
+        }
         Ok(Standing::Open {
             stored_bytes: upload.size,
             declared_bytes: total,
@@ -465,7 +469,9 @@ impl Upload {
         self.name_all().await?;
         let size = self.size;
         let is_saved = |resuming: &Resuming| resuming.saved_bytes == size;
-        if intake.cutter.held_bytes() > 0 && !self.resuming.as_ref().is_some_and(is_saved) {
+        // A row that another gateway has named behind the last one here covers all of the tail.
+        let is_covered = !self.passed.is_empty();
+        if intake.cutter.held_bytes() > 0 && !is_covered && !self.resuming.as_ref().is_some_and(is_saved) {
             self.keep_tail(intake.cutter.held()).await?;
         }
         self.resuming = Some(Resuming {

@@ -6,6 +6,7 @@
 
 use crate::codes;
 use crate::drive::upload::batch::Done;
+use crate::drive::upload::overtaken::Passed;
 use crate::drive::upload::{Stage, Upload};
 use crate::drive::{Caller, Core, expect};
 use model::digest::Digest;
@@ -54,6 +55,10 @@ impl Unnamed {
         }
     }
 
+    pub(super) fn runs_mut(&mut self) -> &mut Vec<RowRun> {
+        &mut self.runs
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.done.is_empty() && self.runs.is_empty()
     }
@@ -88,6 +93,7 @@ pub(super) struct Named {
     /// The rows that the session has named now.
     position: u64,
     survival: Option<Survival>,
+    passed: Passed,
 }
 
 impl Naming {
@@ -124,8 +130,8 @@ impl Upload {
             }
         };
         let Some((upload, position)) = self.session else { return };
-        let unnamed = std::mem::take(&mut self.waiting);
-        let (batches, stage, is_resumable) = (unnamed.batches(), self.stage.clone(), self.resuming.is_some());
+        let unnamed = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.passed));
+        let (batches, stage, is_resumable) = (unnamed.0.batches(), self.stage.clone(), self.resuming.is_some());
         let task = async move {
             if let Some(opening) = opening {
                 match stage
@@ -149,6 +155,7 @@ impl Upload {
             *position = named.position;
         }
         self.survival = self.survival.into_iter().chain(named.survival).reduce(Survival::least);
+        self.passed = named.passed;
         if self.waiting.batches() > 0 {
             self.name();
         }
@@ -184,6 +191,10 @@ impl Upload {
         let Some((upload, _)) = self.session else {
             return Err(Failure::bug("a session is committed that was not opened"));
         };
+        if !self.passed.is_empty() {
+            // The session has rows of which nothing is known here.
+            return Err(group_codes::WRONG_POSITION.failure());
+        }
         let command = UploadCommand::CommitSession {
             principal: self.stage.caller.principal,
             upload,
@@ -232,8 +243,8 @@ impl Stage {
     async fn name_rows(
         &self,
         (upload, is_resumable): (UploadId, bool),
-        position: u64,
-        mut unnamed: Unnamed,
+        mut position: u64,
+        (mut unnamed, mut passed): (Unnamed, Passed),
     ) -> Result<Named, Failure> {
         let mut mends = 0;
         loop {
@@ -259,9 +270,22 @@ impl Stage {
                     return Ok(Named {
                         position: state.rows,
                         survival: unnamed.survival(),
+                        passed,
                     });
                 }
                 Ok(_) => return expect(None),
+                Err(failure) if is_resumable && group_codes::WRONG_POSITION.is(&failure) => {
+                    let both = (&mut unnamed, &mut passed);
+                    position = self.pass_by(upload, position, both, failure).await?;
+                    if unnamed.runs.is_empty() {
+                        // Stripes of rows that were named by another gateway are named by nobody, and go as orphans do.
+                        return Ok(Named {
+                            position,
+                            survival: unnamed.survival(),
+                            passed,
+                        });
+                    }
+                }
                 Err(failure) => self.mend(&mut unnamed, failure, &mut mends).await?,
             }
         }

@@ -400,6 +400,8 @@ fn what_a_resumable_session_stores_grows_by_rows_and_tail_and_by_one_gateway_at_
     // Another gateway went on meanwhile: its rows and its tail stay.
     assert_eq!(code(keep_tail(&mut bench, upload, 0, 60)), "wrong_position");
     keep_tail(&mut bench, upload, 2, 40).unwrap();
+    // And so does what it kept of the same block, unless there is more.
+    assert_eq!(code(keep_tail(&mut bench, upload, 2, 39)), "wrong_position");
     assert_eq!(
         code(name_rows(&mut bench, upload, 1, &[row("c", 50)], None)),
         "wrong_position"
