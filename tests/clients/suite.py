@@ -33,22 +33,16 @@ TIME_MAX_S = 45 * 60
 TUS_RETRIES = 20
 # By default 30. Longer than the second after which a gateway makes durable what waits (docs/limits.md).
 TUS_RETRY_DELAY_S = 3
-# What a connection has read ahead (408 KiB) and that no upload has taken when a new request stops the one before.
-READ_AHEAD_BYTES = 512 << 10
-# Two that are written, one that is filled, and what is being cut.
-BATCHES_IN_FLIGHT_MAX = 4
-# What came in is kept after a cut, and all but 16 MiB of it after a gateway's death. Where another gateway goes on, the
-# first one names its last batches meanwhile, and each of them overtakes the other one's request (decision 0037).
+# What a gateway has read is kept after a cut, however the cut looks to it; all but 16 MiB of it after a gateway's death,
+# or where the client goes on by the other one while the first still makes it durable (decision 0055).
 AGAIN_BYTES_MAX = {
-    Kind.CLOSED: READ_AHEAD_BYTES,
-    Kind.RESET: READ_AHEAD_BYTES,
-    Kind.LEFT_OPEN: READ_AHEAD_BYTES,
+    Kind.CLOSED: 0,
+    Kind.RESET: 0,
+    Kind.LEFT_OPEN: 0,
     Kind.UNANSWERED: 0,
-    Kind.MOVED: BATCHES_IN_FLIGHT_MAX * 16 * MIB,
+    Kind.MOVED: 16 * MIB,
     Kind.KILLED: 16 * MIB,
 }
-# tuspy waits so long that a gateway has read all that came in before HEAD ends the request that seems to run.
-TUS_AGAIN_BYTES_MAX = {**AGAIN_BYTES_MAX, Kind.CLOSED: 0, Kind.RESET: 0}
 
 
 @dataclasses.dataclass
@@ -97,7 +91,7 @@ def all_runs(size):
     in_one = google_manner.Habits(-(-size // UNIT_BYTES) * UNIT_BYTES)
     for_go = google_manner.Habits(16 * MIB, "POST", is_total_known=False, takes_no_308=True)
     return [
-        Run("tuspy", size, spread(size, 24, Kind), by_tus(8 * MIB, False), TUS_AGAIN_BYTES_MAX),
+        Run("tuspy", size, spread(size, 24, Kind), by_tus(8 * MIB, False), AGAIN_BYTES_MAX),
         # A chunk with a checksum is kept as a whole or not at all, so all of it comes again.
         Run("tuspy, checksums", size // 4, spread(size // 4, 8, alternating), by_tus(8 * MIB, True), a_chunk),
         Run("Google's client", size, spread(size, 24, Kind), google_api.by_chunks(8 * MIB), AGAIN_BYTES_MAX),

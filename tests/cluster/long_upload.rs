@@ -56,6 +56,37 @@ fn part(at: u64, length: u64) -> Vec<u8> {
 /// What comes in at least before a gateway dies: more than may be lost.
 const BEFORE_DEATH: u64 = AGAIN_MAX + 4 * MIB;
 
+/// How a connection is cut, once the gateway has taken all that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// In order.
+    Closed,
+    /// By a reset.
+    Reset,
+    /// For the client alone: the gateway sees a connection on which nothing comes any more.
+    LeftOpen,
+    /// As left open, and the client goes on by the other gateway.
+    Moved,
+}
+
+impl Cut {
+    /// In turn.
+    fn of(number: usize) -> Self {
+        [Self::Closed, Self::Reset, Self::LeftOpen, Self::Moved][number % 4]
+    }
+
+    /// Carries it out; answers a connection that stays.
+    async fn carry_out(self, sender: Sender, port: u16) -> Option<Sender> {
+        taken_at(port).await;
+        match self {
+            Self::Closed => drop(sender.cut_silently().await),
+            Self::Reset => sender.reset(),
+            Self::LeftOpen | Self::Moved => return Some(sender),
+        }
+        None
+    }
+}
+
 /// Where connections break, and whether a gateway dies there; every place is drawn.
 fn breaks(total: u64, cuts: usize, deaths: usize) -> BTreeMap<u64, bool> {
     let deaths_room = BEFORE_DEATH * (2 * deaths as u64).saturating_sub(1);
@@ -198,8 +229,9 @@ async fn comes_back(client: &Client, id: &str, total: u64) {
     assert_eq!(at, total);
 }
 
-/// Of what came in before a cut nothing is sent again, of what a dead gateway held 16 MiB at most; the other one goes on. A gateway
-/// dies when it has taken a byte, not when enough is durable.
+/// Of what a gateway took before a cut nothing is sent again, however the cut looks to it; of what a dead gateway held, or a living one
+/// that the client left, 16 MiB at most, and none of it twice: the other one goes on beside it. A gateway dies, or is left, when it has
+/// taken a byte, not when enough is durable.
 ///
 /// shows: US-1.2 scale=32/10240, CMP-block side=another
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,6 +242,7 @@ async fn an_upload_goes_on_after_every_cut_and_at_the_other_gateway_when_one_die
     let world = World::start_with(&["--processes", "--groups", "1", "--gateways", "2"]).await;
     let upload = Upload::begin(&world, vec![url(&world, 1), url(&world, 2)], total).await;
     let (mut at, mut gateway, mut chunks) = (0, 0, 0);
+    let (mut cuts_done, mut left_open) = (0, Vec::new());
     for (end, is_death) in breaks(total, cuts as usize, deaths as usize) {
         let begun = at;
         at = upload.advance(gateway, at, end).await;
@@ -231,14 +264,25 @@ async fn an_upload_goes_on_after_every_cut_and_at_the_other_gateway_when_one_die
             at = stored;
             process_attack::start(&world.cluster, &name).await.unwrap();
         } else {
-            // The sending half is closed: all of it arrived before.
-            drop(sender.cut_silently().await);
-            assert_eq!(upload.stored(gateway).await, end, "what came in is sent again");
-            at = end;
+            let cut = Cut::of(cuts_done);
+            cuts_done += 1;
+            left_open.extend(cut.carry_out(sender, upload.port(gateway)).await);
+            let again_max = match cut {
+                Cut::Moved => AGAIN_MAX,
+                Cut::Closed | Cut::Reset | Cut::LeftOpen => 0,
+            };
+            if cut == Cut::Moved {
+                gateway = 1 - gateway;
+            }
+            let stored = upload.stored(gateway).await;
+            assert!((at..=end).contains(&stored), "{cut:?}: {stored} of {end}, {at} answered");
+            assert!(end - stored <= again_max, "{cut:?}: {} come again", end - stored);
+            at = stored;
         }
     }
     assert!(chunks > 0, "no chunk of 256 KiB stood alone");
     let done = upload.finish(gateway, at).await;
+    drop(left_open);
     upload.is_finished_once(&done).await;
     assert_eq!((done.entry.size, done.entry.version), (total, 1));
     let held = world.client.me().await.unwrap().usage.bytes;
