@@ -392,7 +392,10 @@ async fn nothing_that_came_in_is_sent_again_after_a_connection_broke() {
     let (_, port) = world.cluster.facts.url.rsplit_once(':').unwrap();
     let port = port.parse().unwrap();
     let (mut at, mut left_open) = (0, Vec::new());
-    for (number, more) in [1000, 3 * MIB + 1, 6 * MIB, 1, 2 * MIB, 3 * MIB, 7, MIB].into_iter().enumerate() {
+    for (number, more) in [1000, 3 * MIB + 1, 6 * MIB, 1, 2 * MIB, 3 * MIB, 7, MIB]
+        .into_iter()
+        .enumerate()
+    {
         let mut sender = Sender::open(&world).await;
         let (path, last) = (&sent.path, total - 1);
         let head = format!(
@@ -403,9 +406,10 @@ async fn nothing_that_came_in_is_sent_again_after_a_connection_broke() {
         // The gateway has all of it, in whatever hands.
         taken_at(port).await;
         match number % 3 {
-            0 => sender.reset(),
-            1 => left_open.push(sender),
-            _ => drop(sender.cut_silently().await),
+            0 => drop(sender.cut_silently().await),
+            // Long ones: of a few bytes nobody could tell whether the request has begun.
+            1 => sender.reset(),
+            _ => left_open.push(sender),
         }
         at += more;
         stored(&sent.ask().await, at);
