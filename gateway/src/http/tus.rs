@@ -317,7 +317,7 @@ async fn bring(
             if bytes > bytes_max {
                 return Err(codes::BODY_TOO_LARGE.failure().into());
             }
-            (app.core.admit_held(bytes)?, checked(&wanted, body).await?.into())
+            (app.core.admit_held(bytes)?, Source::from(checked(&wanted, body).await?))
         }
     };
     match app.core.resume(caller, admitted, upload, chunk, source).await {

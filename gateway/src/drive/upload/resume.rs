@@ -216,7 +216,7 @@ impl Core {
                     return Ok(standing);
                 }
                 // All of it is there, and the other gateway may die before it commits it.
-                let nothing = Source::from(stream::empty().boxed());
+                let nothing = Source::new(stream::empty().boxed(), None);
                 outcome = core
                     .go_on(&caller, core.admit(None)?, &turn, Chunk::default(), nothing)
                     .await;

@@ -197,7 +197,7 @@ mod tests {
         let body = stream::repeat_with(move || Ok(part.clone())).boxed();
         let wanted = CancellationToken::new();
         wanted.cancel();
-        let body = Source::from(body).until(wanted, clock());
+        let body = Source::new(body, None).until(wanted, clock());
         let taken = body.try_fold(0, |taken, part| async move { Ok(taken + part.len() as u64) });
         assert_eq!(taken.now_or_never().unwrap().unwrap(), LAST_BYTES_MAX);
     }
