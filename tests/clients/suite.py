@@ -34,7 +34,7 @@ TUS_RETRIES = 20
 # By default 30. Longer than the second after which a gateway makes durable what waits (docs/limits.md).
 TUS_RETRY_DELAY_S = 3
 # What a gateway has read is kept after a cut, however the cut looks to it; all but 16 MiB of it after a gateway's death,
-# or where the client goes on by the other one while the first still makes it durable (decision 0055).
+# or where the client goes on by the other one while the first still makes it durable (decision 0056).
 AGAIN_BYTES_MAX = {
     Kind.CLOSED: 0,
     Kind.RESET: 0,
