@@ -275,10 +275,11 @@ mod tests {
         daemon::blocking::inline_on_this_thread(Random::seeded(1));
         let (kv, outgoing) = (Arc::new(MemoryKv::new()), Outgoing::new(7));
         write(&kv, 5, b"a");
-        let opened = outgoing.view_for(RaftId(2), kv.clone(), GROUP, &applied(5));
+        let first = applied(5);
+        let opened = outgoing.view_for(RaftId(2), kv.clone(), GROUP, &first);
         let view = opened.await.unwrap();
         write(&kv, 6, b"b");
-        assert_eq!(view.applied, applied(5));
+        assert_eq!(view.applied, first);
         let rows = view.rows_after(None).await.unwrap().unwrap();
         assert_eq!(rows.len(), 2, "the row and what was applied");
         let held = Arc::downgrade(&kv);

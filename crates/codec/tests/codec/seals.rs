@@ -258,7 +258,10 @@ fn a_probe_is_not_misled_by_a_header_of_another_kind() {
 /// A thread keeps its compressor: blocks of all lengths, one behind the other and with noise between, for which room is lacking, must
 /// come out as of a thread that has compressed nothing before.
 #[test]
-#[allow(clippy::disallowed_methods, reason = "only a thread of its own has compressed nothing before")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "only a thread of its own has compressed nothing before"
+)]
 fn what_a_thread_compressed_before_changes_no_byte_of_what_follows() {
     let text = sources().repeat(8);
     let fresh = |plain: &[u8]| {
