@@ -119,12 +119,19 @@ impl GroupNetwork {
         }
     }
 
-    /// Asks `leader` up to which entry a state must have been applied that is read from now on.
+    /// Asks `leader` up to which entry a state must have been applied that is read from now on. This replica has voted in no later
+    /// term than `term`.
     ///
     /// # Errors
     /// The leader's refusal, or what became of the call.
-    pub async fn read_index(&self, leader: RaftId, hint: SocketAddr, deadline: Duration) -> Result<u64, RpcError> {
-        let payload = message_of(self.group, self.addresses.own(), &()).map_err(RpcError::Refused)?;
+    pub async fn read_index(
+        &self,
+        leader: RaftId,
+        hint: SocketAddr,
+        term: u64,
+        deadline: Duration,
+    ) -> Result<u64, RpcError> {
+        let payload = message_of(self.group, self.addresses.own(), &term).map_err(RpcError::Refused)?;
         let call = Call {
             method: Method::RaftReadIndex,
             request_id: 0,

@@ -1,8 +1,8 @@
 //! Rounds of read-index: all readers that wait when one begins share it.
 //!
 //! A read may be answered from a state that holds everything acknowledged before it began. A leader learns up to where that is by
-//! hearing from a majority once; a follower asks its leader. A reader that comes while a round is under way waits for the next
-//! one, since the present one may have looked before the reader came.
+//! hearing from a majority once; a follower asks its leader, and is heard from by that (`is_majority`). A reader that comes while a
+//! round is under way waits for the next one, since the present one may have looked before the reader came.
 //! Invariants: a round begins after all of its readers came; one round at a time; each has a deadline, and one that asks a leader ends
 //! when that leads no more.
 //! Not here: waiting until the state is there, reading (`group`).
@@ -13,6 +13,7 @@ use model::id::RaftId;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{LinearizableReadError, RaftError};
 use openraft::{RaftMetrics, ReadPolicy};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -34,6 +35,19 @@ pub struct ReadIndex {
     pub index: u64,
     /// Whether the reader is a follower.
     pub is_follower: bool,
+}
+
+/// Whether `both`, replicas of one group, are a majority of each of its sets of voters: then a follower that asks a leader for a
+/// read-index is all that this leader needs to hear from.
+///
+/// Nobody whom that leader does not know of can have been elected before the follower asked, and so have acknowledged anything that
+/// its readers must see: whoever is elected has the vote of one of the two. The follower's was not given in a later term than it told,
+/// and the leader's not in a later one than its own, in which it still leads when the question is there (Raft, section 6.4 of Ongaro's
+/// thesis, with the question itself as the heartbeat's answer; decision 0057).
+#[must_use]
+pub fn is_majority(both: [RaftId; 2], voters: &[BTreeSet<u64>]) -> bool {
+    let of_both = |set: &BTreeSet<u64>| set.iter().filter(|voter| both.contains(&RaftId(**voter))).count();
+    voters.iter().all(|set| of_both(set) * 2 > set.len())
 }
 
 /// What a round found out.
@@ -137,9 +151,14 @@ impl ReadRounds {
             // A leader that hands over names its successor before it is followed: that one is to be asked.
             return Err(NoRound::NotLed(leader));
         }
+        // Asked for behind the coming of all readers: how far this replica has gone along with elections by then.
+        let term = self.raft.with_raft_state(|state| state.vote_ref().leader_id.term).await;
+        let Ok(term) = term else {
+            return Err(NoRound::Unavailable("the replica has stopped".to_owned()));
+        };
         tokio::select! {
             biased;
-            told = self.network.read_index(id, info.address, self.within) => match told {
+            told = self.network.read_index(id, info.address, term, self.within) => match told {
                 Ok(index) => Ok(ReadIndex {
                     index,
                     is_follower: true,
@@ -163,5 +182,29 @@ impl ReadRounds {
         let is_another = |metrics: &RaftMetrics<TypeConfig>| metrics.current_leader != Some(leader.0);
         // An error says that the replica has stopped: nothing is told here any more.
         drop(waiting.metrics(is_another, "another leader").await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_majority;
+    use model::id::RaftId;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn two_replicas_are_a_majority_of_up_to_three_voters_and_of_each_set_where_there_are_two() {
+        let check = |both: [u64; 2], sets: &[&[u64]]| {
+            let sets: Vec<BTreeSet<u64>> = sets.iter().map(|set| set.iter().copied().collect()).collect();
+            is_majority(both.map(RaftId), &sets)
+        };
+        assert!(check([1, 2], &[&[1, 2]]) && check([1, 3], &[&[1, 2, 3]]));
+        assert!(!check([1, 3], &[&[1, 2, 3, 4]]) && !check([1, 3], &[&[1, 2, 3, 4, 5]]));
+        assert!(!check([1, 4], &[&[1, 2, 3]]), "one that may not vote");
+        assert!(!check([1, 1], &[&[1, 2, 3]]), "one for both");
+        assert!(check([1, 3], &[&[1, 2, 3], &[1, 3, 4]]));
+        assert!(
+            !check([1, 2], &[&[1, 2, 3], &[1, 3, 4]]),
+            "a majority of the first alone"
+        );
     }
 }

@@ -10,14 +10,16 @@ use crate::raft::election_clock::ElectionClock;
 use crate::raft::incoming::Incoming;
 use crate::raft::lease::{Lease, OldPromise};
 use crate::raft::network::{Append, Envelope, GroupRaft};
+use crate::raft::read_rounds::is_majority;
 use crate::raft::types::{Entry, TypeConfig};
 use crate::room::Room;
 use bytes::Bytes;
 use futures_util::poll;
 use model::error_kind::ErrorKind;
 use model::id::{GroupId, RaftId};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
-use openraft::{EntryPayload, ReadPolicy};
+use openraft::{EntryPayload, LinearizerOption, ReadPolicy};
 use protocol::codes;
 use protocol::frame::{Answer, Call, Method, decode, encode};
 use protocol::wire_error::Failure;
@@ -152,8 +154,8 @@ impl Receiver {
             }
             Method::RaftSnapshot => answer_of(&self.incoming.take(self.take(caller, call)?).await?),
             Method::RaftReadIndex => {
-                let () = self.take(caller, call)?;
-                answer_of(&self.read_index().await?)
+                let term = self.take(caller, call)?;
+                answer_of(&self.read_index(caller, term).await?)
             }
             _ => Err(Failure::new(
                 ErrorKind::Invalid,
@@ -242,15 +244,33 @@ impl Receiver {
         encode(&self.take_append(decode(append)?).await?)
     }
 
-    /// Up to where a follower must have applied that reads from now on; only a leader that a majority follows knows.
-    async fn read_index(&self) -> Result<u64, Failure> {
+    /// Up to where `follower` must have applied that reads from now on and has voted in no later term than `term`; only a leader that a
+    /// majority follows knows.
+    async fn read_index(&self, follower: RaftId, term: u64) -> Result<u64, Failure> {
         if let Some(lease) = &self.lease
             && let Some(index) = lease.read_index().await
         {
             return Ok(index);
         }
+        if self.is_majority_with(follower, term).await? {
+            // openraft tells it at once where a majority was heard from not long ago. How long is not what is relied on.
+            let option = LinearizerOption::new(None, false).with_wait_timeout(Duration::ZERO);
+            if let Ok(told) = self.raft.get_read_linearizer(option).await {
+                return Ok(told.read_log_id().index());
+            }
+        }
         let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         let confirmed = confirmed.map_err(refused)?;
         Ok(confirmed.read_log_id().index())
+    }
+
+    /// Whether a follower that says `term` is all that this replica has to hear from, if it leads behind this call.
+    async fn is_majority_with(&self, follower: RaftId, term: u64) -> Result<bool, Failure> {
+        let own = RaftId(self.raft.metrics().borrow_watched().id);
+        let looked = self.raft.with_raft_state(move |state| {
+            let voters = state.membership_state.effective().get_joint_config();
+            term <= state.vote_ref().leader_id.term && is_majority([own, follower], voters)
+        });
+        looked.await.map_err(refused)
     }
 }

@@ -10,6 +10,8 @@ use crate::raft::outgoing::Outgoing;
 use crate::raft::read_rounds::{NoRound, ReadRounds};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use model::id::RaftId;
+use openraft::async_runtime::watch::WatchReceiver;
 use protocol::frame::Method;
 use rpc::transport::Transport;
 use std::future::Future;
@@ -110,6 +112,63 @@ async fn readers_that_wait_together_share_rounds() {
     assert!((1..=2).contains(&rounds), "{rounds} rounds for 500 readers");
 }
 
+/// What `replica` asks others by, as it makes it for itself.
+fn network_of(world: &World, replica: &Group) -> GroupNetwork {
+    let wire: Arc<dyn Transport> = Arc::new(Wire {
+        network: world.network.clone(),
+        own: replica.replica.0,
+    });
+    let (own, clock) = (replica.replica, world.clock.clone());
+    GroupNetwork::new(
+        &wire,
+        Arc::new(AddressBook::new(info().address, [])),
+        GROUP,
+        Arc::new(Outgoing::new(1)),
+        Heartbeats::start(&wire, info().address, own, clock, world.timing.heartbeat),
+        world.timing.election_min,
+    )
+}
+
+/// One of three is cut off and what the other one answers to signs of life is held back, so that no round of them ends: its question is
+/// enough. Had it voted in a later term, its question would not be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_s_question_is_all_that_a_leader_of_three_has_to_hear() {
+    let world = bootstrap(World::calm(3)).await;
+    world.put("first").await;
+    let leader = linearized(&world).await.replica.0;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let follower = world.replica(others[0]);
+    follower.caught_up(PATIENCE).await.unwrap();
+    world.network.cut.lock().unwrap().insert(others[1]);
+    let held = world.network.hold_answers_of(others[0], Method::RaftHeartbeats);
+    let at_leader = world.replica(leader);
+    let own = tokio::spawn(async move { at_leader.linearize().await });
+    let network = network_of(&world, &follower);
+    let term = follower.raft.metrics().borrow_watched().current_term;
+    let before = world.network.calls(leader, Method::RaftReadIndex);
+    let ask = async |term| network.read_index(RaftId(leader), info().address, term, PATIENCE).await;
+    let asked = async {
+        while held.waiting() == 0 || world.network.calls(leader, Method::RaftReadIndex) == before {
+            tokio::task::yield_now().await;
+        }
+        let told = ask(term).await.unwrap();
+        assert!(matches!(follower.linearize().await, Ok(ReadBy::Follower)));
+        assert!(!own.is_finished(), "a leader that hears from nobody has read");
+        held.release();
+        assert!(matches!(own.await.unwrap(), Ok(ReadBy::Majority)));
+        told
+    };
+    // Begun first, and ended behind the release alone.
+    let later = async {
+        let told = ask(term + 1).await.unwrap();
+        assert!(*held.is_released.borrow(), "a vote in a later term was not asked about");
+        told
+    };
+    let both = async { tokio::join!(later, asked) };
+    let (later, told) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    assert_eq!(told, later);
+}
+
 /// A leader that is killed answers nothing, and readers of the next round wait for this one: also at the replica that leads by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_round_that_asked_a_leader_ends_when_that_leads_no_more() {
@@ -118,19 +177,7 @@ async fn a_round_that_asked_a_leader_ends_when_that_leads_no_more() {
     let leader = linearized(&world).await.replica.0;
     let follower = world.replica((1..=3).find(|id| *id != leader).unwrap());
     follower.caught_up(PATIENCE).await.unwrap();
-    let wire: Arc<dyn Transport> = Arc::new(Wire {
-        network: world.network.clone(),
-        own: follower.replica.0,
-    });
-    let (own, clock) = (follower.replica, world.clock.clone());
-    let network = GroupNetwork::new(
-        &wire,
-        Arc::new(AddressBook::new(info().address, [])),
-        GROUP,
-        Arc::new(Outgoing::new(1)),
-        Heartbeats::start(&wire, info().address, own, clock, world.timing.heartbeat),
-        world.timing.election_min,
-    );
+    let network = network_of(&world, &follower);
     // It must not be the deadline that ends the round.
     let rounds = ReadRounds::new(follower.raft.clone(), network, PATIENCE * 10);
     let held = world.network.hold_answers_of(leader, Method::RaftReadIndex);
