@@ -1,3 +1,5 @@
+//! Tests of what a resumed upload saves, passes by and is told of its end; over gateways and groups in `tests/cluster`.
+
 use super::{AGE_BEHIND, Resuming, pass_by, sure_of};
 use crate::codes;
 use bytes::Bytes;
