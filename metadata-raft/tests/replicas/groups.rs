@@ -154,40 +154,6 @@ async fn of_replicas_that_lead_nothing_the_one_in_the_other_region_is_handed_a_g
     }
 }
 
-/// Two of the three replicas of a group end, and the third one asks for votes for ever; it leads the others.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_without_a_leader_keeps_the_leaders_of_others_from_being_spread_for_a_while_alone() {
-    let world = World::up(Wires::memory(), 3, 2).await;
-    let (lost, others) = (GroupId(2), [CONTROL_GROUP, GroupId(1)]);
-    let gone = async {
-        while !gather(&world, [lost, lost], 1).await {}
-        for number in [1, 2] {
-            world.replica(number).service.groups()[&lost].end().await;
-        }
-        // Until then it would hand on what it leads as if the group were led.
-        let left = world.replica(3).service.groups()[&lost].clone();
-        while left.status().leader.is_some() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        while !gather(&world, others, 3).await {}
-        loop {
-            let [first, second] = others.map(|group| leader_by_itself(&world, group));
-            if [first.await, second.await] != [3, 3] {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    // A hand-over that did not end in time is tried again after half a minute.
-    tokio::time::timeout(PATIENCE * 4, gone).await.unwrap();
-    let status = world.replica(3).service.groups()[&lost].status();
-    assert_eq!(
-        (status.leader, status.fault),
-        (None, None),
-        "the group is still without"
-    );
-}
-
 /// shows: CMP-replica side=reads
 /// shows: SCL-1 side=replicas
 #[tokio::test(flavor = "multi_thread")]
