@@ -154,7 +154,11 @@ impl Receiver {
             }
             Method::RaftSnapshot => answer_of(&self.incoming.take(self.take(caller, call)?).await?),
             Method::RaftReadIndex => {
-                let term = self.take(caller, call)?;
+                // Behind the first form of the question, which tells no term, comes one that does.
+                let term = match self.take(caller, call) {
+                    Ok(term) => Some(term),
+                    Err(_) => self.take::<()>(caller, call).map(|()| None)?,
+                };
                 answer_of(&self.read_index(caller, term).await?)
             }
             _ => Err(Failure::new(
@@ -244,15 +248,17 @@ impl Receiver {
         encode(&self.take_append(decode(append)?).await?)
     }
 
-    /// Up to where `follower` must have applied that reads from now on and has voted in no later term than `term`; only a leader that a
-    /// majority follows knows.
-    async fn read_index(&self, follower: RaftId, term: u64) -> Result<u64, Failure> {
+    /// Up to where `follower` must have applied that reads from now on; only a leader that a majority follows knows. Where it says so, it
+    /// has voted in no later term than `term`.
+    async fn read_index(&self, follower: RaftId, term: Option<u64>) -> Result<u64, Failure> {
         if let Some(lease) = &self.lease
             && let Some(index) = lease.read_index().await
         {
             return Ok(index);
         }
-        if self.is_majority_with(follower, term).await? {
+        if let Some(term) = term
+            && self.is_majority_with(follower, term).await?
+        {
             // openraft tells it at once where a majority was heard from not long ago. How long is not what is relied on.
             let option = LinearizerOption::new(None, false).with_wait_timeout(Duration::ZERO);
             if let Ok(told) = self.raft.get_read_linearizer(option).await {

@@ -1,8 +1,6 @@
 //! Reads of followers: as new as the last answer anybody got, shared rounds, and nothing from a leader that is none any more.
 
-use super::{
-    GROUP, Group, GroupError, PATIENCE, ReadBy, Wire, World, bootstrap, bootstrapped, commands, info, linearized,
-};
+use super::{GROUP, Group, GroupError, PATIENCE, ReadBy, World, bootstrap, bootstrapped, commands, info, linearized};
 use crate::raft::address_book::AddressBook;
 use crate::raft::heartbeats::Heartbeats;
 use crate::raft::network::GroupNetwork;
@@ -11,9 +9,7 @@ use crate::raft::read_rounds::{NoRound, ReadRounds};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use model::id::RaftId;
-use openraft::async_runtime::watch::WatchReceiver;
 use protocol::frame::Method;
-use rpc::transport::Transport;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,17 +110,15 @@ async fn readers_that_wait_together_share_rounds() {
 
 /// What `replica` asks others by, as it makes it for itself.
 fn network_of(world: &World, replica: &Group) -> GroupNetwork {
-    let wire: Arc<dyn Transport> = Arc::new(Wire {
-        network: world.network.clone(),
-        own: replica.replica.0,
-    });
     let (own, clock) = (replica.replica, world.clock.clone());
+    // Its owner is the world: both keep it no longer than that.
+    let wire = world.machines[&own.0].wire.as_ref().unwrap();
     GroupNetwork::new(
-        &wire,
+        wire,
         Arc::new(AddressBook::new(info().address, [])),
         GROUP,
         Arc::new(Outgoing::new(1)),
-        Heartbeats::start(&wire, info().address, own, clock, world.timing.heartbeat),
+        Heartbeats::start(wire, info().address, own, clock, world.timing.heartbeat),
         world.timing.election_min,
     )
 }
@@ -134,17 +128,19 @@ fn network_of(world: &World, replica: &Group) -> GroupNetwork {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_s_question_is_all_that_a_leader_of_three_has_to_hear() {
     let world = bootstrap(World::calm(3)).await;
-    world.put("first").await;
+    let first = world.put("first").await;
     let leader = linearized(&world).await.replica.0;
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     let follower = world.replica(others[0]);
-    follower.caught_up(PATIENCE).await.unwrap();
+    // Nothing but signs of life is under way then.
+    let told = follower.raft.wait(Some(PATIENCE));
+    told.applied_index_at_least(Some(first), "the commit").await.unwrap();
     world.network.cut.lock().unwrap().insert(others[1]);
     let held = world.network.hold_answers_of(others[0], Method::RaftHeartbeats);
     let at_leader = world.replica(leader);
     let own = tokio::spawn(async move { at_leader.linearize().await });
     let network = network_of(&world, &follower);
-    let term = follower.raft.metrics().borrow_watched().current_term;
+    let term = world.replica(leader).status().term;
     let before = world.network.calls(leader, Method::RaftReadIndex);
     let ask = async |term| network.read_index(RaftId(leader), info().address, term, PATIENCE).await;
     let asked = async {

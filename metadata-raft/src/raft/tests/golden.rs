@@ -192,6 +192,7 @@ fn messages_between_replicas_have_their_golden_bytes() {
     elections(&mut messages);
     snapshots(&mut messages);
     messages.call("read index", ());
+    messages.call("read index with a term", 8_u64);
     messages.add("read index answer", &201_u64);
 
     let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
