@@ -12,7 +12,7 @@ use model::digest::Digest;
 use model::entry::BlockRow;
 use model::id::UploadId;
 use protocol::codes as group_codes;
-use protocol::metadata::upload::{ResumableState, RowRun, SessionState};
+use protocol::metadata::upload::{ResumableState, RowRun, SessionState, Survival};
 use protocol::wire_error::Failure;
 
 /// Rows that somebody else has named, by their count, and that were not compared yet: the group lists the rows of the open page alone.
@@ -65,7 +65,8 @@ impl Passed {
 
 impl Stage {
     /// Passes by the rows of `unnamed` that somebody else has named, as `refusal` says of a command behind the first `position` rows.
-    /// Answers how many rows are named or passed by then; while these are fewer than the session has, none of `unnamed` is left.
+    /// Answers how many rows are named or passed by then; while these are fewer than the session has, none of `unnamed` is left. Where
+    /// they are as many, also the least that the session's blocks survive: those of others are among them.
     ///
     /// Errors: the refusal, when it is about something else or the rows are others.
     pub(super) async fn pass_by(
@@ -74,7 +75,7 @@ impl Stage {
         mut position: u64,
         (unnamed, passed): (&mut Unnamed, &mut Passed),
         refusal: Failure,
-    ) -> Result<u64, Failure> {
+    ) -> Result<(u64, Option<Survival>), Failure> {
         let told = refusal.fields.get("position").and_then(|told| told.parse::<u64>().ok());
         let is_behind = |named: &u64| group_codes::WRONG_POSITION.is(&refusal) && *named > position;
         let Some(mut named) = told.filter(is_behind) else {
@@ -83,9 +84,10 @@ impl Stage {
         loop {
             position += passed.take_from(unnamed.runs_mut(), named - position);
             if position < named {
-                return Ok(position);
+                return Ok((position, None));
             }
-            let ResumableState::Open { session, .. } = self.core.resumable(&self.caller, upload).await? else {
+            let ResumableState::Open { session, survival, .. } = self.core.resumable(&self.caller, upload).await?
+            else {
                 return Err(refusal);
             };
             if session.rows > position {
@@ -97,7 +99,7 @@ impl Stage {
                 return Err(refusal);
             }
             *passed = Passed::default();
-            return Ok(position);
+            return Ok((position, survival));
         }
     }
 }

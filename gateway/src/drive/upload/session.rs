@@ -246,7 +246,11 @@ impl Stage {
         mut position: u64,
         (mut unnamed, mut passed): (Unnamed, Passed),
     ) -> Result<Named, Failure> {
-        let mut mends = 0;
+        // What others' rows survive that were passed by: the commit promises it with what is named here.
+        let (mut mends, mut of_passed) = (0, None);
+        let least = |of_passed: Option<Survival>, unnamed: &Unnamed| {
+            of_passed.into_iter().chain(unnamed.survival()).reduce(Survival::least)
+        };
         loop {
             let (stripes, runs) = (unnamed.stripes(), unnamed.runs.clone());
             let command = if is_resumable {
@@ -269,19 +273,21 @@ impl Stage {
                 Ok(CommandAnswer::Session(state)) => {
                     return Ok(Named {
                         position: state.rows,
-                        survival: unnamed.survival(),
+                        survival: least(of_passed, &unnamed),
                         passed,
                     });
                 }
                 Ok(_) => return expect(None),
                 Err(failure) if is_resumable && group_codes::WRONG_POSITION.is(&failure) => {
                     let both = (&mut unnamed, &mut passed);
-                    position = self.pass_by(upload, position, both, failure).await?;
+                    let (behind, told) = self.pass_by(upload, position, both, failure).await?;
+                    position = behind;
+                    of_passed = of_passed.into_iter().chain(told).reduce(Survival::least);
                     if unnamed.runs.is_empty() {
                         // Stripes of rows that were named by another gateway are named by nobody, and go as orphans do.
                         return Ok(Named {
                             position,
-                            survival: unnamed.survival(),
+                            survival: least(of_passed, &unnamed),
                             passed,
                         });
                     }
