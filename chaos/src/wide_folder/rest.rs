@@ -99,7 +99,7 @@ impl Fragments {
         let found = Self {
             of_disks: meter::values(&page, "node_fragments"),
             bytes: meter::sum(&page, "metadata_content_bytes{kind=\"stored\"}").context("groups tell no bytes")?,
-            scrubbed: meter::sum(&page, "node_fragments_scrubbed_total").unwrap_or(0.0),
+            scrubbed: meter::sum(&page, "node_fragments_scrubbed_total").context("nodes tell no scrubs")?,
         };
         ensure!(
             found.count() > 0.0,
