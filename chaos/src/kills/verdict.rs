@@ -1,5 +1,6 @@
 //! What a run of kills and pauses must come to: as many rounds as were asked for, writes that stood still for no longer than is allowed
-//! in any group that lost its leader, several such groups where there are enough of them, reads at every gateway of which none was stale, and pauses that caught uploads.
+//! in any group that lost its leader, several such groups where there are enough of them, reads at every gateway of which none was stale,
+//! and pauses that caught uploads.
 //!
 //! Pure. Not here: how the rounds are run (`kills`).
 
