@@ -342,9 +342,9 @@ async fn refuses_without_a_majority(world: &World) -> bool {
 }
 
 /// Of three replicas one follower is left. What is refused there was surely not done; the group itself goes on at another gateway, and
-/// what is acknowledged there is read here.
+/// what is acknowledged there is read here. The replicas reach each other, so this is the gateway's side of a partition alone.
 ///
-/// shows: D-2.8
+/// shows: D-2.8 scale=1/2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_are_refused_where_a_majority_is_cut_off_and_what_is_read_there_is_of_now() {
     for _ in 0..ATTEMPTS {
